@@ -1,0 +1,64 @@
+# Everything runs in .venv, made with $(PYTHON) and kept at the versions in constraints.txt.
+PYTHON ?= python3
+# Extra arguments for pytest, for example: make test PYTEST_ARGS="-n 2"
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A benchmark is any script in benchmarks/ whose name does not start with an underscore.
+BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+
+.NOTPARALLEL:
+.PHONY: help demo test lint format benchmark clean distclean
+
+help:
+	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
+	@echo 'make test       lint, check types and run the tests'
+	@echo 'make lint       check style and types only'
+	@echo 'make format     rewrite the sources in the project style'
+	@echo 'make benchmark  run the scripts in benchmarks/'
+	@echo 'make clean      remove caches and build products'
+	@echo 'make distclean  the same, and .venv'
+	@echo
+	@echo 'The first run installs into .venv; choose the interpreter with PYTHON=python3.12'
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("floppy needs Python 3.11 or newer: set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+# The development install includes the plain one, so it stamps both.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+demo: $(VENV)/.installed
+	$(BIN)/floppy distill cartpole --examples 2 --out runs/demo --overwrite
+	$(BIN)/floppy evaluate runs/demo/dataset.safetensors --distribution lambda --learners 100 --episodes 20
+
+# pytest comes last, so that its summary ends the output.
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src tests scripts benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

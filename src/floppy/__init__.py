@@ -1,0 +1,42 @@
+"""floppy distils a reinforcement-learning task into a handful of synthetic examples.
+
+A freshly initialised policy that takes one (or a few hundred) supervised steps on them plays the task.
+"""
+
+from floppy.cloning import AdamSteps, GradientStep
+from floppy.dataset import Card, DistilledDataset, load, save
+from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.errors import FloppyError
+from floppy.evaluate import Score, evaluate, evaluate_random
+from floppy.learners import LearnerDistribution, parse_distribution
+from floppy.outer import PPMO
+from floppy.recipes import RECIPES, ppo_baseline, recipe
+from floppy.tasks import list_tasks, make_task
+from floppy.train import Policies, act, train
+
+__all__ = [
+    "PPMO",
+    "RECIPES",
+    "AdamSteps",
+    "Card",
+    "DistillConfig",
+    "DistillResult",
+    "DistilledDataset",
+    "FloppyError",
+    "GradientStep",
+    "LearnerDistribution",
+    "Policies",
+    "Score",
+    "act",
+    "distill",
+    "evaluate",
+    "evaluate_random",
+    "list_tasks",
+    "load",
+    "make_task",
+    "parse_distribution",
+    "ppo_baseline",
+    "recipe",
+    "save",
+    "train",
+]

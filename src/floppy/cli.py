@@ -1,0 +1,556 @@
+"""The command line. Results go to stdout, progress and complaints to stderr; bad input is one sentence and exit code 2.
+
+Every command is a dataclass: its fields are the options (through tyro), its `run` does the work and returns what
+`--json` prints. The options of `distill` and `baseline` are the fields of `DistillConfig`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.metadata
+import io
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+import numpy as np
+import safetensors.numpy
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional, arg
+
+from floppy.cache import enable_compilation_cache
+from floppy.dataset import Card, DistilledDataset, load, save, write_atomically
+from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
+from floppy.errors import FloppyError
+from floppy.evaluate import Score, evaluate, evaluate_random
+from floppy.keys import named_key
+from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
+from floppy.recipes import ppo_baseline, recipe
+from floppy.tasks import SHORT_NAMES, list_tasks, make_task
+from floppy.train import CLONING_KINDS, task_of, train
+
+USER_ERROR = 2
+Json = dict[str, Any]
+
+
+class Command:
+    """What all commands share."""
+
+    name: ClassVar[str]
+    json: bool
+
+    def run(self) -> Json:
+        """Does the work; the result is what `--json` prints."""
+        raise NotImplementedError
+
+    def text(self, result: Json) -> str:
+        """The result for people."""
+        raise NotImplementedError
+
+    @classmethod
+    def parse(cls, words: list[str]) -> "Command":
+        """The command from its words, its name left out."""
+        return parse_options(cls, words, f"floppy {cls.name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill(Command):
+    """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
+
+    name: ClassVar[str] = "distill"
+    config: Annotated[DistillConfig, arg(name="")]
+    outer_loop: Annotated[Literal["ppmo"], arg(name="outer")] = "ppmo"
+    """The outer loop: ppmo."""
+    cloning_kind: Annotated[str, arg(name="cloning")] = ""
+    """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
+    recipe: str = "ppmo"
+    """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published."""
+    out: Path | None = None
+    """Folder of the run; by default runs/TASK-kK-seedS."""
+    budget: str = ""
+    """When to stop: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Command:
+        """Reads the task and the recipe first, for they give the other options their defaults."""
+        task = _first_word(words, "floppy distill", "cartpole")
+        early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        early.add_argument("--recipe", default="ppmo")
+        early.add_argument("--cloning", default=None)
+        known = parse_early(early, words[1:])
+        default = recipe(task, known.recipe, cloning=known.cloning or None)
+        return parse_options(cls, words, "floppy distill", default=cls(default))
+
+    def run(self) -> Json:
+        """Distils, and writes the run's folder."""
+        config, time_limit = apply_budget(self.config, self.budget)
+        return _distill(config, self.folder(config), time_limit, resume=self.resume, overwrite=self.overwrite)
+
+    def folder(self, config: DistillConfig) -> Path:
+        """Where the run goes."""
+        task = make_task(config.task).task_id.replace("/", "-")
+        return self.out or Path("runs") / f"{task}-k{config.examples}-seed{config.seed}"
+
+    def text(self, result: Json) -> str:
+        """The score and where the dataset lies."""
+        score = result["score"]
+        return (
+            f"{result['task']}: {_mean(score)} over {score['learners']} fresh learners x {score['episodes']} episodes, "
+            f"after {result['outer_steps']} outer steps ({result['env_steps']:,} environment steps) in "
+            f"{result['seconds']:.0f} s\n{result['dataset']}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Command):
+    """Trains fresh policies on a dataset, with no environment involved, and times it."""
+
+    name: ClassVar[str] = "train"
+    dataset: Positional[Path]
+    """The dataset's file."""
+    learners: int = 1
+    """How many fresh policies."""
+    distribution: str = ""
+    """How they are drawn; by default as the dataset's card says."""
+    seed: int = 0
+    """Seed of their initial weights."""
+    save: Path | None = None
+    """Write the policies to this .safetensors file: layers/<i>/<kernel|bias> with a leading axis of learners."""
+    overwrite: bool = False
+    """Replace the file of --save."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self) -> Json:
+        """Trains twice: the second time shows what training takes once it is compiled."""
+        if self.save is not None and self.save.exists() and not self.overwrite:
+            raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
+        dataset = load(self.dataset)
+        distribution = parse_distribution(self.distribution) if self.distribution else None
+        seconds = []
+        for _ in range(2):
+            started = time.perf_counter()
+            key = named_key(jax.random.key(self.seed), "train")
+            policies = train(dataset, key, learners=self.learners, distribution=distribution)
+            jax.block_until_ready(policies.weights)
+            seconds.append(time.perf_counter() - started)
+        if self.save is not None:
+            tensors = {
+                f"layers/{index}/{name}": np.asarray(array)
+                for index, layer in enumerate(policies.weights.layers)
+                for name, array in layer.items()
+            }
+            tensors["skip"] = np.stack([np.asarray(skip) for skip in policies.weights.skip], axis=-1)
+            tensors["log_std"] = np.asarray(policies.weights.log_std)
+            if policies.statistics is not None:
+                tensors["obs_mean"] = np.asarray(policies.statistics.mean)
+                tensors["obs_var"] = np.asarray(policies.statistics.var)
+            about = {
+                "task": dataset.card.task,
+                "network": json.dumps(dataclasses.asdict(policies.network.distribution)),
+                "seed": str(self.seed),
+            }
+            write_atomically(self.save, safetensors.numpy.save(tensors, metadata=about))
+        return {
+            "task": dataset.card.task,
+            "dataset": str(self.dataset),
+            "learners": self.learners,
+            "seconds": seconds[1],
+            "seconds_with_compilation": seconds[0],
+            "policies": None if self.save is None else str(self.save),
+        }
+
+    def text(self, result: Json) -> str:
+        """How long it took."""
+        saved = "" if self.save is None else f"\n{self.save}"
+        return (
+            f"{result['learners']} fresh policies for {result['task']} in {1000 * result['seconds']:.1f} ms "
+            f"({result['seconds_with_compilation']:.1f} s with compilation){saved}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate(Command):
+    """Trains fresh learners on a dataset and lets each of them play complete episodes."""
+
+    name: ClassVar[str] = "evaluate"
+    dataset: Positional[Path]
+    """The dataset's file."""
+    learners: int = 100
+    """Fresh learners per distribution."""
+    episodes: int = 100
+    """Episodes per learner."""
+    distribution: str = "card"
+    """By comma: card (the first distribution on the card), all (the six of the PPMO paper's Table 1), lambda, ortho1,
+    xavier, xavier1, random-width, random-depth, or pairs such as width=128:depth=3:initialiser=xavier."""
+    task: str = ""
+    """Insist that the dataset is of this task."""
+    seed: int = 0
+    """Seed of the evaluation; never used in distillation."""
+    greedy: bool = False
+    """Most likely actions in place of sampled ones."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self) -> Json:
+        """Evaluates."""
+        dataset = load(self.dataset)
+        if self.task and make_task(self.task).task_id != dataset.card.task:
+            raise FloppyError(
+                f"{self.dataset} is a dataset of {dataset.card.task}, --task asks for {make_task(self.task).task_id}: "
+                "give a dataset of that task."
+            )
+        names = self.distribution.replace("all", ",".join(NAMED_DISTRIBUTIONS)).split(",")
+        scores = evaluate(
+            dataset,
+            distributions=names,
+            learners=self.learners,
+            episodes=self.episodes,
+            seed=self.seed,
+            greedy=self.greedy,
+        )
+        distributions = {name: score.as_dict() for name, score in scores.items()}
+        return {"task": dataset.card.task, "dataset": str(self.dataset), "distributions": distributions}
+
+    def text(self, result: Json) -> str:
+        """One line per distribution."""
+        lines = [f"{result['task']}: {self.learners} fresh learners x {self.episodes} episodes each"]
+        for name, score in result["distributions"].items():
+            low, high = score["ci95"]
+            share = score["max_share"]
+            perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
+            lines.append(f"{name:>13}: {_mean(score)}, 95% interval {low:.1f} to {high:.1f}{perfect}")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline(Command):
+    """Scores what a dataset is compared with: plain PPO through the same code, or random actions."""
+
+    name: ClassVar[str] = "baseline"
+    config: Annotated[DistillConfig, arg(name="")]
+    method: Literal["ppo", "random"] = "ppo"
+    """ppo or random."""
+    episodes: int = 1000
+    """Episodes of the final evaluation."""
+    out: Path | None = None
+    """Folder of the PPO run; by default nothing is kept."""
+    budget: str = ""
+    """When to stop PPO: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Command:
+        """Reads the task first, for it gives the other options their defaults."""
+        task = _first_word(words, "floppy baseline", "cartpole --method random")
+        return parse_options(cls, words, "floppy baseline", default=cls(ppo_baseline(task)))
+
+    def run(self) -> Json:
+        """Runs the method and scores it by complete episodes."""
+        started = time.monotonic()
+        config, time_limit = apply_budget(self.config, self.budget)
+        task = make_task(config.task)
+        result: Json = {"task": task.task_id, "method": self.method}
+        if self.method == "random":
+            score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
+        else:
+            run = distill_with_progress(config, self.out, time_limit, resume=False, overwrite=self.overwrite)
+            score = evaluate(run.dataset, distributions=["card"], learners=1, episodes=self.episodes, seed=config.seed)[
+                "card"
+            ]
+            result |= {"outer_steps": run.outer_steps, "env_steps": run.env_steps}
+        return result | {"score": score.as_dict(), "seconds": time.monotonic() - started}
+
+    def text(self, result: Json) -> str:
+        """The score."""
+        return f"{result['task']}, {result['method']}: mean return {result['score']['mean']:.1f} over {self.episodes} episodes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Import(Command):
+    """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
+
+    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
+    y_logstd or log_std [a], obs_mean and obs_var [*obs].
+    """
+
+    name: ClassVar[str] = "import"
+    file: Positional[Path]
+    """The .npz file."""
+    task: str
+    """Id of the task that the dataset is of."""
+    out: Path
+    """The .safetensors file to write."""
+    cloning: Literal["GradientStep", "AdamSteps"] = "GradientStep"
+    """How fresh policies learn from it."""
+    loss: str = "mse"
+    """mse, cross-entropy or gaussian-nll."""
+    steps: int = 1
+    """Cloning steps."""
+    rate: float | None = None
+    """Rate of the cloning steps; by default the file's inner_lr or inner_rate."""
+    distribution: str = "lambda"
+    """The learners that the dataset is for."""
+    notes: str = ""
+    """Where it comes from."""
+    overwrite: bool = False
+    """Replace the file of --out."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self) -> Json:
+        """Reads, checks against the task, and writes."""
+        arrays = read_npz(self.file)
+        task = make_task(self.task)
+        cloning = CLONING_KINDS[self.cloning](loss=self.loss, steps=self.steps)
+        rate = _find(arrays, "inner_lr", "inner_rate") if self.rate is None else np.float32(self.rate)
+        if rate is None:
+            raise FloppyError(f"{self.file} holds neither inner_lr nor inner_rate: give --rate.")
+        observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")
+        if observations is None or targets is None:
+            raise FloppyError(
+                f"{self.file} holds {', '.join(sorted(arrays)) or 'nothing'}: it needs observations, and targets "
+                "(or actions, or y_mean)."
+            )
+        log_std = _find(arrays, "y_logstd", "log_std")
+        mean, var = _find(arrays, "obs_mean"), _find(arrays, "obs_var")
+        has_statistics = mean is not None and mean.size > 0
+        card = Card(
+            task=task.task_id,
+            actions=task.actions.as_dict(),
+            cloning={"kind": self.cloning} | dataclasses.asdict(cloning),
+            learners=[dataclasses.asdict(d) for d in parse_distributions(self.distribution)],
+            algorithm={"name": "import", "config": {"file": self.file.name}},
+            normaliser="frozen" if has_statistics else "none",
+            command=_command_line(),
+            versions={name: importlib.metadata.version(name) for name in sorted({"floppy", task.package})},
+            notes=self.notes,
+        )
+        dataset = DistilledDataset(
+            card,
+            observations,
+            targets,
+            log_std=None if log_std is None else log_std.ravel(),
+            inner_rate=rate,
+            obs_mean=mean if has_statistics else None,
+            obs_var=var if has_statistics else None,
+        )
+        task_of(dataset)
+        save(dataset, self.out, overwrite=self.overwrite)
+        return {"task": task.task_id, "dataset": str(self.out), "examples": dataset.examples}
+
+    def text(self, result: Json) -> str:
+        """What was written."""
+        return f"{result['examples']} examples of {result['task']}\n{result['dataset']}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Show(Command):
+    """Shows a dataset's card and tensors."""
+
+    name: ClassVar[str] = "show"
+    dataset: Positional[Path]
+    """The dataset's file."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self) -> Json:
+        """Reads and checks the file."""
+        return load(self.dataset).describe()
+
+    def text(self, result: Json) -> str:
+        """Tensors, then the card."""
+        lines = [f"{self.dataset}: {result['examples']} examples, {result['floats']} floats"]
+        lines += [f"  {name} {list(tensor['shape'])}" for name, tensor in result["tensors"].items()]
+        lines += [f"  {key}: {json.dumps(value)}" for key, value in result["card"].items()]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks(Command):
+    """Lists the tasks."""
+
+    name: ClassVar[str] = "tasks"
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self) -> Json:
+        """Every known id with its short name."""
+        short = {full: name for name, full in SHORT_NAMES.items()}
+        return {"tasks": [{"task": task, "short_name": short.get(task)} for task in list_tasks()]}
+
+    def text(self, result: Json) -> str:
+        """One line per task."""
+        lines = [f"{entry['task']:<34}{entry['short_name'] or ''}".rstrip() for entry in result["tasks"]]
+        return "\n".join([*lines, "ndcartpole/N exists for every N >= 1."])
+
+
+COMMANDS: dict[str, type[Command]] = {
+    command.name: command for command in (Distill, Train, Evaluate, Baseline, Import, Show, Tasks)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(importlib.metadata.version("floppy"))
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise FloppyError(f"There is no command {words[0]!r}: choose from {', '.join(COMMANDS)}.")
+        enable_compilation_cache()
+        command = COMMANDS[words[0]].parse(words[1:])
+        result = command.run()
+        print(json.dumps(result) if command.json else command.text(result))
+    except FloppyError as error:
+        print(f"floppy: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("floppy: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_options(command: type[Command], words: list[str], program: str, **options: Any) -> Any:
+    """Tyro's parser, with its complaint folded into one sentence.
+
+    Raises:
+      FloppyError: for what tyro refuses.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(command, prog=program, args=words, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("╭╮╰╯│─ ") for line in complaint.getvalue().splitlines()[1:]]
+        sentence = " ".join(lines[: lines.index("")] if "" in lines else lines).rstrip(".: ")
+        raise FloppyError(f"{sentence}: `{program} --help` lists the options.") from None
+
+
+def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The few options that decide about the defaults of the others; what is wrong is left for tyro to say."""
+    try:
+        return parser.parse_known_args(words)[0]
+    except argparse.ArgumentError as error:
+        raise FloppyError(f"{error}: give a value.") from None
+
+
+def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:
+    """The configuration and time limit (s) of `--budget`: `500steps`, `60s`, `10m` or `2h`."""
+    seconds = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number = budget.rstrip("stephm")
+    unit = budget[len(number) :]
+    if not budget:
+        return config, None
+    if unit == "steps" and number.isdigit() and int(number) > 0:
+        return dataclasses.replace(config, outer_steps=int(number)), None
+    if unit in seconds and number.replace(".", "", 1).isdigit():
+        return config, float(number) * seconds[unit]
+    raise FloppyError(f"Budget {budget!r} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
+
+
+def distill_with_progress(
+    config: DistillConfig, out: Path | None, time_limit: float | None, *, resume: bool, overwrite: bool
+) -> DistillResult:
+    """`distill` with a bar on stderr, or with plain lines where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.completed}/{task.total} steps"), BarColumn(), TextColumn("{task.fields[figures]}"))
+    started, first = time.monotonic(), None
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task("", total=config.outer_steps, figures="compiling")
+
+        def progress(done: int, total: int, figures: dict[str, float]) -> None:
+            nonlocal started, first
+            if first is None:  # the first call holds the compilation
+                started, first = time.monotonic(), done
+            speed = (done - first) / max(time.monotonic() - started, 1e-9)
+            text = f"score {figures['score']:.1f}, best {figures['best']:.1f}, {speed:.1f} steps/s"
+            bar.update(row, completed=done, figures=text)
+            if not console.is_terminal:
+                print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
+
+        return distill(
+            config,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            time_limit=time_limit,
+            command=_command_line(),
+            progress=progress,
+        )
+
+
+def _distill(config: DistillConfig, folder: Path, time_limit: float | None, *, resume: bool, overwrite: bool) -> Json:
+    result = distill_with_progress(config, folder, time_limit, resume=resume, overwrite=overwrite)
+    if not result.finished:
+        print(f"floppy: stopped early; `--resume` goes on from step {result.outer_steps}", file=sys.stderr)
+    return {
+        "task": result.dataset.card.task,
+        "dataset": str(folder / DATASET_NAME),
+        "score": result.dataset.card.score,
+        "outer_steps": result.outer_steps,
+        "env_steps": result.env_steps,
+        "seconds": result.seconds,
+    }
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The numeric arrays of an .npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}
+    except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
+        raise FloppyError(f"{path} cannot be read as .npz ({error}): give a file that numpy.savez wrote.") from error
+
+
+def _find(arrays: dict[str, np.ndarray], *names: str) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _first_word(words: list[str], program: str, example: str) -> str:
+    if words and words[0] in ("-h", "--help"):
+        return SHORT_NAMES["cartpole"]  # help without a task shows this one's defaults
+    if not words or words[0].startswith("-"):
+        raise FloppyError(f"{program} got no task: name it first, as in `{program} {example}`.")
+    return words[0]
+
+
+def _command_line() -> str:
+    return shlex.join(["floppy", *sys.argv[1:]])
+
+
+def _mean(score: Json | Score) -> str:
+    values = score if isinstance(score, dict) else score.as_dict()
+    return f"mean return {values['mean']:.1f} (sd {values['sd']:.1f})"
+
+
+def _overview() -> str:
+    lines = ["usage: floppy COMMAND [options]", ""]
+    lines += [f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "`floppy COMMAND --help` lists a command's options."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Cloning: from distilled examples and a fresh policy to a trained one, with no environment involved."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floppy.errors import FloppyError
+from floppy.learners import Layer, Network, Weights
+from floppy.tasks.base import Continuous, Discrete
+
+
+class Distilled(NamedTuple):
+    """θ, the free parameters of a distilled dataset. `k` examples, `a` outputs of the policy."""
+
+    observations: jax.Array
+    """`[k, *obs]`, in normalised units where the task's observations are normalised."""
+    targets: jax.Array
+    """`[k, a]`: logits, class probabilities or action means, as the loss reads them."""
+    log_std: jax.Array
+    """`[a]`: target of the policy's log standard deviation; `[0]` where the loss has none."""
+    inner_rate: jax.Array
+    """`[]`: η, the rate of the cloning steps."""
+    encoder: tuple[Layer, ...]
+    """The leading layers that are not learnt by cloning (encoder rollback); empty for full distillation."""
+
+
+def mse_loss(output: jax.Array, log_std: jax.Array, targets: jax.Array, target_log_std: jax.Array) -> jax.Array:
+    """Mean squared error over all `k·a` entries, plus that of the log standard deviations (PPMO, section 4).
+
+    Args:
+      output: `[k, a]`, the policy's logits or means.
+      log_std: `[a]`, the policy's; `[0]` for discrete actions.
+      targets: `[k, a]`.
+      target_log_std: shaped as `log_std`.
+    """
+    loss = jnp.mean((output - targets) ** 2)
+    return loss + jnp.mean((log_std - target_log_std) ** 2) if log_std.size else loss
+
+
+def cross_entropy_loss(
+    output: jax.Array, log_std: jax.Array, targets: jax.Array, target_log_std: jax.Array
+) -> jax.Array:
+    """Cross-entropy of the policy under the class probabilities `targets [k, a]`, averaged over the `k` rows (HaDES)."""
+    del log_std, target_log_std
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(output), axis=-1))
+
+
+def gaussian_nll_loss(
+    output: jax.Array, log_std: jax.Array, targets: jax.Array, target_log_std: jax.Array
+) -> jax.Array:
+    """Gaussian negative log-likelihood of `targets [k, a]`, summed over dimensions, averaged over rows (HaDES)."""
+    del target_log_std
+    z = (targets - output) / jnp.exp(log_std)
+    return jnp.mean(jnp.sum(0.5 * z**2 + log_std + 0.5 * jnp.log(2 * jnp.pi), axis=-1))
+
+
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "mse": mse_loss,
+    "cross-entropy": cross_entropy_loss,
+    "gaussian-nll": gaussian_nll_loss,
+}
+
+
+def check_loss(loss: str, actions: Discrete | Continuous) -> None:
+    """Refuses an unknown loss, or one that does not suit the actions."""
+    fitting = ("mse", "gaussian-nll") if isinstance(actions, Continuous) else ("mse", "cross-entropy")
+    if loss not in fitting:
+        kind = actions.as_dict()["kind"]
+        raise FloppyError(f"Loss {loss} was asked for with {kind} actions: choose from {', '.join(fitting)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientStep:
+    """Plain gradient steps at a learned rate: `φ <- φ - η ∇L(φ)`, one step in the PPMO paper (section 4).
+
+    The step may overshoot the loss's minimum on purpose: what counts is the policy that comes out.
+    """
+
+    loss: str = "mse"
+    """mse, cross-entropy or gaussian-nll."""
+    steps: int = 1
+    """Gradient steps, each on the full batch."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        _check_steps(self.steps)
+
+    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
+        """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
+        for _ in range(self.steps):
+            gradient = jax.grad(loss)(weights)
+            weights = jax.tree.map(lambda w, g: w - inner_rate * g, weights, gradient)
+        return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamSteps:
+    """Adam steps on the full batch (HaDES, section 4)."""
+
+    loss: str = "cross-entropy"
+    """mse, cross-entropy or gaussian-nll."""
+    steps: int = 64
+    """Adam steps, each on the full batch."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    eps: float = 1e-5
+    """Adam's eps."""
+    eps_root: float = 1e-12
+    """Added inside Adam's square root: without it the meta-gradient is NaN where a gradient is 0."""
+    anneal: bool = False
+    """Whether the rate falls linearly to 0 over the steps."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        _check_steps(self.steps)
+
+    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
+        """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
+        clip = optax.clip_by_global_norm(self.max_grad_norm) if self.max_grad_norm > 0 else optax.identity()
+        optimiser = optax.chain(clip, optax.scale_by_adam(eps=self.eps, eps_root=self.eps_root))
+        falling = jnp.arange(self.steps, 0, -1) / self.steps
+        rates = inner_rate * (falling if self.anneal else jnp.ones(self.steps))
+
+        def step(carry: tuple[Weights, optax.OptState], rate: jax.Array) -> tuple[tuple[Weights, optax.OptState], None]:
+            weights, state = carry
+            update, state = optimiser.update(jax.grad(loss)(weights), state)
+            return (jax.tree.map(lambda w, u: w - rate * u, weights, update), state), None
+
+        (weights, _), _ = jax.lax.scan(step, (weights, optimiser.init(weights)), rates)
+        return weights
+
+
+Cloning = GradientStep | AdamSteps
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise FloppyError(f"{steps} cloning steps were asked for: give at least 1.")
+
+
+def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights) -> Weights:
+    """Trains a fresh policy on distilled examples, and on nothing else.
+
+    Args:
+      cloning: the recipe.
+      network: the policy's network.
+      distilled: the examples, and the encoder where there is one.
+      fresh: φ0, drawn by `network.init`; its leading layers give way to the encoder.
+
+    Returns:
+      φ, the trained weights, encoder included. Differentiable in `distilled`.
+    """
+    encoder = distilled.encoder
+    if len(encoder) == len(fresh.layers):
+        return Weights(encoder, fresh.skip, distilled.log_std)
+    loss_function = LOSSES[cloning.loss]
+
+    def join(learner: Weights) -> Weights:
+        return learner._replace(layers=encoder + learner.layers)
+
+    def loss(learner: Weights) -> jax.Array:
+        output = network.apply(join(learner), distilled.observations)
+        return loss_function(output, learner.log_std, distilled.targets, distilled.log_std)
+
+    learner = fresh._replace(layers=fresh.layers[len(encoder) :])
+    return join(cloning.run(loss, learner, distilled.inner_rate))

@@ -1,0 +1,407 @@
+"""A distillation run: outer steps, progress, checkpoints, the best dataset, resuming."""
+
+import dataclasses
+import importlib.metadata
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from floppy.checkpoint import load_checkpoint, save_checkpoint
+from floppy.cloning import Cloning, Distilled, GradientStep, check_loss, clone
+from floppy.dataset import Card, DistilledDataset, save, write_atomically
+from floppy.errors import FloppyError
+from floppy.keys import named_key
+from floppy.learners import parse_distributions
+from floppy.normalise import RunningStatistics
+from floppy.outer import PPMO, Info, OuterLoop, Problem
+from floppy.rollout import play_episodes
+from floppy.tasks.registry import make_task
+
+DATASET_NAME = "dataset.safetensors"
+CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
+CHECKPOINT_NAME = "checkpoints/latest.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """Everything that determines a distilled dataset: the same configuration gives the same dataset, bit for bit.
+
+    Raises:
+      FloppyError: when built with a value that is not allowed.
+    """
+
+    task: tyro.conf.Positional[str]
+    """Task id, such as cartpole, ndcartpole/3 or gymnax/Acrobot-v1."""
+    examples: int = 2
+    """How many synthetic examples, k."""
+    seed: int = 0
+    """Seed of everything random."""
+    outer_steps: int = 400
+    """Length of the run, over which rates are annealed."""
+    distribution: str = "lambda"
+    """Learner distributions that the dataset is for, by comma: lambda, ortho1, xavier, xavier1, random-width,
+    random-depth, or pairs such as width=32..256:depth=2:initialiser=xavier."""
+    initial_rate: float = 1.0
+    """Where the inner rate starts."""
+    encoder_layers: int = 0
+    """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: plain PPO."""
+    cloning: tyro.conf.AvoidSubcommands[Cloning] = dataclasses.field(default_factory=GradientStep)
+    """How a fresh policy learns from the dataset."""
+    outer: Annotated[PPMO, tyro.conf.arg(name="")] = dataclasses.field(default_factory=PPMO)
+    """How the dataset is improved."""
+    evaluate_every: int = 25
+    """Outer steps between the evaluations that choose the best dataset; also those of one compiled call."""
+    selection_learners: int = 64
+    """Fresh learners per distribution in those evaluations."""
+    selection_episodes: int = 2
+    """Episodes of each of these learners."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        least = {"outer_steps": 1, "evaluate_every": 1, "selection_learners": 1, "selection_episodes": 1, "seed": 0}
+        # With every layer in the encoder there is nothing to clone, and no example to store.
+        least |= {"examples": 1 if self.encoder_layers == 0 else 0, "encoder_layers": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise FloppyError(f"{name} = {getattr(self, name)} was asked for: give at least {bound}.")
+        if not self.initial_rate > 0:
+            raise FloppyError(f"initial_rate = {self.initial_rate} was asked for: give a number above 0.")
+
+    def problem(self) -> Problem:
+        """The bi-level problem of this configuration, checked as a whole."""
+        task = make_task(self.task)
+        check_loss(self.cloning.loss, task.actions)
+        learners = parse_distributions(self.distribution)
+        if self.encoder_layers:
+            self._check_encoder(learners[0].layers, fixed=len(learners) == 1 and learners[0].is_fixed)
+        return Problem(
+            task, learners, self.cloning, self.examples, self.initial_rate, self.encoder_layers, self.outer_steps
+        )
+
+    def _check_encoder(self, layers: int, *, fixed: bool) -> None:
+        if not fixed:
+            raise FloppyError(
+                f"An encoder was asked for with learners of random architecture ({self.distribution}): "
+                "give one distribution of fixed width and depth."
+            )
+        if self.encoder_layers > layers:
+            raise FloppyError(f"encoder_layers = {self.encoder_layers} was asked for: the network has {layers} layers.")
+        if (self.examples == 0) != (self.encoder_layers == layers):
+            raise FloppyError(
+                f"examples = {self.examples} was asked for with encoder_layers = {self.encoder_layers} of {layers}: "
+                "give 0 examples if and only if the encoder holds every layer."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON, with the `kind` of cloning and outer loop named."""
+        entry = dataclasses.asdict(self)
+        for name in ("cloning", "outer"):
+            entry[name] = {"kind": type(getattr(self, name)).__name__} | entry[name]
+        return entry
+
+
+class RunState(NamedTuple):
+    """What a checkpoint holds."""
+
+    outer: Any
+    """The outer loop's own state."""
+    step: jax.Array
+    """`[]` int: outer steps done."""
+    best: Distilled
+    best_statistics: RunningStatistics | None
+    best_score: jax.Array
+    """`[]`: selection score of `best`; -inf before the first evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillResult:
+    """What a run gives back."""
+
+    dataset: DistilledDataset
+    outer_steps: int
+    """Done in total, earlier parts of a resumed run included."""
+    env_steps: int
+    """Environment steps used by these outer steps; evaluations are not counted."""
+    seconds: float
+    """Wall-clock time of this call, compilation included."""
+    finished: bool
+    """False when a time limit or Ctrl-C ended the run early."""
+
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after each compiled call with steps done, steps in all, and the latest figures."""
+
+
+def distill(
+    config: DistillConfig,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> DistillResult:
+    """Distils a task into a dataset.
+
+    The best dataset is chosen by evaluations of fresh learners on seeds of their own, and scored once more at the end
+    on fresh seeds: the score on its card is not the maximum of noisy ones.
+
+    Args:
+      config: what to distil and how.
+      out: folder of the run (`config.json`, `metrics.jsonl`, `checkpoints/`, `dataset.safetensors`); None keeps
+        everything in memory.
+      resume: go on from the checkpoint in `out`; the dataset is the same as that of an undisturbed run.
+      overwrite: replace an earlier run in `out`.
+      time_limit: seconds after which the run ends at the next compiled call.
+      command: written on the card.
+      progress: called after each compiled call.
+
+    Returns:
+      The best dataset, scored, and what it took.
+
+    Raises:
+      FloppyError: for a configuration that is not allowed, an `out` that is taken, a checkpoint that does not fit, or a
+        run that diverged.
+    """
+    started = time.monotonic()
+    problem = config.problem()
+    folder = None if out is None else Path(out)
+    run = _Run(config, problem, config.outer, command)
+    state = _prepare(run, folder, resume=resume, overwrite=overwrite)
+    with _interruptible() as interrupted:
+        while int(state.step) < config.outer_steps and not interrupted.is_set():
+            if time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0:
+                break
+            state = _advance(run, folder, state, started, progress)
+    dataset = run.dataset(state, score=True)
+    if folder is not None:
+        save(dataset, folder / DATASET_NAME, overwrite=True)
+    return DistillResult(
+        dataset,
+        outer_steps=int(state.step),
+        env_steps=int(state.step) * run.outer.env_steps(problem),
+        seconds=time.monotonic() - started,
+        finished=int(state.step) >= config.outer_steps,
+    )
+
+
+class _Run:
+    """The compiled parts of a run; holds no state of its own."""
+
+    def __init__(self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str) -> None:
+        self.config, self.problem, self.outer, self.command = config, problem, outer, command
+        self.key = jax.random.key(config.seed)
+        self.init = jax.jit(self._init)
+        self.advance = jax.jit(self._advance)
+        self.scores = jax.jit(self._scores, static_argnames=("learners", "episodes"))
+
+    def _init(self) -> RunState:
+        outer = self.outer.init(self.problem, named_key(self.key, "init"))
+        best = self.outer.distilled(outer)
+        return RunState(outer, jnp.zeros((), jnp.int32), best, self.outer.statistics(outer), jnp.asarray(-jnp.inf))
+
+    def _advance(self, state: Any, steps: jax.Array) -> tuple[Any, Info]:
+        key = named_key(self.key, "outer step")
+
+        def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
+            return self.outer.step(self.problem, state, jax.random.fold_in(key, step))
+
+        return jax.lax.scan(one, state, steps)
+
+    def _scores(
+        self, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, learners: int, episodes: int
+    ) -> jax.Array:
+        """Returns `[distributions, learners, episodes]` of fresh learners."""
+        returns = []
+        for index, network in enumerate(self.problem.networks):
+            group_key = named_key(key, f"group {index}")
+            keys = jax.random.split(named_key(group_key, "learners"), learners)
+            weights = jax.vmap(lambda k, n=network: clone(self.config.cloning, n, distilled, n.init(k)))(keys)
+            returns.append(
+                play_episodes(self.problem.task, network, weights, group_key, episodes=episodes, statistics=statistics)
+            )
+        return jnp.stack(returns)
+
+    def select(self, state: RunState) -> tuple[RunState, float]:
+        """Evaluates the dataset as it stands, on seeds of its own, and keeps it if it is the best so far."""
+        distilled, statistics = self.outer.distilled(state.outer), self.outer.statistics(state.outer)
+        key = jax.random.fold_in(named_key(self.key, "select"), state.step)
+        config = self.config
+        returns = self.scores(
+            distilled, statistics, key, learners=config.selection_learners, episodes=config.selection_episodes
+        )
+        score = jnp.mean(returns)
+        # On a tie the later dataset wins: it has seen more.
+        if score >= state.best_score:
+            state = state._replace(best=distilled, best_statistics=statistics, best_score=score)
+        return state, float(score)
+
+    def dataset(self, state: RunState, *, score: bool) -> DistilledDataset:
+        """The best dataset as a file's content; with `score`, evaluated once more on fresh seeds."""
+        entry = None
+        if score:
+            returns = np.asarray(
+                self.scores(state.best, state.best_statistics, named_key(self.key, "score"), learners=100, episodes=10)
+            )
+            learner_means = returns.mean(axis=2).ravel()
+            entry = {
+                "mean": float(learner_means.mean()),
+                "sd": float(learner_means.std(ddof=1)),
+                "learners": int(learner_means.size),
+                "episodes": returns.shape[2],
+                "seed": self.config.seed,
+            }
+        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
+
+
+def to_dataset(
+    config: DistillConfig,
+    problem: Problem,
+    distilled: Distilled,
+    statistics: RunningStatistics | None,
+    score: dict[str, Any] | None,
+    command: str,
+) -> DistilledDataset:
+    """A run's parameters with their card."""
+    packages = sorted({"floppy", "jax", "optax", problem.task.package})
+    layers = problem.learners[0].layers
+    card = Card(
+        task=problem.task.task_id,
+        actions=problem.task.actions.as_dict(),
+        cloning={"kind": type(config.cloning).__name__} | dataclasses.asdict(config.cloning),
+        learners=[dataclasses.asdict(distribution) for distribution in problem.learners],
+        algorithm={"name": type(config.outer).__name__.lower(), "config": config.as_dict()},
+        normaliser="none" if statistics is None else "frozen",
+        command=command,
+        versions={package: importlib.metadata.version(package) for package in packages},
+        score=score,
+        seed=config.seed,
+        encoder={"layers": config.encoder_layers, "of": layers} if config.encoder_layers else None,
+    )
+    return DistilledDataset(
+        card,
+        np.asarray(distilled.observations),
+        np.asarray(distilled.targets),
+        log_std=np.asarray(distilled.log_std) if distilled.log_std.size else None,
+        inner_rate=np.asarray(distilled.inner_rate),
+        obs_mean=None if statistics is None else np.asarray(statistics.mean),
+        obs_var=None if statistics is None else np.asarray(statistics.var),
+        encoder={
+            f"{index}/{name}": np.asarray(array)
+            for index, layer in enumerate(distilled.encoder)
+            for name, array in layer.items()
+        },
+    )
+
+
+def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -> RunState:
+    """The state to start from; writes the configuration of a new run."""
+    if folder is None:
+        if resume:
+            raise FloppyError("A run kept in memory cannot be resumed: give the folder of the run to go on with.")
+        return run.init()
+    config_text = json.dumps(run.config.as_dict(), indent=2) + "\n"
+    if resume:
+        _check_same_run(folder, config_text)
+        state = load_checkpoint(jax.eval_shape(run.init), folder / CHECKPOINT_NAME)
+        _truncate_metrics(folder / METRICS_NAME, int(state.step))
+        return state
+    if (folder / CONFIG_NAME).exists() or (folder / DATASET_NAME).exists():
+        if not overwrite:
+            raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+        for name in (DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME):
+            (folder / name).unlink(missing_ok=True)
+    write_atomically(folder / CONFIG_NAME, config_text.encode())
+    return run.init()
+
+
+def _check_same_run(folder: Path, config_text: str) -> None:
+    try:
+        saved = json.loads((folder / CONFIG_NAME).read_text())
+    except (OSError, ValueError) as error:
+        raise FloppyError(f"{folder} holds no run to resume ({error}): run without --resume.") from error
+    config = json.loads(config_text)
+    differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
+    if differing:
+        raise FloppyError(
+            f"{folder} holds a run that differs in {', '.join(differing)}: resume it with the options it was started with."
+        )
+
+
+def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
+    """One compiled call of several outer steps, then selection, log and checkpoint."""
+    first = int(state.step)
+    steps = jnp.arange(first, min(first + run.config.evaluate_every, run.config.outer_steps))
+    outer, info = run.advance(state.outer, steps)
+    figures = {name: np.asarray(values) for name, values in info.items()}
+    _check_finite(figures, first, folder)
+    previous_best = float(state.best_score)
+    state, score = run.select(state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32)))
+    if folder is not None:
+        if float(state.best_score) >= previous_best:
+            save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
+        _append_metrics(folder / METRICS_NAME, figures, first, score)
+        save_checkpoint(state, folder / CHECKPOINT_NAME)
+    if progress is not None:
+        latest = {name: float(values[-1]) for name, values in figures.items()}
+        progress(int(state.step), run.config.outer_steps, latest | {"score": score, "best": float(state.best_score)})
+    return state
+
+
+def _check_finite(figures: dict[str, np.ndarray], first: int, folder: Path | None) -> None:
+    for name, values in figures.items():
+        if not np.all(np.isfinite(values)):
+            step = first + int(np.argmin(np.isfinite(values)))
+            kept = "" if folder is None else f" (the best dataset so far is in {folder / DATASET_NAME})"
+            raise FloppyError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
+
+
+def _append_metrics(path: Path, figures: dict[str, np.ndarray], first: int, score: float) -> None:
+    count = len(next(iter(figures.values())))
+    lines: list[dict[str, Any]] = [
+        {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
+        for row in range(count)
+    ]
+    lines[-1]["selection_score"] = score
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _truncate_metrics(path: Path, step: int) -> None:
+    """Drops what was logged after the checkpoint, the last line of a killed run included."""
+    kept = path.read_text().splitlines()[:step] if path.exists() else []
+    write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turns Ctrl-C into an event, so that a run ends between two compiled calls; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(*_: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+__all__ = ["DistillConfig", "DistillResult", "distill", "to_dataset"]

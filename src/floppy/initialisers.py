@@ -1,0 +1,91 @@
+"""Weight initialisers without LAPACK, for matrices of which only the top-left block is in use.
+
+A network whose width is random is laid out for its largest width: the unused rows and columns of its kernels are
+zero. With an activation that maps 0 to 0 they stay zero under gradient descent, so one compiled program serves every
+width. The initialisers here therefore take the used `rows` and `columns` as (traced) numbers.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+QUINTIC_STEPS = 10
+CUBIC_STEPS = 5
+
+
+def orthogonalise(matrix: jax.Array, largest_singular_value: jax.Array | float) -> jax.Array:
+    """The orthogonal polar factor `U Vᵀ` of `matrix = U S Vᵀ`, by matrix products alone.
+
+    The polar factor of a Gaussian matrix is uniform (Haar) on the matrices with orthonormal rows or columns, as is the
+    factor Q of its QR decomposition with the signs of R's diagonal made positive. LAPACK's QR inside a compiled loop can
+    hang for ever on CPU, hence products: a quintic iteration that lifts small singular values by 3.4 a step, then
+    the Newton-Schulz iteration `A <- 1.5 A - 0.5 A AᵀA`, which converges quadratically.
+    Zero rows and columns stay zero.
+
+    Args:
+      matrix: `[rows, columns]`.
+      largest_singular_value: an estimate, good to about 10%, by which the matrix is scaled first.
+
+    Returns:
+      `[rows, columns]`, orthonormal along its shorter side, with errors near 1e-6.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / largest_singular_value
+
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+    def quintic(_: int, a: jax.Array) -> jax.Array:
+        gram = product(a, a.T)
+        return 3.4445 * a + product(-4.7750 * gram + 2.0315 * product(gram, gram), a)
+
+    def cubic(_: int, a: jax.Array) -> jax.Array:
+        return 1.5 * a - 0.5 * product(product(a, a.T), a)
+
+    wide = jax.lax.fori_loop(0, QUINTIC_STEPS, quintic, wide)
+    wide = jax.lax.fori_loop(0, CUBIC_STEPS, cubic, wide)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+def _used_gaussian(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax.Array) -> jax.Array:
+    used = (jnp.arange(shape[0])[:, None] < rows) & (jnp.arange(shape[1])[None, :] < columns)
+    return jnp.where(used, jax.random.normal(key, shape), 0.0)
+
+
+def orthogonal(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax.Array, gain: float) -> jax.Array:
+    """Uniform among matrices with orthonormal rows or columns, times `gain` (Saxe et al., 2014).
+
+    Args:
+      key: PRNG key, consumed.
+      shape: `(inputs, outputs)` of the kernel.
+      rows: used inputs.
+      columns: used outputs.
+      gain: factor on every singular value.
+
+    Returns:
+      `[inputs, outputs]`, zero outside the used block.
+    """
+    # A Gaussian matrix's largest singular value lies near sqrt(rows) + sqrt(columns).
+    estimate = jnp.sqrt(1.0 * rows) + jnp.sqrt(1.0 * columns)
+    return gain * orthogonalise(_used_gaussian(key, shape, rows, columns), estimate)
+
+
+def xavier(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax.Array, gain: float) -> jax.Array:
+    """Normal with standard deviation `gain * sqrt(2 / (rows + columns))` (Glorot and Bengio, 2010).
+
+    Arguments and result as for `orthogonal`.
+    """
+    return gain * jnp.sqrt(2.0 / (rows + columns)) * _used_gaussian(key, shape, rows, columns)
+
+
+HIDDEN_GAIN = 2.0**0.5
+OUTPUT_GAIN = 0.01
+
+INITIALISERS: dict[str, tuple[Callable[..., jax.Array], float, float]] = {
+    "orthogonal": (orthogonal, HIDDEN_GAIN, OUTPUT_GAIN),
+    "orthogonal1": (orthogonal, 1.0, 1.0),
+    "xavier": (xavier, HIDDEN_GAIN, OUTPUT_GAIN),
+    "xavier1": (xavier, 1.0, 1.0),
+}
+"""Initialiser by name: function, gain of the hidden layers, gain of the last layer (PPMO, Table 1)."""

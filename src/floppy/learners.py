@@ -1,0 +1,193 @@
+"""Networks, and the distribution Λ from which a fresh policy is drawn."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from floppy.errors import FloppyError
+from floppy.initialisers import INITIALISERS
+from floppy.keys import named_key
+from floppy.tasks.base import Continuous, Discrete
+
+Layer = dict[str, jax.Array]
+"""`kernel [inputs, outputs]`, `bias [outputs]`."""
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+# Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
+
+
+class Weights(NamedTuple):
+    """A policy network's weights φ."""
+
+    layers: tuple[Layer, ...]
+    """From input to output."""
+    skip: tuple[jax.Array, ...]
+    """`[]` each, per layer: 1.0 where a hidden layer is left out (random depth), else 0.0. Never trained."""
+    log_std: jax.Array
+    """`[a]` for continuous actions, `[0]` for discrete ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerDistribution:
+    """How a fresh policy is drawn: an MLP of random or fixed width, depth and initialiser.
+
+    Widths and depths are inclusive ranges `(least, most)` drawn uniformly; one width holds for all hidden layers.
+    The default is Λ of the PPMO paper (section 5.1): 64-64 tanh, orthogonal, gains √2 and 0.01, zero biases.
+
+    Raises:
+      FloppyError: when built with an empty range or an unknown name.
+    """
+
+    width: tuple[int, int] = (64, 64)
+    """Units of every hidden layer: least, most."""
+    depth: tuple[int, int] = (2, 2)
+    """Hidden layers: least, most."""
+    initialiser: tuple[str, ...] = ("orthogonal",)
+    """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1."""
+    activation: str = "tanh"
+    """tanh or relu."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        for name in ("width", "depth"):
+            least, most = getattr(self, name)
+            if not 1 <= least <= most:
+                raise FloppyError(
+                    f"Learners of {name} {least}..{most} were asked for: give a range with 1 <= least <= most."
+                )
+        unknown = [name for name in self.initialiser if name not in INITIALISERS]
+        if unknown or not self.initialiser:
+            got = ", ".join(unknown) or "none"
+            raise FloppyError(f"Initialiser {got} was asked for: choose from {', '.join(INITIALISERS)}.")
+        if self.activation not in ACTIVATIONS:
+            raise FloppyError(f"Activation {self.activation} was asked for: choose from {', '.join(ACTIVATIONS)}.")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every draw has the same architecture (the weights still differ)."""
+        return self.width[0] == self.width[1] and self.depth[0] == self.depth[1]
+
+    @property
+    def layers(self) -> int:
+        """Layers of the deepest network, the output layer included."""
+        return self.depth[1] + 1
+
+
+NAMED_DISTRIBUTIONS = {
+    "lambda": LearnerDistribution(),
+    "ortho1": LearnerDistribution(initialiser=("orthogonal1",)),
+    "xavier": LearnerDistribution(initialiser=("xavier",)),
+    "xavier1": LearnerDistribution(initialiser=("xavier1",)),
+    "random-width": LearnerDistribution(width=(32, 256)),
+    "random-depth": LearnerDistribution(depth=(1, 6)),
+}
+"""The six columns of the PPMO paper's Table 1."""
+
+
+def parse_distribution(text: str) -> LearnerDistribution:
+    """A distribution from its name, or from `key=value` pairs joined by colons.
+
+    Example:
+      >>> parse_distribution("width=32..256:depth=3:initialiser=xavier")
+      LearnerDistribution(width=(32, 256), depth=(3, 3), initialiser=('xavier',), activation='tanh')
+
+    Raises:
+      FloppyError: if the text is neither.
+    """
+    if text in NAMED_DISTRIBUTIONS:
+        return NAMED_DISTRIBUTIONS[text]
+    fields: dict[str, Any] = {}
+    for pair in text.split(":"):
+        key, _, value = pair.partition("=")
+        if key in ("width", "depth") and all(part.isdigit() for part in value.split("..")):
+            bounds = [int(part) for part in value.split("..")]
+            fields[key] = (bounds[0], bounds[-1])
+        elif key == "initialiser" and value:
+            fields[key] = tuple(value.split("+"))
+        elif key == "activation" and value:
+            fields[key] = value
+        else:
+            raise FloppyError(
+                f"Learner distribution {text!r} is unknown: give one of {', '.join(NAMED_DISTRIBUTIONS)}, "
+                "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh."
+            )
+    return LearnerDistribution(**fields)
+
+
+def parse_distributions(text: str) -> tuple[LearnerDistribution, ...]:
+    """Several distributions, joined by commas; see `parse_distribution`."""
+    return tuple(parse_distribution(part) for part in text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A policy network of a distribution for a task's observations and actions.
+
+    Axis letters here and below: `k` rows, `*obs` the observation's shape, `a` the width of the output.
+    """
+
+    distribution: LearnerDistribution
+    observation_shape: tuple[int, ...]
+    actions: Discrete | Continuous
+
+    @property
+    def sizes(self) -> list[int]:
+        """Units of input, hidden layers and output, each at its largest."""
+        inputs = 1
+        for length in self.observation_shape:
+            inputs *= length
+        hidden = [self.distribution.width[1]] * self.distribution.depth[1]
+        return [inputs, *hidden, self.actions.size]
+
+    def init(self, key: jax.Array) -> Weights:
+        """Draws a fresh policy φ0 ~ Λ; `key` is consumed."""
+        width = _draw_between(named_key(key, "width"), self.distribution.width)
+        depth = _draw_between(named_key(key, "depth"), self.distribution.depth)
+        choices = self.distribution.initialiser
+        choice = jax.random.randint(named_key(key, "initialiser"), (), 0, len(choices))
+        sizes, last = self.sizes, self.distribution.depth[1]
+        layers = []
+        for index in range(last + 1):
+            shape = (sizes[index], sizes[index + 1])
+            rows = shape[0] if index == 0 else width
+            columns = shape[1] if index == last else width
+            layer_key = named_key(key, f"layer {index}")
+            kernels = []
+            for name in choices:
+                initialise, hidden_gain, output_gain = INITIALISERS[name]
+                gain = output_gain if index == last else hidden_gain
+                kernels.append(initialise(layer_key, shape, jnp.asarray(rows), jnp.asarray(columns), gain))
+            kernel = jnp.select([choice == i for i in range(len(choices))], kernels)
+            layers.append({"kernel": kernel, "bias": jnp.zeros(shape[1])})
+        # The first layer changes the width of its input and the last one gives the output: only those between can go.
+        skip = tuple(jnp.where((i > 0) & (i < last) & (i >= depth), 1.0, 0.0) for i in range(last + 1))
+        std_size = self.actions.size if isinstance(self.actions, Continuous) else 0
+        return Weights(tuple(layers), skip, jnp.zeros(std_size))
+
+    def apply(self, weights: Weights, observations: jax.Array) -> jax.Array:
+        """The output for a batch of observations.
+
+        Args:
+          weights: of this network.
+          observations: `[k, *obs]`.
+
+        Returns:
+          `[k, a]`: logits for discrete actions, means for continuous ones.
+        """
+        activation = ACTIVATIONS[self.distribution.activation]
+        hidden = observations.reshape(observations.shape[0], -1)
+        last = len(weights.layers) - 1
+        for index, layer in enumerate(weights.layers):
+            output = hidden @ layer["kernel"] + layer["bias"]
+            if index < last:
+                output = activation(output)
+            if 0 < index < last and not self.distribution.is_fixed:
+                output = jnp.where(jax.lax.stop_gradient(weights.skip[index]) > 0.5, hidden, output)
+            hidden = output
+        return hidden
+
+
+def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array:
+    return jax.random.randint(key, (), bounds[0], bounds[1] + 1)

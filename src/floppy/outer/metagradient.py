@@ -1,0 +1,313 @@
+"""PPMO: proximal policy meta-optimisation (Wilhelm and Ventura, ECAI 2025, section 4)."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floppy.cloning import Distilled, clone
+from floppy.errors import FloppyError
+from floppy.keys import named_key
+from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
+from floppy.outer.base import Info, Problem
+from floppy.policies import entropy, log_probability
+from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
+from floppy.rollout import Environments, Trajectory, collect, start_environments
+from floppy.tasks.base import Continuous, Discrete
+
+LEAST_INNER_RATE = 1e-6
+
+
+class PPMOState(NamedTuple):
+    """Everything that the next outer step depends on."""
+
+    distilled: Distilled
+    optimiser: optax.OptState
+    critic: Weights
+    critic_optimiser: optax.OptState
+    environments: tuple[Environments, ...]
+    """Per member of the learner mixture, `[learners, environments]`: episodes run on across outer steps."""
+    statistics: RunningStatistics
+
+
+class Samples(NamedTuple):
+    """One learner group's rollout, ready for the updates; `n = T · environments` entries per learner."""
+
+    observations: jax.Array
+    """`[n, learners, *obs]`, normalised."""
+    actions: jax.Array
+    """`[n, learners]` or `[n, learners, a]`."""
+    log_probs: jax.Array
+    """`[n, learners]` under the collecting policy."""
+    advantages: jax.Array
+    """`[n, learners]`"""
+    returns: jax.Array
+    """`[n, learners]`, the critic's targets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PPMO:
+    """Outer loop by PPO's meta-gradient through the cloning.
+
+    Each outer step draws fresh learners, clones them, lets them collect, and then improves the dataset by PPO's
+    clipped objective, differentiated through the cloning of those same fresh learners. With an encoder that holds every
+    layer nothing is left to clone, and this is plain PPO.
+    """
+
+    learners: int = 16
+    """Fresh learners per outer step, in equal shares over the learner distributions."""
+    environments: int = 4
+    """Environments per learner."""
+    horizon: int = 128
+    """Steps per environment and outer step."""
+    epochs: int = 4
+    """Passes over the collected samples."""
+    minibatch_size: int = 2048
+    """Samples of all learners together per update; rounded so that every minibatch has the same size."""
+    rate: float = 2e-3
+    """Adam's rate for the dataset."""
+    critic_rate: float = 2e-3
+    """Adam's rate for the critic."""
+    anneal: bool = True
+    """Whether both rates fall linearly to 0 over the run."""
+    discount: float = 0.99
+    """γ."""
+    gae_lambda: float = 0.95
+    """λ of generalised advantage estimation."""
+    clip: float = 0.2
+    """ε of the clipped objective."""
+    entropy_bonus: float = 0.01
+    """Weight of the entropy in the objective."""
+    max_grad_norm: float = 0.5
+    """Gradients of dataset and critic are scaled down to this norm, each for itself."""
+    adam_eps: float = 1e-5
+    """Adam's eps."""
+    critic_width: int = 64
+    """Units of the critic's two hidden layers."""
+    normalise_observations: bool = False
+    """Whether observations are scaled by running statistics, which the file then carries."""
+    published_errors: bool = False
+    """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
+    step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        for name in ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"):
+            if getattr(self, name) < 1:
+                raise FloppyError(f"PPMO got {name} = {getattr(self, name)}: give at least 1.")
+        for name in ("rate", "critic_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise FloppyError(f"PPMO got {name} = {getattr(self, name)}: give a number above 0.")
+
+    def init(self, problem: Problem, key: jax.Array) -> PPMOState:
+        """The state before the first outer step."""
+        distilled = problem.init_distilled(named_key(key, "distilled"))
+        critic = self._critic(problem).init(named_key(key, "critic"))
+        shares = [key_of_group for key_of_group in range(len(problem.learners))]
+        environments = tuple(
+            start_environments(
+                problem.task, named_key(key, f"environments {group}"), self._share(problem), self.environments
+            )
+            for group in shares
+        )
+        return PPMOState(
+            distilled,
+            self._optimiser(problem, self.rate).init(distilled),
+            critic,
+            self._optimiser(problem, self.critic_rate).init(critic),
+            environments,
+            init_statistics(problem.task.observation_shape),
+        )
+
+    def step(self, problem: Problem, state: PPMOState, key: jax.Array) -> tuple[PPMOState, Info]:
+        """One outer step: draw, clone, collect, update."""
+        statistics = self.statistics(state)
+        fresh = tuple(
+            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
+            for group, network in enumerate(problem.networks)
+        )
+        environments, trajectories = [], []
+        for group, network in enumerate(problem.networks):
+            cloned = jax.vmap(lambda w, n=network: clone(problem.cloning, n, state.distilled, w))(fresh[group])
+            group_key = named_key(key, f"collect {group}")
+            after, trajectory = collect(
+                problem.task,
+                network,
+                cloned,
+                state.environments[group],
+                group_key,
+                steps=self.horizon,
+                statistics=statistics,
+            )
+            environments.append(after)
+            trajectories.append((trajectory, cloned.log_std))
+        samples = tuple(self._samples(problem, state, trajectory, log_std) for trajectory, log_std in trajectories)
+        state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
+        if self.normalise_observations:
+            state = state._replace(statistics=_absorb(state.statistics, [t for t, _ in trajectories]))
+        return state._replace(environments=tuple(environments)), losses | _episode_info([t for t, _ in trajectories])
+
+    def distilled(self, state: PPMOState) -> Distilled:
+        """The dataset as it stands."""
+        return state.distilled
+
+    def statistics(self, state: PPMOState) -> RunningStatistics | None:
+        """The running statistics, if observations are normalised."""
+        return state.statistics if self.normalise_observations else None
+
+    def env_steps(self, problem: Problem) -> int:
+        """Environment steps per outer step."""
+        return self._share(problem) * len(problem.learners) * self.environments * self.horizon
+
+    def _share(self, problem: Problem) -> int:
+        groups = len(problem.learners)
+        if self.learners % groups:
+            raise FloppyError(
+                f"{self.learners} learners per outer step cannot be shared equally by {groups} learner distributions: "
+                f"give a multiple of {groups}."
+            )
+        return self.learners // groups
+
+    def _minibatches(self, problem: Problem) -> int:
+        per_learner = self.horizon * self.environments
+        wanted = max(1, round(per_learner * self.learners / self.minibatch_size))
+        return min(wanted, per_learner)
+
+    def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
+        updates = problem.outer_steps * self.epochs * self._minibatches(problem)
+        schedule = optax.linear_schedule(rate, 0.0, updates) if self.anneal else rate
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
+
+    def _critic(self, problem: Problem) -> Network:
+        architecture = LearnerDistribution(width=(self.critic_width, self.critic_width))
+        return Network(architecture, problem.task.observation_shape, Discrete(1))
+
+    def _samples(self, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: jax.Array) -> Samples:
+        """Advantages and everything else that the updates read; `log_std [learners, a]` of the collecting policies."""
+        statistics = self.statistics(state)
+        values = self._values(problem, state.critic, normalise(statistics, trajectory.observations))
+        next_values = self._values(problem, state.critic, normalise(statistics, trajectory.next_observations))
+        advantages = self._advantages(trajectory, values, next_values)
+        log_probs = self._log_probability(
+            problem.task.actions, trajectory.outputs, log_std[:, None], trajectory.actions
+        )
+        samples = Samples(
+            normalise(statistics, trajectory.observations),
+            trajectory.actions,
+            log_probs,
+            advantages,
+            advantages + values,
+        )
+        # [T, learners, environments, ...] -> [T · environments, learners, ...]
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:]), samples)
+
+    def _values(self, problem: Problem, critic: Weights, observations: jax.Array) -> jax.Array:
+        shape = problem.task.observation_shape
+        leading = observations.shape[: observations.ndim - len(shape)]
+        return self._critic(problem).apply(critic, observations.reshape(-1, *shape)).reshape(leading)
+
+    def _advantages(self, trajectory: Trajectory, values: jax.Array, next_values: jax.Array) -> jax.Array:
+        rates = {"discount": self.discount, "gae_lambda": self.gae_lambda}
+        if self.published_errors:
+            ended = trajectory.terminated | trajectory.truncated
+            return published_gae(trajectory.rewards, values, next_values[-1], ended, **rates)
+        return gae(trajectory.rewards, values, next_values, trajectory.terminated, trajectory.truncated, **rates)
+
+    def _log_probability(
+        self, actions: Discrete | Continuous, output: jax.Array, log_std: jax.Array, action: jax.Array
+    ) -> jax.Array:
+        if self.published_errors and isinstance(actions, Discrete):
+            return jnp.sum(jnp.where(jnp.arange(actions.size) == action[..., None], output, 0.0), axis=-1)
+        return log_probability(actions, output, log_std, action)
+
+    def _update(
+        self,
+        problem: Problem,
+        state: PPMOState,
+        fresh: tuple[Weights, ...],
+        samples: tuple[Samples, ...],
+        key: jax.Array,
+    ) -> tuple[PPMOState, Info]:
+        """All policy epochs: every minibatch re-clones the same fresh learners with the dataset as it then stands."""
+        count = samples[0].log_probs.shape[0]
+        minibatches = self._minibatches(problem)
+        size = count // minibatches
+        orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, self.epochs))
+        rows = orders[:, : minibatches * size].reshape(self.epochs * minibatches, size)
+
+        def update(state: PPMOState, rows: jax.Array) -> tuple[PPMOState, Info]:
+            minibatch = jax.tree.map(lambda x: x[rows], samples)
+            return self._minibatch_update(problem, state, fresh, minibatch)
+
+        state, info = jax.lax.scan(update, state, rows)
+        return state, jax.tree.map(jnp.mean, info)
+
+    def _minibatch_update(
+        self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
+    ) -> tuple[PPMOState, Info]:
+        def policy_objective(distilled: Distilled) -> tuple[jax.Array, Info]:
+            losses = [
+                self._policy_loss(problem, network, distilled, weights, group)
+                for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
+            ]
+            mean_info = jax.tree.map(lambda *x: sum(x) / len(x), *[info for _, info in losses])
+            return sum(loss for loss, _ in losses) / len(losses), mean_info
+
+        def critic_objective(critic: Weights) -> jax.Array:
+            values = [self._values(problem, critic, group.observations) for group in minibatch]
+            return value_loss(jnp.stack(values), jnp.stack([group.returns for group in minibatch]))
+
+        gradient, info = jax.grad(policy_objective, has_aux=True)(state.distilled)
+        critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
+        change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
+        critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
+            critic_gradient, state.critic_optimiser
+        )
+        distilled: Distilled = optax.apply_updates(state.distilled, change)  # type: ignore[assignment]
+        distilled = distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
+        state = state._replace(
+            distilled=distilled,
+            optimiser=optimiser,
+            critic=optax.apply_updates(state.critic, critic_change),
+            critic_optimiser=critic_optimiser,
+        )
+        info |= {"value_loss": critic_loss, "gradient_norm": optax.tree.norm(gradient)}
+        return state, info | {"inner_rate": distilled.inner_rate}
+
+    def _policy_loss(
+        self, problem: Problem, network: Network, distilled: Distilled, fresh: Weights, samples: Samples
+    ) -> tuple[jax.Array, Info]:
+        """PPO's objective of one learner group, as a function of the dataset that the learners are cloned from."""
+        cloned = jax.vmap(lambda w: clone(problem.cloning, network, distilled, w))(fresh)
+        output = jax.vmap(network.apply, in_axes=(0, 1), out_axes=1)(cloned, samples.observations)
+        log_probs = self._log_probability(problem.task.actions, output, cloned.log_std, samples.actions)
+        log_ratio = log_probs - samples.log_probs
+        ratio = jnp.exp(log_ratio)
+        surrogate = clipped_surrogate(ratio, standardise(samples.advantages), self.clip)
+        mean_entropy = jnp.mean(entropy(problem.task.actions, output, cloned.log_std))
+        if self.published_errors:
+            mean_entropy = jax.lax.stop_gradient(mean_entropy)
+        info = {
+            "policy_loss": surrogate,
+            "entropy": mean_entropy,
+            "kl": jnp.mean(ratio - 1.0 - log_ratio),
+            "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > self.clip),
+        }
+        return surrogate - self.entropy_bonus * mean_entropy, info
+
+
+def _absorb(statistics: RunningStatistics, trajectories: list[Trajectory]) -> RunningStatistics:
+    for trajectory in trajectories:
+        shape = statistics.mean.shape
+        statistics = update_statistics(statistics, trajectory.observations.reshape(-1, *shape))
+    return statistics
+
+
+def _episode_info(trajectories: list[Trajectory]) -> Info:
+    """Finished episodes of this step and their mean return (0 where none finished)."""
+    episodes: Any = sum(jnp.sum(t.terminated | t.truncated) for t in trajectories)
+    total: Any = sum(jnp.sum(t.final_returns) for t in trajectories)
+    return {"episodes": episodes, "episode_return": total / jnp.maximum(episodes, 1)}

@@ -1,0 +1,87 @@
+"""Proximal policy optimisation (Schulman et al., 2017) in small free functions. `T` is time, the leading axis."""
+
+import jax
+import jax.numpy as jnp
+
+
+def gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    *,
+    discount: float,
+    gae_lambda: float,
+) -> jax.Array:
+    """Generalised advantage estimation.
+
+    `δ_t = r_t + γ (1 - terminated_t) V(s'_t) - V(s_t)`, `A_t = δ_t + γ λ (1 - ended_t) A_{t+1}`. A termination is worth
+    nothing more; a time limit cuts the recursion but keeps the value of the state reached.
+
+    Args:
+      rewards: `[T, ...]`.
+      values: `[T, ...]`, of the state before each step.
+      next_values: `[T, ...]`, of the state that each step reached, before any reset.
+      terminated: `[T, ...]` bool, of the step itself.
+      truncated: `[T, ...]` bool, of the step itself.
+      discount: γ.
+      gae_lambda: λ.
+
+    Returns:
+      `[T, ...]` advantages.
+    """
+    delta = rewards + discount * (1.0 - terminated) * next_values - values
+    decay = discount * gae_lambda * (1.0 - (terminated | truncated))
+
+    def backwards(advantage: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        delta_t, decay_t = step
+        advantage = delta_t + decay_t * advantage
+        return advantage, advantage
+
+    return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
+
+
+def published_gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    last_value: jax.Array,
+    ended: jax.Array,
+    *,
+    discount: float,
+    gae_lambda: float,
+) -> jax.Array:
+    """The published PPMO code's advantages, kept to show the difference: each step reads `ended` of the step after it.
+
+    With zero values and γ = λ = 1, a reward of 1 on a terminating third step gives advantages 0, 0, 1 where `gae`
+    gives 1, 1, 1. Time limits count as terminations.
+
+    Args:
+      rewards: `[T, ...]`.
+      values: `[T, ...]`.
+      last_value: `[...]`, of the state after the last step.
+      ended: `[T, ...]` bool: terminated or truncated.
+      discount: γ.
+      gae_lambda: λ.
+
+    Returns:
+      `[T, ...]` advantages.
+    """
+    late = jnp.concatenate([ended[1:], ended[-1:]])
+    next_values = jnp.concatenate([values[1:], last_value[None]])
+    return gae(rewards, values, next_values, late, jnp.zeros_like(late), discount=discount, gae_lambda=gae_lambda)
+
+
+def clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
+    """PPO's policy loss `-E min(r A, clip(r, 1 - ε, 1 + ε) A)`, a scalar to minimise."""
+    return -jnp.mean(jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages))
+
+
+def value_loss(values: jax.Array, returns: jax.Array) -> jax.Array:
+    """Half the mean squared error of the critic."""
+    return 0.5 * jnp.mean((values - returns) ** 2)
+
+
+def standardise(advantages: jax.Array) -> jax.Array:
+    """Zero mean, unit standard deviation over all entries."""
+    return (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)

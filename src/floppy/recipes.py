@@ -1,0 +1,94 @@
+"""Default configurations per task and outer loop, chosen by measurement (docs/results)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from floppy.cloning import AdamSteps, GradientStep
+from floppy.distill import DistillConfig
+from floppy.errors import FloppyError
+from floppy.outer import PPMO
+from floppy.tasks.ndcartpole import NDCartPole
+from floppy.tasks.registry import make_task
+from floppy.train import CLONING_KINDS
+
+TABLE_1 = "lambda,ortho1,xavier,xavier1,random-width,random-depth"
+
+
+def _ppmo(task: str) -> DistillConfig:
+    """The corrected PPMO with 16 learners per outer step; longer for more dimensions."""
+    config = DistillConfig(task)
+    if isinstance(known := make_task(task), NDCartPole):
+        least_examples = known.dimensions + 1  # the papers' k_min = ceil(c / 2) + 1 for c = 2 N actions
+        steps = 200 if known.dimensions == 1 else 400 * known.dimensions
+        return dataclasses.replace(config, examples=least_examples, outer_steps=steps, outer=PPMO(rate=1e-2))
+    return dataclasses.replace(config, examples=16)
+
+
+def _ppmo_robust(task: str) -> DistillConfig:
+    """The same over random widths, depths and initialisers: the six distributions of the PPMO paper's Table 1."""
+    config = _ppmo(task)
+    outer = dataclasses.replace(config.outer, learners=24, minibatch_size=3072)
+    return dataclasses.replace(config, distribution=TABLE_1, outer=outer, outer_steps=600, evaluate_every=50)
+
+
+def _ppmo_paper(task: str) -> DistillConfig:
+    """The PPMO paper's constants (section 5.1), with this library's corrections."""
+    outer = PPMO(
+        learners=1, environments=10, horizon=200, minibatch_size=512, rate=2.5e-4, critic_rate=2.5e-4, anneal=False
+    )
+    return dataclasses.replace(_ppmo(task), outer=outer, initial_rate=0.02, outer_steps=3000, evaluate_every=50)
+
+
+def _ppmo_published(task: str) -> DistillConfig:
+    """The PPMO paper's constants and the published code's errors, to show the difference they make."""
+    config = _ppmo_paper(task)
+    return dataclasses.replace(config, outer=dataclasses.replace(config.outer, published_errors=True))
+
+
+RECIPES: dict[str, Callable[[str], DistillConfig]] = {
+    "ppmo": _ppmo,
+    "ppmo-robust": _ppmo_robust,
+    "ppmo-paper": _ppmo_paper,
+    "ppmo-published": _ppmo_published,
+}
+"""Recipes by name; each takes a task id."""
+
+
+def recipe(task: str, name: str = "ppmo", *, cloning: str | None = None, **changes: Any) -> DistillConfig:
+    """The configuration of a recipe for a task.
+
+    Args:
+      task: id or short name.
+      name: of the recipe, see `RECIPES`.
+      cloning: kind of cloning, GradientStep or AdamSteps, in place of the recipe's.
+      **changes: fields of `DistillConfig` to replace.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      FloppyError: for an unknown name or a value that is not allowed.
+    """
+    if name not in RECIPES:
+        raise FloppyError(f"Recipe {name} was asked for: choose from {', '.join(RECIPES)}.")
+    config = RECIPES[name](task)
+    if cloning is not None:
+        changes = _cloning_defaults(cloning) | changes
+    return dataclasses.replace(config, **changes)
+
+
+def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
+    """Plain PPO on a task: PPMO whose encoder holds every layer."""
+    config = recipe(task)
+    outer = dataclasses.replace(config.outer, learners=1, environments=64, rate=2e-3)
+    plain = {"examples": 0, "encoder_layers": 3, "outer": outer}
+    return dataclasses.replace(config, **(plain | changes))
+
+
+def _cloning_defaults(kind: str) -> dict[str, Any]:
+    if kind not in CLONING_KINDS:
+        raise FloppyError(f"Cloning {kind} was asked for: choose from {', '.join(CLONING_KINDS)}.")
+    if kind == "AdamSteps":
+        return {"cloning": AdamSteps(loss="mse"), "initial_rate": 0.01}
+    return {"cloning": GradientStep(), "initial_rate": 1.0}

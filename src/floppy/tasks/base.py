@@ -1,0 +1,86 @@
+"""What a task is: the contract that every environment family fulfils."""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+TaskState = Any
+"""A task's own state, any pytree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """Actions `0 .. size-1`; a policy puts out `size` logits."""
+
+    size: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that a dataset's card stores."""
+        return {"kind": "discrete", "size": self.size}
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous:
+    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds `size` log standard deviations."""
+
+    size: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that a dataset's card stores."""
+        return {"kind": "continuous", "size": self.size, "low": list(self.low), "high": list(self.high)}
+
+
+class Transition(NamedTuple):
+    """What one step of a task gives back. No reset happens inside: the caller starts the next episode."""
+
+    state: TaskState
+    observation: jax.Array
+    """`[*obs]`, of the state reached, also when the episode ended there."""
+    reward: jax.Array
+    """`[]`"""
+    terminated: jax.Array
+    """`[]` bool: the task itself ended, the state reached is worth nothing more."""
+    truncated: jax.Array
+    """`[]` bool: the time limit was reached, the state reached still has a value."""
+
+
+@runtime_checkable
+class JaxTask(Protocol):
+    """A task written in JAX: pure functions of explicit keys, one environment, no reset inside.
+
+    Callers batch it with `jax.vmap`. Implementations are frozen dataclasses, so that they can be hashed and
+    compared, and a compiled function is reused for an equal task.
+    """
+
+    @property
+    def task_id(self) -> str:
+        """The full id, `family/name`."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape `[*obs]` of one observation."""
+
+    @property
+    def actions(self) -> Discrete | Continuous:
+        """The action space."""
+
+    @property
+    def max_steps(self) -> int:
+        """Steps after which every episode has ended."""
+
+    @property
+    def max_return(self) -> float | None:
+        """The highest possible episode return, where one is known."""
+
+    @property
+    def package(self) -> str:
+        """Name of the installed package that defines the dynamics (its version goes into the card)."""
+
+    def reset(self, key: jax.Array) -> tuple[TaskState, jax.Array]:
+        """Starts an episode: the state and its observation `[*obs]`."""
+
+    def step(self, key: jax.Array, state: TaskState, action: jax.Array) -> Transition:
+        """Takes one action: `[]` int for discrete actions, `[size]` float for continuous ones."""

@@ -1,0 +1,124 @@
+"""Any gymnax environment as a task."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.errors import FloppyError
+from floppy.tasks.base import Continuous, Discrete, Transition
+
+# Known from the environments' rules; elsewhere the highest return is not known.
+MAX_RETURN = {"CartPole-v1": 500.0}
+
+
+class Made(NamedTuple):
+    """A gymnax environment with what this library reads of it."""
+
+    environment: Any
+    parameters: Any
+    observation_shape: tuple[int, ...]
+    actions: Discrete | Continuous
+
+
+@functools.cache
+def make_environment(name: str) -> Made:
+    """Makes gymnax environment `name`, once per process.
+
+    Raises:
+      FloppyError: if its spaces are of a kind that policies here cannot serve, or if it needs a file that is not there.
+    """
+    import gymnax  # takes seconds: imported only when a gymnax task is asked for
+
+    # Gymnax describes its spaces by JAX arrays: made within a compiled function they would have no values.
+    with jax.ensure_compile_time_eval():
+        try:
+            environment, parameters = gymnax.make(name)
+        except OSError as error:
+            raise FloppyError(
+                f"gymnax/{name} needs data that could not be had ({error}): choose another task."
+            ) from error
+        shape = getattr(environment.observation_space(parameters), "shape", None)
+        if shape is None:
+            raise FloppyError(f"gymnax/{name} has observations that are no array: choose a task with box observations.")
+        actions = _actions(name, environment.action_space(parameters))
+    return Made(environment, parameters, tuple(int(length) for length in shape) or (1,), actions)
+
+
+def _actions(name: str, space: Any) -> Discrete | Continuous:
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if len(space.shape) > 1:
+        raise FloppyError(f"gymnax/{name} has actions of shape {space.shape}: choose a task with flat actions.")
+    size = space.shape[0] if space.shape else 1
+    low, high = (tuple(np.broadcast_to(np.asarray(bound), (size,)).tolist()) for bound in (space.low, space.high))
+    return Continuous(size, low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class GymnaxTask:
+    """Gymnax environment `name`, without gymnax's automatic reset, with its own time limit as truncation."""
+
+    name: str
+    package: str = "gymnax"
+
+    def __post_init__(self) -> None:
+        """Refuses environments that policies here cannot serve."""
+        make_environment(self.name)
+
+    @property
+    def task_id(self) -> str:
+        """`gymnax/NAME`."""
+        return f"gymnax/{self.name}"
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of the environment's box observations."""
+        return make_environment(self.name).observation_shape
+
+    @property
+    def actions(self) -> Discrete | Continuous:
+        """Discrete or box actions."""
+        return make_environment(self.name).actions
+
+    @property
+    def max_steps(self) -> int:
+        """The environment's own limit."""
+        return int(make_environment(self.name).parameters.max_steps_in_episode)
+
+    @property
+    def max_return(self) -> float | None:
+        """Known for some environments only."""
+        return MAX_RETURN.get(self.name)
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Starts an episode."""
+        environment, parameters, *_ = make_environment(self.name)
+        observation, state = environment.reset_env(key, parameters)
+        return _strong_types(state), self._observation(observation)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
+        """Takes one action, without resetting at the end of the episode."""
+        environment, parameters, *_ = make_environment(self.name)
+        space = environment.action_space(parameters)
+        action = action.astype(space.dtype).reshape(space.shape)
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
+        truncated = environment.is_truncated(state, parameters)
+        return Transition(
+            _strong_types(state),
+            self._observation(observation),
+            jnp.asarray(reward, jnp.float32).reshape(()),
+            jnp.asarray(terminated, bool).reshape(()),
+            jnp.asarray(truncated, bool).reshape(()),
+        )
+
+    def _observation(self, observation: jax.Array) -> jax.Array:
+        return jnp.asarray(observation, jnp.float32).reshape(self.observation_shape)
+
+
+def _strong_types(state: Any) -> Any:
+    """Gives every leaf a fixed dtype: `reset` holds Python numbers where `step` returns arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), state)

@@ -1,0 +1,69 @@
+"""Task ids: `family/name`, short names, and the nearest name for a wrong one."""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+from floppy.errors import FloppyError
+from floppy.tasks.base import JaxTask
+
+SHORT_NAMES = {
+    "cartpole": "ndcartpole/1",
+    "acrobot": "gymnax/Acrobot-v1",
+    "mountaincar": "gymnax/MountainCar-v0",
+    "pendulum": "gymnax/Pendulum-v1",
+    "asterix": "gymnax/Asterix-MinAtar",
+    "breakout": "gymnax/Breakout-MinAtar",
+    "freeway": "gymnax/Freeway-MinAtar",
+    "space-invaders": "gymnax/SpaceInvaders-MinAtar",
+}
+"""Short names that the command line and `make_task` accept in place of a full id."""
+
+
+def make_task(name: str) -> JaxTask:
+    """The task of an id such as `ndcartpole/3` or `gymnax/Acrobot-v1`, or of a short name such as `cartpole`.
+
+    Raises:
+      FloppyError: if no task has this name; the message offers the nearest one.
+    """
+    family, _, rest = SHORT_NAMES.get(name.lower(), name).partition("/")
+    if family not in FAMILIES or not rest:
+        raise _unknown(name, [*SHORT_NAMES, *FAMILIES, "ndcartpole/1", *(f"ndcartpole/{n}" for n in range(2, 6))])
+    return FAMILIES[family](rest)
+
+
+def list_tasks() -> list[str]:
+    """The ids of all known tasks; `ndcartpole/N` also exists for every other N >= 1."""
+    return [*(f"ndcartpole/{n}" for n in range(1, 6)), *(f"gymnax/{name}" for name in _gymnax_names())]
+
+
+def _make_ndcartpole(rest: str) -> JaxTask:
+    from floppy.tasks.ndcartpole import NDCartPole
+
+    if not rest.isascii() or not rest.isdigit() or int(rest) < 1:
+        raise FloppyError(f"ndcartpole/{rest} is no task: the name is a number of dimensions >= 1, as in ndcartpole/2.")
+    return NDCartPole(int(rest))
+
+
+def _make_gymnax(rest: str) -> JaxTask:
+    names = _gymnax_names()
+    if rest not in names:
+        raise _unknown(f"gymnax/{rest}", [f"gymnax/{name}" for name in names])
+    from floppy.tasks.gymnax import GymnaxTask
+
+    return GymnaxTask(rest)
+
+
+def _gymnax_names() -> list[str]:
+    import gymnax
+
+    return list(gymnax.registered_envs)
+
+
+FAMILIES: dict[str, Callable[[str], JaxTask]] = {"ndcartpole": _make_ndcartpole, "gymnax": _make_gymnax}
+
+
+def _unknown(name: str, known: Iterable[str]) -> FloppyError:
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
+    offer = f"did you mean {by_lower[nearest[0]]}? " if nearest else ""
+    return FloppyError(f"There is no task {name!r}: {offer}`floppy tasks` lists them all.")

@@ -1,0 +1,159 @@
+"""Policies from a distilled dataset: the use that a dataset is made for."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone
+from floppy.dataset import DistilledDataset
+from floppy.errors import FloppyError
+from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.normalise import RunningStatistics
+from floppy.tasks.base import Continuous, Discrete, JaxTask
+from floppy.tasks.registry import make_task
+
+CLONING_KINDS: dict[str, type[Cloning]] = {"GradientStep": GradientStep, "AdamSteps": AdamSteps}
+
+
+class Policies(NamedTuple):
+    """`L` trained policies of one network."""
+
+    network: Network
+    weights: Weights
+    """Leaves `[L, ...]`."""
+    statistics: RunningStatistics | None
+    """By which observations are normalised before they reach the network."""
+
+
+def train(
+    dataset: DistilledDataset, key: jax.Array, *, learners: int = 1, distribution: LearnerDistribution | None = None
+) -> Policies:
+    """Trains fresh policies on a distilled dataset, with no environment involved.
+
+    Args:
+      dataset: what to learn from, by the cloning recipe on its card.
+      key: PRNG key of the initial weights, consumed.
+      learners: `L`, how many policies.
+      distribution: how fresh policies are drawn; by default the first distribution on the dataset's card.
+
+    Returns:
+      The trained policies, weights with a leading axis `L`.
+
+    Raises:
+      FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, or if the card's
+        recipe cannot be read.
+    """
+    if learners < 1:
+        raise FloppyError(f"{learners} learners were asked for: give at least 1.")
+    network = network_for(dataset, distribution or card_distributions(dataset)[0])
+    weights = _clone_many(cloning_of(dataset), network, distilled_of(dataset), jax.random.split(key, learners))
+    return Policies(network, weights, statistics_of(dataset))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: jax.Array) -> Weights:
+    return jax.vmap(lambda key: clone(cloning, network, distilled, network.init(key)))(keys)
+
+
+def act(policies: Policies, observations: jax.Array) -> jax.Array:
+    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`."""
+    from floppy.normalise import normalise
+
+    return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
+
+
+def task_of(dataset: DistilledDataset) -> JaxTask:
+    """The task that the dataset was distilled from, checked against the dataset's shapes."""
+    task = make_task(dataset.card.task)
+    if dataset.observation_shape != task.observation_shape or actions_of(dataset) != task.actions:
+        raise FloppyError(
+            f"The dataset holds observations of shape {dataset.observation_shape} and {dataset.card.actions['size']} "
+            f"action outputs, task {task.task_id} has {task.observation_shape} and {task.actions.size}: "
+            "was it distilled for another task?"
+        )
+    return task
+
+
+def actions_of(dataset: DistilledDataset) -> Discrete | Continuous:
+    """The action space on the card."""
+    actions = dataset.card.actions
+    if actions["kind"] == "discrete":
+        return Discrete(actions["size"])
+    return Continuous(actions["size"], tuple(actions["low"]), tuple(actions["high"]))
+
+
+def cloning_of(dataset: DistilledDataset) -> Cloning:
+    """The cloning recipe on the card."""
+    entry = dict(dataset.card.cloning)
+    kind = CLONING_KINDS.get(entry.pop("kind"))
+    if kind is None:
+        raise FloppyError(
+            f"The card asks for cloning by {dataset.card.cloning['kind']}: this version knows {', '.join(CLONING_KINDS)}."
+        )
+    cloning = _from_entry(kind, entry, "cloning recipe")
+    check_loss(cloning.loss, actions_of(dataset))
+    return cloning
+
+
+def card_distributions(dataset: DistilledDataset) -> tuple[LearnerDistribution, ...]:
+    """The learner distributions on the card."""
+    return tuple(_from_entry(LearnerDistribution, entry, "learner distribution") for entry in dataset.card.learners)
+
+
+def _from_entry(kind: type, entry: Mapping[str, Any], what: str) -> Any:
+    """A dataclass from a card's JSON object, in which tuples have become lists."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(entry) - known):
+        raise FloppyError(
+            f"The card's {what} has unknown keys {', '.join(unknown)}: this version knows {sorted(known)}."
+        )
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+    except (TypeError, ValueError) as error:
+        raise FloppyError(f"The card's {what} cannot be read ({error}): write the file again.") from error
+
+
+def distilled_of(dataset: DistilledDataset) -> Distilled:
+    """The dataset's tensors as the arrays that cloning reads."""
+    size = dataset.card.actions["size"]
+    no_std = np.zeros(size if dataset.card.actions["kind"] == "continuous" else 0, np.float32)
+    layers = len(dataset.encoder) // 2
+    encoder = tuple(
+        {name: jnp.asarray(dataset.encoder[f"{index}/{name}"]) for name in ("kernel", "bias")}
+        for index in range(layers)
+    )
+    return Distilled(
+        jnp.asarray(dataset.observations),
+        jnp.asarray(dataset.targets),
+        jnp.asarray(no_std if dataset.log_std is None else dataset.log_std),
+        jnp.asarray(0.0 if dataset.inner_rate is None else dataset.inner_rate, jnp.float32),
+        encoder,
+    )
+
+
+def statistics_of(dataset: DistilledDataset) -> RunningStatistics | None:
+    """The frozen normaliser, if the file carries one."""
+    if dataset.card.normaliser == "per-evaluation":
+        raise FloppyError("The dataset asks for a normaliser per evaluation: this version knows none and frozen.")
+    if dataset.obs_mean is None or dataset.obs_var is None:
+        return None
+    return RunningStatistics(jnp.zeros(()), jnp.asarray(dataset.obs_mean), jnp.asarray(dataset.obs_var))
+
+
+def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) -> Network:
+    """The network of `distribution` for the dataset; a stored encoder must fit it."""
+    network = Network(distribution, dataset.observation_shape, actions_of(dataset))
+    encoder = distilled_of(dataset).encoder
+    shapes = [layer["kernel"].shape for layer in encoder]
+    wanted = list(zip(network.sizes[:-1], network.sizes[1:], strict=True))[: len(encoder)]
+    if encoder and (shapes != wanted or not distribution.is_fixed):
+        raise FloppyError(
+            f"The dataset holds an encoder with layers {shapes}, the learners have {wanted}: "
+            "evaluate it with learners of the architecture on its card."
+        )
+    return network
