@@ -279,7 +279,8 @@ class Baseline(Command):
 
     def text(self, result: Json) -> str:
         """The score."""
-        return f"{result['task']}, {result['method']}: mean return {result['score']['mean']:.1f} over {self.episodes} episodes"
+        mean = result["score"]["mean"]
+        return f"{result['task']}, {result['method']}: mean return {mean:.1f} over {self.episodes} episodes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +320,7 @@ class Import(Command):
         arrays = read_npz(self.file)
         task = make_task(self.task)
         cloning = CLONING_KINDS[self.cloning](loss=self.loss, steps=self.steps)
-        rate = _find(arrays, "inner_lr", "inner_rate") if self.rate is None else np.float32(self.rate)
+        rate = _find(arrays, "inner_lr", "inner_rate") if self.rate is None else np.asarray(self.rate, np.float32)
         if rate is None:
             raise FloppyError(f"{self.file} holds neither inner_lr nor inner_rate: give --rate.")
         observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")

@@ -44,7 +44,7 @@ def mse_loss(output: jax.Array, log_std: jax.Array, targets: jax.Array, target_l
 def cross_entropy_loss(
     output: jax.Array, log_std: jax.Array, targets: jax.Array, target_log_std: jax.Array
 ) -> jax.Array:
-    """Cross-entropy of the policy under the class probabilities `targets [k, a]`, averaged over the `k` rows (HaDES)."""
+    """Cross-entropy of the policy under class probabilities `targets [k, a]`, averaged over the `k` rows (HaDES)."""
     del log_std, target_log_std
     return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(output), axis=-1))
 

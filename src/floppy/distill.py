@@ -336,7 +336,8 @@ def _check_same_run(folder: Path, config_text: str) -> None:
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
     if differing:
         raise FloppyError(
-            f"{folder} holds a run that differs in {', '.join(differing)}: resume it with the options it was started with."
+            f"{folder} holds a run that differs in {', '.join(differing)}: "
+            "resume it with the options it was started with."
         )
 
 

@@ -18,8 +18,8 @@ def orthogonalise(matrix: jax.Array, largest_singular_value: jax.Array | float) 
     """The orthogonal polar factor `U Vᵀ` of `matrix = U S Vᵀ`, by matrix products alone.
 
     The polar factor of a Gaussian matrix is uniform (Haar) on the matrices with orthonormal rows or columns, as is the
-    factor Q of its QR decomposition with the signs of R's diagonal made positive. LAPACK's QR inside a compiled loop can
-    hang for ever on CPU, hence products: a quintic iteration that lifts small singular values by 3.4 a step, then
+    factor Q of its QR decomposition with the signs of R's diagonal made positive. LAPACK's QR inside a compiled loop
+    can hang for ever on CPU, hence products: a quintic iteration that lifts small singular values by 3.4 a step, then
     the Newton-Schulz iteration `A <- 1.5 A - 0.5 A AᵀA`, which converges quadratically.
     Zero rows and columns stay zero.
 

@@ -12,7 +12,7 @@ EPSILON = 1e-8
 class RunningStatistics(NamedTuple):
     """Mean and variance of everything seen so far."""
 
-    count: jax.Array
+    seen: jax.Array
     """`[]`: observations seen."""
     mean: jax.Array
     """`[*obs]`"""
@@ -29,9 +29,9 @@ def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> Runnin
     """Merges a batch `[n, *obs]` (Chan et al., 1979: parallel variance)."""
     count = batch.shape[0]
     mean, var = jnp.mean(batch, axis=0), jnp.var(batch, axis=0)
-    total = statistics.count + count
+    total = statistics.seen + count
     delta = mean - statistics.mean
-    squares = statistics.var * statistics.count + var * count + delta**2 * statistics.count * count / total
+    squares = statistics.var * statistics.seen + var * count + delta**2 * statistics.seen * count / total
     return RunningStatistics(total, statistics.mean + delta * count / total, squares / total)
 
 

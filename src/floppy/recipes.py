@@ -82,7 +82,7 @@ def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     """Plain PPO on a task: PPMO whose encoder holds every layer."""
     config = recipe(task)
     outer = dataclasses.replace(config.outer, learners=1, environments=64, rate=2e-3)
-    plain = {"examples": 0, "encoder_layers": 3, "outer": outer}
+    plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "outer": outer}
     return dataclasses.replace(config, **(plain | changes))
 
 

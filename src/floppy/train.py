@@ -93,7 +93,8 @@ def cloning_of(dataset: DistilledDataset) -> Cloning:
     kind = CLONING_KINDS.get(entry.pop("kind"))
     if kind is None:
         raise FloppyError(
-            f"The card asks for cloning by {dataset.card.cloning['kind']}: this version knows {', '.join(CLONING_KINDS)}."
+            f"The card asks for cloning by {dataset.card.cloning['kind']}: "
+            f"this version knows {', '.join(CLONING_KINDS)}."
         )
     cloning = _from_entry(kind, entry, "cloning recipe")
     check_loss(cloning.loss, actions_of(dataset))

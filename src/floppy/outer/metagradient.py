@@ -106,12 +106,11 @@ class PPMO:
         """The state before the first outer step."""
         distilled = problem.init_distilled(named_key(key, "distilled"))
         critic = self._critic(problem).init(named_key(key, "critic"))
-        shares = [key_of_group for key_of_group in range(len(problem.learners))]
         environments = tuple(
             start_environments(
                 problem.task, named_key(key, f"environments {group}"), self._share(problem), self.environments
             )
-            for group in shares
+            for group in range(len(problem.learners))
         )
         return PPMOState(
             distilled,
@@ -253,8 +252,7 @@ class PPMO:
                 self._policy_loss(problem, network, distilled, weights, group)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
             ]
-            mean_info = jax.tree.map(lambda *x: sum(x) / len(x), *[info for _, info in losses])
-            return sum(loss for loss, _ in losses) / len(losses), mean_info
+            return jax.tree.map(lambda *groups: jnp.mean(jnp.stack(groups)), *losses)
 
         def critic_objective(critic: Weights) -> jax.Array:
             values = [self._values(problem, critic, group.observations) for group in minibatch]
@@ -266,7 +264,7 @@ class PPMO:
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
-        distilled: Distilled = optax.apply_updates(state.distilled, change)  # type: ignore[assignment]
+        distilled: Distilled = optax.apply_updates(state.distilled, change)
         distilled = distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
         state = state._replace(
             distilled=distilled,

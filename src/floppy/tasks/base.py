@@ -22,7 +22,7 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Continuous:
-    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds `size` log standard deviations."""
+    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds as many log deviations."""
 
     size: int
     low: tuple[float, ...]

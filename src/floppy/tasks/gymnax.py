@@ -38,9 +38,7 @@ def make_environment(name: str) -> Made:
         try:
             environment, parameters = gymnax.make(name)
         except OSError as error:
-            raise FloppyError(
-                f"gymnax/{name} needs data that could not be had ({error}): choose another task."
-            ) from error
+            raise FloppyError(f"gymnax/{name} needs data that is not there ({error}): choose another task.") from error
         shape = getattr(environment.observation_space(parameters), "shape", None)
         if shape is None:
             raise FloppyError(f"gymnax/{name} has observations that are no array: choose a task with box observations.")

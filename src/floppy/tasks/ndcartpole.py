@@ -42,7 +42,7 @@ def accelerate(physics: jax.Array, force: jax.Array) -> jax.Array:
     Returns:
       `[N, 4]` after `TIME_STEP` seconds.
     """
-    position, velocity, angle, angular_velocity = jnp.moveaxis(physics, -1, 0)
+    _, velocity, angle, angular_velocity = jnp.moveaxis(physics, -1, 0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     push = (force + POLE_MASS_LENGTH * angular_velocity**2 * sin) / TOTAL_MASS
     angular_acceleration = (GRAVITY * sin - cos * push) / (
