@@ -21,7 +21,8 @@ def enable_compilation_cache() -> None:
     import jax
 
     folder = cache_folder()
-    if folder is None or jax.config.read("jax_compilation_cache_dir") is not None:
+    given: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is None or given is not None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -183,7 +183,7 @@ class Network:
             output = hidden @ layer["kernel"] + layer["bias"]
             if index < last:
                 output = activation(output)
-            if 0 < index < last and not self.distribution.is_fixed:
+            if 0 < index < last and self.distribution.depth[0] < self.distribution.depth[1]:
                 output = jnp.where(jax.lax.stop_gradient(weights.skip[index]) > 0.5, hidden, output)
             hidden = output
         return hidden

@@ -1,0 +1,14 @@
+"""What every test shares: compiled programs go to a temporary folder, never to the user's cache."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from floppy.cache import VARIABLE
+
+
+@pytest.fixture(autouse=True, scope="session")
+def temporary_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("floppy-cache")))
+        yield

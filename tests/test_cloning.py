@@ -1,0 +1,352 @@
+"""Cloning against NumPy: losses by hand, gradients by manual backpropagation, Adam written out, finite differences."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from floppy.cloning import (
+    LOSSES,
+    AdamSteps,
+    Cloning,
+    Distilled,
+    GradientStep,
+    check_loss,
+    clone,
+    cross_entropy_loss,
+    gaussian_nll_loss,
+    mse_loss,
+)
+from floppy.errors import FloppyError
+from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.tasks import Continuous, Discrete
+
+DISCRETE = Discrete(2)
+CONTINUOUS = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
+NO_STD = jnp.zeros(0)
+# Every loss with every kind of actions that it suits.
+CASES = [
+    pytest.param("mse", DISCRETE, id="mse-discrete"),
+    pytest.param("mse", CONTINUOUS, id="mse-continuous"),
+    pytest.param("cross-entropy", DISCRETE, id="cross-entropy"),
+    pytest.param("gaussian-nll", CONTINUOUS, id="gaussian-nll"),
+]
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision, in which finite differences and NumPy twins agree to many digits."""
+    with jax.enable_x64(True):
+        yield
+
+
+class Setting(NamedTuple):
+    network: Network
+    distilled: Distilled
+    fresh: Weights
+
+
+def make_setting(actions: Discrete | Continuous, depth: int = 1, encoder_layers: int = 0, seed: int = 0) -> Setting:
+    """A tiny tanh network of 3 inputs, 4 units and 2 outputs, and 5 examples; all weights are off zero."""
+    network = Network(LearnerDistribution((4, 4), (depth, depth), ("xavier1",)), (3,), actions)
+    random = np.random.default_rng(seed)
+    fresh = jax.tree.map(lambda w: w + 0.3 * random.normal(size=w.shape), network.init(jax.random.key(seed)))
+    fresh = fresh._replace(skip=tuple(jnp.zeros(()) for _ in fresh.layers))
+    continuous = isinstance(actions, Continuous)
+    distilled = Distilled(
+        jnp.asarray(random.normal(size=(5, 3))),
+        jnp.asarray(random.normal(size=(5, 2)) if continuous else random.dirichlet(np.ones(2), 5)),
+        jnp.asarray(random.normal(size=2 if continuous else 0)),
+        jnp.asarray(0.3),
+        jax.tree.map(lambda w: w + 0.1, fresh.layers[:encoder_layers]),
+    )
+    return Setting(network, distilled, fresh)
+
+
+def numpy_gradients(loss: str, parameters: dict[str, np.ndarray], distilled: Distilled) -> dict[str, np.ndarray]:
+    """Backpropagation by hand. Parameters are named `kernel 0`, `bias 0`, ..., `log_std`."""
+    count = sum(name.startswith("kernel") for name in parameters)
+    inputs = [np.asarray(distilled.observations, np.float64)]
+    for i in range(count):
+        output = inputs[-1] @ parameters[f"kernel {i}"] + parameters[f"bias {i}"]
+        inputs.append(np.tanh(output) if i < count - 1 else output)
+    output, targets, log_std = inputs[-1], np.asarray(distilled.targets, np.float64), parameters["log_std"]
+    gradients = {"log_std": np.zeros_like(log_std)}
+    if loss == "mse":
+        delta = 2 * (output - targets) / output.size
+        if log_std.size:
+            gradients["log_std"] = 2 * (log_std - np.asarray(distilled.log_std)) / log_std.size
+    elif loss == "cross-entropy":
+        delta = (scipy.special.softmax(output, axis=1) * targets.sum(1, keepdims=True) - targets) / len(output)
+    else:
+        delta = (output - targets) / np.exp(2 * log_std) / len(output)
+        gradients["log_std"] = np.mean(1 - ((targets - output) / np.exp(log_std)) ** 2, axis=0)
+    for i in reversed(range(count)):
+        gradients[f"kernel {i}"] = inputs[i].T @ delta
+        gradients[f"bias {i}"] = delta.sum(0)
+        if i:
+            delta = (delta @ parameters[f"kernel {i}"].T) * (1 - inputs[i] ** 2)
+    return gradients
+
+
+def as_parameters(weights: Weights) -> dict[str, np.ndarray]:
+    named = {f"{part} {i}": layer[part] for i, layer in enumerate(weights.layers) for part in ("kernel", "bias")}
+    return {name: np.asarray(value, np.float64) for name, value in (named | {"log_std": weights.log_std}).items()}
+
+
+def numpy_start(setting: Setting) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The parameters before the first step, the encoder's among them, and the names of those that are learnt."""
+    encoder = setting.distilled.encoder
+    layers = encoder + setting.fresh.layers[len(encoder) :]
+    parameters = as_parameters(setting.fresh._replace(layers=layers))
+    return parameters, [name for name in parameters if name == "log_std" or int(name.split()[1]) >= len(encoder)]
+
+
+def assert_same_parameters(found: Weights, expected: dict[str, np.ndarray], rtol: float, atol: float):
+    found_parameters = as_parameters(found)
+    assert found_parameters.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found_parameters[name], value, rtol, atol, err_msg=name)
+
+
+def test_mse_by_hand():
+    output, targets = jnp.asarray([[1.0, 2.0], [3.0, 4.0]]), jnp.asarray([[0.0, 2.0], [3.0, 2.0]])
+    assert float(mse_loss(output, NO_STD, targets, NO_STD)) == 1.25  # (1 + 0 + 0 + 4) / 4
+    log_std, target_log_std = jnp.asarray([0.0, 1.0]), jnp.asarray([1.0, 1.0])
+    assert float(mse_loss(output, log_std, targets, target_log_std)) == 1.75  # and (1 + 0) / 2
+
+
+def test_cross_entropy_by_hand():
+    output = jnp.asarray([[0.0, math.log(3.0)], [1.0, 1.0]])  # probabilities 1/4, 3/4 and 1/2, 1/2
+    targets = jnp.asarray([[0.5, 0.5], [1.0, 0.0]])
+    expected = (-0.5 * math.log(1 / 4) - 0.5 * math.log(3 / 4) - math.log(1 / 2)) / 2
+    assert float(cross_entropy_loss(output, NO_STD, targets, NO_STD)) == pytest.approx(expected)
+
+
+def test_gaussian_nll_by_hand():
+    output, targets = jnp.zeros((2, 2)), jnp.asarray([[1.0, 2.0], [0.0, 4.0]])
+    log_std = jnp.asarray([0.0, math.log(2.0)])
+    # Rows: z = (1, 1) and (0, 2); each has two halves of log 2π and one log 2.
+    expected = (0.5 + 0.5 + 0.0 + 2.0) / 2 + math.log(2.0) + math.log(2 * math.pi)
+    assert float(gaussian_nll_loss(output, log_std, targets, jnp.ones(2))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_equal_their_slow_twins(seed: int):
+    random = np.random.default_rng(seed)
+    output, targets = random.normal(size=(2, 6, 3))
+    log_std, target_log_std = random.normal(size=(2, 3))
+    probabilities = random.dirichlet(np.ones(3), 6)
+    squares = sum((output[i, j] - targets[i, j]) ** 2 for i in range(6) for j in range(3)) / 18
+    std_squares = sum((log_std[j] - target_log_std[j]) ** 2 for j in range(3)) / 3
+    crossed = 0.0
+    for i in range(6):
+        total = sum(math.exp(value) for value in output[i])
+        crossed -= sum(probabilities[i, j] * math.log(math.exp(output[i, j]) / total) for j in range(3)) / 6
+    nll = -scipy.stats.norm(output, np.exp(log_std)).logpdf(targets).sum(1).mean()
+    output, targets, probabilities = map(jnp.asarray, (output, targets, probabilities))
+    log_std, target_log_std = jnp.asarray(log_std), jnp.asarray(target_log_std)
+    assert float(mse_loss(output, NO_STD, targets, NO_STD)) == pytest.approx(squares, rel=1e-5)
+    assert float(mse_loss(output, log_std, targets, target_log_std)) == pytest.approx(squares + std_squares, rel=1e-5)
+    assert float(cross_entropy_loss(output, NO_STD, probabilities, NO_STD)) == pytest.approx(crossed, rel=1e-5)
+    assert float(gaussian_nll_loss(output, log_std, targets, target_log_std)) == pytest.approx(nll, rel=1e-5)
+
+
+def test_every_loss_has_its_name():
+    assert LOSSES == {"mse": mse_loss, "cross-entropy": cross_entropy_loss, "gaussian-nll": gaussian_nll_loss}
+
+
+@pytest.mark.parametrize(("loss", "actions"), CASES)
+def test_one_gradient_step_is_the_learned_rate_times_the_gradient(loss: str, actions: Discrete | Continuous):
+    setting = make_setting(actions)
+    expected, _ = numpy_start(setting)
+    gradients = numpy_gradients(loss, expected, setting.distilled)
+    expected = {name: value - 0.3 * gradients[name] for name, value in expected.items()}
+    assert_same_parameters(clone(GradientStep(loss), *setting), expected, 1e-4, 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("encoder_layers", [0, 1, 2])
+@pytest.mark.parametrize(("loss", "actions"), CASES)
+def test_gradient_steps_repeat_it_for_the_layers_behind_the_encoder(
+    loss: str, actions: Discrete | Continuous, encoder_layers: int
+):
+    setting = make_setting(actions, depth=2, encoder_layers=encoder_layers)
+    expected, learnt = numpy_start(setting)
+    for _ in range(3):
+        gradients = numpy_gradients(loss, expected, setting.distilled)
+        expected |= {name: expected[name] - 0.3 * gradients[name] for name in learnt}
+    assert_same_parameters(clone(GradientStep(loss, steps=3), *setting), expected, 1e-9, 1e-11)
+
+
+def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
+    """Kingma and Ba's Adam, written out."""
+    parameters, learnt = numpy_start(setting)
+    first = {name: np.zeros_like(parameters[name]) for name in learnt}
+    second = {name: np.zeros_like(parameters[name]) for name in learnt}
+    for step in range(1, cloning.steps + 1):
+        every = numpy_gradients(cloning.loss, parameters, setting.distilled)
+        gradients = {name: every[name] for name in learnt}
+        norm = math.sqrt(sum(np.sum(gradient**2) for gradient in gradients.values()))
+        scale = min(1.0, cloning.max_grad_norm / norm) if cloning.max_grad_norm else 1.0
+        rate = float(setting.distilled.inner_rate)
+        if cloning.anneal:
+            rate *= 1.0 - (step - 1) / cloning.steps
+        for name in learnt:
+            gradient = scale * gradients[name]
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            mean, square = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
+            parameters[name] = parameters[name] - rate * mean / (np.sqrt(square + cloning.eps_root) + cloning.eps)
+    return parameters
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("anneal", [False, True], ids=["fixed-rate", "annealed"])
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize(("loss", "actions"), CASES)
+def test_adam_steps_equal_adam_written_out(
+    loss: str, actions: Discrete | Continuous, max_grad_norm: float, anneal: bool
+):
+    cloning = AdamSteps(loss, steps=7, max_grad_norm=max_grad_norm, eps=1e-2, anneal=anneal)
+    setting = make_setting(actions)
+    expected = numpy_adam(cloning, setting)
+    assert_same_parameters(clone(cloning, *setting), expected, 1e-8, 1e-10)
+
+
+@pytest.mark.parametrize("loss", ["mse", "gaussian-nll"])
+def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
+    cloning = AdamSteps(loss, steps=7)
+    setting = make_setting(CONTINUOUS, depth=2, encoder_layers=1)
+    assert_same_parameters(clone(cloning, *setting), numpy_adam(cloning, setting), 1e-3, 1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("encoder_layers", [0, 1])
+@pytest.mark.parametrize(
+    "cloning",
+    [
+        GradientStep("mse"),
+        GradientStep("mse", steps=3),
+        GradientStep("gaussian-nll"),
+        AdamSteps("mse", steps=4),
+        AdamSteps("mse", steps=4, max_grad_norm=0.0, anneal=True),
+        AdamSteps("gaussian-nll", steps=4),
+    ],
+    ids=["step", "three-steps", "step-nll", "adam", "adam-annealed", "adam-nll"],
+)
+def test_meta_gradient_equals_finite_differences(cloning: Cloning, encoder_layers: int):
+    setting = make_setting(CONTINUOUS, depth=1, encoder_layers=encoder_layers)
+    probes, weights = np.random.default_rng(9).normal(size=(2, 4, 3))
+
+    @jax.jit
+    def score(distilled: Distilled) -> jax.Array:
+        """Any smooth function of the policy that comes out."""
+        cloned = clone(cloning, setting.network, distilled, setting.fresh)
+        output = setting.network.apply(cloned, jnp.asarray(probes))
+        return jnp.sum(jnp.tanh(output) * weights[:, :2]) + jnp.sum(cloned.log_std**2)
+
+    leaves, structure = jax.tree.flatten(setting.distilled)
+    gradients = jax.tree.leaves(jax.grad(score)(setting.distilled))
+    assert len(leaves) == 4 + 2 * encoder_layers
+    # Only mean squared error has a target for the deviations.
+    assert np.any(gradients[2] != 0.0) == (cloning.loss == "mse")
+    for number, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
+        differences = np.zeros(leaf.shape)
+        for index in np.ndindex(leaf.shape):
+            scores = []
+            for change in (1e-6, -1e-6):
+                moved = [*leaves[:number], leaf.at[index].add(change), *leaves[number + 1 :]]
+                scores.append(float(score(jax.tree.unflatten(structure, moved))))
+            differences[index] = (scores[0] - scores[1]) / 2e-6
+        np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-7, err_msg=f"leaf {number}")
+
+
+def meta_gradient(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights) -> Distilled:
+    def score(distilled: Distilled) -> jax.Array:
+        return jnp.sum(network.apply(clone(cloning, network, distilled, fresh), jnp.ones((1, 3))))
+
+    return jax.grad(score)(distilled)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: str, max_grad_norm: float):
+    # Unused units, layers left out and `skip` have gradients of exactly 0.
+    network = Network(LearnerDistribution((2, 8), (1, 3), ("xavier1",), activation), (3,), DISCRETE)
+    distilled = make_setting(DISCRETE).distilled
+    cloning = AdamSteps("cross-entropy", steps=3, max_grad_norm=max_grad_norm)
+    gradients = jax.vmap(lambda key: meta_gradient(cloning, network, distilled, network.init(key)))(
+        jax.random.split(jax.random.key(0), 6)
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert np.all(np.any(gradients.observations != 0.0, axis=(1, 2)))
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
+def test_adam_meta_gradient_is_finite_where_every_gradient_is_zero(max_grad_norm: float):
+    # A policy that already puts out its targets has nothing to learn.
+    network, distilled, fresh = make_setting(DISCRETE)
+    distilled = distilled._replace(targets=network.apply(fresh, distilled.observations))
+    cloning = AdamSteps("mse", steps=2, max_grad_norm=max_grad_norm)
+    gradients = meta_gradient(cloning, network, distilled, fresh)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+CLONINGS = [
+    pytest.param(GradientStep("mse"), id="gradient-step"),
+    pytest.param(AdamSteps("mse", steps=3), id="adam-steps"),
+]
+
+
+@pytest.mark.parametrize("cloning", CLONINGS)
+@pytest.mark.parametrize("encoder_layers", [1, 2])
+def test_encoder_layers_come_out_exactly_as_given(cloning: Cloning, encoder_layers: int):
+    network, distilled, fresh = make_setting(CONTINUOUS, depth=2, encoder_layers=encoder_layers)
+    cloned = clone(cloning, network, distilled, fresh)
+    jax.tree.map(np.testing.assert_array_equal, cloned.layers[:encoder_layers], distilled.encoder)
+    for before, after in zip(fresh.layers[encoder_layers:], cloned.layers[encoder_layers:], strict=True):
+        assert np.all(before["bias"] != after["bias"])
+
+
+@pytest.mark.parametrize("cloning", CLONINGS)
+def test_full_encoder_is_the_policy(cloning: Cloning):
+    network, distilled, fresh = make_setting(CONTINUOUS, depth=2, encoder_layers=3)
+    cloned = clone(cloning, network, distilled, fresh)
+    jax.tree.map(np.testing.assert_array_equal, cloned.layers, distilled.encoder)
+    np.testing.assert_array_equal(cloned.log_std, distilled.log_std)
+    assert network.apply(cloned, distilled.observations).shape == (5, 2)
+
+
+@pytest.mark.parametrize(("loss", "actions"), CASES)
+def test_losses_that_suit_the_actions_pass(loss: str, actions: Discrete | Continuous):
+    check_loss(loss, actions)
+
+
+@pytest.mark.parametrize(
+    ("loss", "actions", "words"),
+    [
+        ("cross-entropy", CONTINUOUS, ["cross-entropy", "continuous", "mse, gaussian-nll"]),
+        ("gaussian-nll", DISCRETE, ["gaussian-nll", "discrete", "mse, cross-entropy"]),
+        ("hinge", DISCRETE, ["hinge", "mse, cross-entropy"]),
+        ("", CONTINUOUS, ["mse, gaussian-nll"]),
+    ],
+)
+def test_losses_that_do_not_are_refused(loss: str, actions: Discrete | Continuous, words: list[str]):
+    with pytest.raises(FloppyError) as refusal:
+        check_loss(loss, actions)
+    assert all(word in str(refusal.value) for word in words)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("recipe", [GradientStep, AdamSteps])
+@pytest.mark.parametrize("steps", [0, -3])
+def test_fewer_than_one_step_is_refused(recipe: type[Cloning], steps: int):
+    with pytest.raises(FloppyError, match=f"^{steps} cloning steps were asked for: give at least 1.$"):
+        recipe(steps=steps)

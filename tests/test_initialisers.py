@@ -1,0 +1,150 @@
+"""Initialisers: orthonormal to rounding, distributed as a sign-fixed QR, blocks within larger matrices, no LAPACK."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from floppy.initialisers import INITIALISERS, orthogonal, orthogonalise, xavier
+from floppy.learners import LearnerDistribution, Network
+from floppy.tasks import Discrete
+
+LAPACK_WORDS = re.compile("lapack|qr|geqrf|householder", re.IGNORECASE)
+
+
+def draw(keys: jax.Array, shape: tuple[int, int], gain: float = 1.0) -> np.ndarray:
+    """`[n, *shape]`, one draw per key."""
+    rows, columns = map(jnp.asarray, shape)
+    return np.asarray(jax.jit(jax.vmap(lambda key: orthogonal(key, shape, rows, columns, gain)))(keys))
+
+
+def orthonormality_error(matrices: np.ndarray) -> float:
+    """Largest deviation of the Gram matrices of the shorter side from the identity; infinite if not finite."""
+    rows, columns = matrices.shape[-2:]
+    wide = (matrices if rows <= columns else np.swapaxes(matrices, -1, -2)).astype(np.float64)
+    if not np.isfinite(wide).all():
+        return float("inf")
+    return float(np.abs(wide @ np.swapaxes(wide, -1, -2) - np.eye(wide.shape[-2])).max())
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 2), (64, 1), (256, 256), (20, 32), (1, 7), (3, 3)])
+def test_orthonormal_along_the_shorter_side(shape: tuple[int, int]):
+    assert orthonormality_error(draw(jax.random.split(jax.random.key(0), 5), shape)) < 1e-5
+
+
+def test_orthonormal_for_many_keys():
+    assert orthonormality_error(draw(jax.random.split(jax.random.key(1), 200), (64, 64))) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (4, 4), (1, 7), (16, 16)])
+def test_no_draw_of_a_small_matrix_diverges(shape: tuple[int, int]):
+    # Unusually large or small singular values are common in small matrices; thousands of learners are drawn in a run.
+    assert orthonormality_error(draw(jax.random.split(jax.random.key(0), 20_000), shape)) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 5), (6, 2)])
+def test_orthogonalise_is_the_polar_factor(shape: tuple[int, int]):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    np.testing.assert_allclose(orthogonalise(jnp.asarray(matrix), float(s[0])), u @ v, atol=1e-5)
+
+
+@pytest.mark.parametrize("gain", [2.0**0.5, 0.01])
+def test_gain_multiplies_every_singular_value(gain: float):
+    singular_values = np.linalg.svd(draw(jax.random.split(jax.random.key(0), 3), (16, 8), gain), compute_uv=False)
+    np.testing.assert_allclose(singular_values, np.full((3, 8), gain), rtol=1e-5)
+
+
+def test_used_block_is_orthonormal_and_the_rest_zero():
+    shape = (24, 40)
+    blocks = [(24, 40), (5, 40), (24, 7), (12, 12), (20, 9), (9, 20), (10, 1), (1, 12)]
+    rows, columns = (jnp.asarray(sizes) for sizes in zip(*blocks, strict=True))
+    keys = jax.random.split(jax.random.key(0), len(blocks))
+    # One compiled program for every block: the sizes are traced.
+    initialise = jax.jit(jax.vmap(lambda key, r, c: orthogonal(key, shape, r, c, 1.0)))
+    for (r, c), matrix in zip(blocks, np.asarray(initialise(keys, rows, columns)), strict=True):
+        assert orthonormality_error(matrix[:r, :c]) < 1e-5, (r, c)
+        assert not matrix[r:].any()
+        assert not matrix[:, c:].any()
+    assert initialise._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        pytest.param(lambda q: q[:, 0, 0], id="entry"),
+        pytest.param(lambda q: q[:, 2, 1], id="off-diagonal-entry"),
+        pytest.param(lambda q: np.trace(q, axis1=1, axis2=2), id="trace"),
+        pytest.param(lambda q: q[:, 0, 0] * q[:, 1, 1], id="product"),
+        pytest.param(lambda q: q[:, 0, 1] * q[:, 1, 0], id="off-diagonal-product"),
+        pytest.param(lambda q: np.linalg.det(q), id="determinant"),
+    ],
+)
+def test_distribution_is_that_of_a_sign_fixed_qr(statistic):
+    gaussians = np.random.default_rng(0).normal(size=(4000, 4, 4))
+    q, r = np.linalg.qr(gaussians)
+    expected = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    # 4x4 draws within a larger layout, so that an unusual draw is judged by this test for its distribution alone.
+    found = draw(jax.random.split(jax.random.key(1), 4000), (4, 4))
+    assert np.isfinite(found).all()
+    found_statistic, expected_statistic = np.round(statistic(found), 5), np.round(statistic(expected), 5)
+    assert scipy.stats.ks_2samp(found_statistic, expected_statistic).pvalue > 1e-3
+
+
+def test_distribution_of_a_tall_matrix_is_that_of_a_sign_fixed_qr():
+    q, r = np.linalg.qr(np.random.default_rng(0).normal(size=(3000, 8, 3)))
+    expected = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    found = draw(jax.random.split(jax.random.key(1), 3000), (8, 3))
+    assert np.isfinite(found).all()
+    assert scipy.stats.ks_2samp(found[:, 5, 2], expected[:, 5, 2]).pvalue > 1e-3
+    products = (m[:, 5, 2] * m[:, 0, 1] for m in (found, expected))
+    assert scipy.stats.ks_2samp(*products).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("rows", "columns", "gain"), [(60, 40, 1.0), (20, 40, 2.0**0.5), (5, 7, 0.01)])
+def test_xavier_is_normal_with_glorots_deviation(rows: int, columns: int, gain: float):
+    keys = jax.random.split(jax.random.key(0), 40)
+    initialise = jax.jit(jax.vmap(lambda key, r, c: xavier(key, (60, 40), r, c, gain), in_axes=(0, None, None)))
+    matrices = np.asarray(initialise(keys, jnp.asarray(rows), jnp.asarray(columns)))
+    used = matrices[:, :rows, :columns]
+    deviation = gain * (2.0 / (rows + columns)) ** 0.5
+    assert scipy.stats.kstest(used[:, :5, :5].ravel() / deviation, "norm").pvalue > 1e-3
+    np.testing.assert_allclose(used.std(), deviation, rtol=5 / (2 * used.size) ** 0.5)
+    assert np.count_nonzero(matrices) == used.size
+
+
+def test_gains_of_the_paper():
+    gains = {name: (hidden, output) for name, (_, hidden, output) in INITIALISERS.items()}
+    large = pytest.approx(2.0**0.5)
+    assert gains == {
+        "orthogonal": (large, 0.01),
+        "orthogonal1": (1.0, 1.0),
+        "xavier": (large, 0.01),
+        "xavier1": (1.0, 1.0),
+    }
+
+
+def lapack_words(function, *arguments: jax.Array) -> set[str]:
+    """Words in the lowered or the compiled program that betray a LAPACK factorisation."""
+    lowered = jax.jit(function).lower(*arguments)
+    text = (lowered.as_text() + lowered.compile().as_text()).replace("sqrt", "")
+    return {word.lower() for word in LAPACK_WORDS.findall(text)}
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [LearnerDistribution(), LearnerDistribution((8, 16), (1, 3), ("orthogonal", "xavier"))],
+    ids=["lambda", "random"],
+)
+def test_drawing_learners_calls_no_lapack(distribution: LearnerDistribution):
+    # LAPACK's QR inside a compiled loop can hang for ever on CPU.
+    network = Network(distribution, (4,), Discrete(2))
+    keys = jax.random.split(jax.random.key(0), 3)
+    assert lapack_words(jax.vmap(network.init), keys) == set()
+
+
+def test_a_lapack_call_would_be_noticed():
+    assert lapack_words(jax.vmap(lambda matrix: jnp.linalg.qr(matrix)[0]), jnp.ones((3, 4, 4)))

@@ -1,0 +1,321 @@
+"""Networks and learner distributions, against plain NumPy networks of the size that was drawn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, clone
+from floppy.errors import FloppyError
+from floppy.initialisers import INITIALISERS
+from floppy.learners import (
+    NAMED_DISTRIBUTIONS,
+    LearnerDistribution,
+    Network,
+    Weights,
+    parse_distribution,
+    parse_distributions,
+)
+from floppy.tasks import Continuous, Discrete
+
+DISCRETE = Discrete(2)
+CONTINUOUS = Continuous(3, (-1.0,) * 3, (1.0,) * 3)
+ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+
+
+def draw(network: Network, count: int, seed: int = 0) -> list[Weights]:
+    """Fresh policies as NumPy arrays."""
+    stacked = jax.device_get(jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(seed), count)))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
+
+
+def drawn_width(weights: Weights) -> int:
+    """Units of the first hidden layer that any input reaches."""
+    return int(np.count_nonzero(weights.layers[0]["kernel"].any(axis=0)))
+
+
+def drawn_depth(weights: Weights) -> int:
+    return len(weights.layers) - 1 - int(sum(weights.skip))
+
+
+def numpy_network(weights: Weights, activation: str, width: int, depth: int, observations: np.ndarray) -> np.ndarray:
+    """The output of the network cut down to `depth` hidden layers of `width` units."""
+    chosen = [*weights.layers[:depth], weights.layers[-1]]
+    hidden = observations.reshape(len(observations), -1).astype(np.float64)
+    for index, layer in enumerate(chosen):
+        rows = None if index == 0 else width
+        columns = None if index == depth else width
+        hidden = hidden @ layer["kernel"][:rows, :columns] + layer["bias"][:columns]
+        if index < depth:
+            hidden = ACTIVATIONS[activation](hidden)
+    return hidden
+
+
+def distilled_for(network: Network, seed: int = 0) -> Distilled:
+    random = np.random.default_rng(seed)
+    outputs = network.actions.size
+    return Distilled(
+        jnp.asarray(random.normal(size=(5, *network.observation_shape)), jnp.float32),
+        jnp.asarray(random.normal(size=(5, outputs)), jnp.float32),
+        jnp.zeros(outputs if isinstance(network.actions, Continuous) else 0),
+        jnp.asarray(0.5),
+        (),
+    )
+
+
+@pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("shape", [(4,), (2, 3), ()])
+@pytest.mark.parametrize(("width", "depth"), [((8, 8), (2, 2)), ((8, 8), (1, 1)), ((4, 8), (1, 3))])
+def test_shapes(width: tuple[int, int], depth: tuple[int, int], shape: tuple[int, ...], actions: Discrete | Continuous):
+    network = Network(LearnerDistribution(width, depth, ("xavier",)), shape, actions)
+    weights = network.init(jax.random.key(0))
+    inputs = int(np.prod(shape))
+    sizes = [inputs, *[8] * depth[1], actions.size]
+    assert network.sizes == sizes
+    assert [layer["kernel"].shape for layer in weights.layers] == list(zip(sizes[:-1], sizes[1:], strict=True))
+    assert [layer["bias"].shape for layer in weights.layers] == [(size,) for size in sizes[1:]]
+    assert [skip.shape for skip in weights.skip] == [()] * network.distribution.layers
+    assert weights.log_std.shape == ((3,) if actions is CONTINUOUS else (0,))
+    assert network.apply(weights, jnp.ones((6, *shape))).shape == (6, actions.size)
+
+
+def test_biases_and_deviations_start_at_zero():
+    weights = Network(LearnerDistribution(), (4,), CONTINUOUS).init(jax.random.key(0))
+    assert not weights.log_std.any()
+    assert not any(layer["bias"].any() for layer in weights.layers)
+    assert not any(weights.skip)
+
+
+def test_same_key_same_weights():
+    network = Network(LearnerDistribution((4, 9), (1, 3), ("orthogonal", "xavier")), (4,), DISCRETE)
+    first, again, other = (network.init(jax.random.key(seed)) for seed in (7, 7, 8))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.array_equal(first.layers[0]["kernel"], other.layers[0]["kernel"])
+
+
+def test_layers_are_drawn_independently():
+    first, second, third, _ = Network(LearnerDistribution((6, 6), (3, 3), ("xavier",)), (6,), DISCRETE).init(
+        jax.random.key(0)
+    )[0]
+    assert not np.allclose(first["kernel"], second["kernel"])
+    assert not np.allclose(second["kernel"], third["kernel"])
+
+
+@pytest.mark.parametrize("name", list(INITIALISERS))
+def test_fixed_network_equals_numpy(name: str):
+    network = Network(LearnerDistribution((8, 8), (2, 2), (name,)), (2, 3), DISCRETE)
+    observations = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    (weights,) = draw(network, 1)
+    expected = numpy_network(weights, "tanh", 8, 2, observations)
+    np.testing.assert_allclose(network.apply(weights, observations), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "hidden", "output"), [("lambda", 2.0**0.5, 0.01), ("ortho1", 1.0, 1.0)])
+def test_gains_of_the_paper_reach_the_kernels(name: str, hidden: float, output: float):
+    (weights,) = draw(Network(NAMED_DISTRIBUTIONS[name], (4,), DISCRETE), 1)
+    for layer, gain in zip(weights.layers, [hidden, hidden, output], strict=True):
+        values = np.linalg.svd(layer["kernel"], compute_uv=False)
+        np.testing.assert_allclose(values, np.full_like(values, gain), rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("name", ["orthogonal", "xavier1"])
+def test_random_width_is_the_cut_down_network(name: str, activation: str):
+    network = Network(LearnerDistribution((12, 20), (2, 2), (name,), activation), (3,), DISCRETE)
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    for weights in draw(network, 8):
+        width = drawn_width(weights)
+        first, second, last = (layer["kernel"] for layer in weights.layers)
+        assert not first[:, width:].any()
+        assert not second[width:].any()
+        assert not second[:, width:].any()
+        assert not last[width:].any()
+        assert np.count_nonzero(second) == width**2
+        assert np.count_nonzero(last) == 2 * width
+        expected = numpy_network(weights, activation, width, 2, observations)
+        np.testing.assert_allclose(network.apply(weights, observations), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize(
+    "cloning", [GradientStep(steps=3), AdamSteps("mse", steps=4)], ids=["gradient-steps", "adam-steps"]
+)
+def test_unused_units_stay_exactly_zero_under_cloning(cloning: Cloning, activation: str):
+    network = Network(LearnerDistribution((3, 10), (2, 2), ("xavier1",), activation), (3,), DISCRETE)
+    distilled = distilled_for(network)
+    train = jax.jit(lambda fresh: clone(cloning, network, distilled, fresh))
+    fresh_policies = draw(network, 8)
+    assert min(map(drawn_width, fresh_policies)) < 10
+    for fresh in fresh_policies:
+        width = drawn_width(fresh)
+        cloned = jax.device_get(train(fresh))
+        for index, layer in enumerate(cloned.layers):
+            rows = 3 if index == 0 else width
+            columns = 2 if index == 2 else width
+            assert not layer["kernel"][rows:].any()
+            assert not layer["kernel"][:, columns:].any()
+            assert not layer["bias"][columns:].any()
+            assert (layer["kernel"] != fresh.layers[index]["kernel"]).any()
+            assert layer["bias"][:columns].any()
+        expected = numpy_network(cloned, activation, width, 2, np.asarray(distilled.observations))
+        np.testing.assert_allclose(network.apply(cloned, distilled.observations), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_random_depth_is_the_shallower_network(activation: str):
+    network = Network(LearnerDistribution((6, 6), (1, 4), ("xavier1",), activation), (3,), DISCRETE)
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    policies = draw(network, 24)
+    assert {drawn_depth(weights) for weights in policies} == {1, 2, 3, 4}
+    for weights in policies:
+        depth = drawn_depth(weights)
+        assert [float(skip) for skip in weights.skip] == [0.0] * depth + [1.0] * (4 - depth) + [0.0]
+        expected = numpy_network(weights, activation, 6, depth, observations)
+        np.testing.assert_allclose(network.apply(weights, observations), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cloning", [GradientStep(steps=3), AdamSteps("mse", steps=4)], ids=["gradient-steps", "adam-steps"]
+)
+def test_layers_left_out_are_not_trained(cloning: Cloning):
+    network = Network(LearnerDistribution((6, 6), (1, 3), ("xavier1",)), (3,), DISCRETE)
+    distilled = distilled_for(network)
+    train = jax.jit(lambda fresh: clone(cloning, network, distilled, fresh))
+    for fresh in draw(network, 8):
+        cloned = jax.device_get(train(fresh))
+        assert cloned.skip == fresh.skip
+        for before, after, skip in zip(fresh.layers, cloned.layers, fresh.skip, strict=True):
+            assert np.array_equal(before["kernel"], after["kernel"]) == bool(skip)
+            assert np.array_equal(before["bias"], after["bias"]) == bool(skip)
+
+
+def test_every_width_and_depth_in_range_occurs():
+    network = Network(LearnerDistribution((3, 8), (1, 4), ("xavier",)), (3,), DISCRETE)
+    policies = draw(network, 300)
+    pairs = {(drawn_width(weights), drawn_depth(weights)) for weights in policies}
+    assert pairs == {(width, depth) for width in range(3, 9) for depth in range(1, 5)}
+    widths = np.bincount([drawn_width(weights) for weights in policies], minlength=9)[3:]
+    assert widths.min() > 25  # 50 expected, deviation 6.5
+
+
+def test_random_initialiser_draws_from_each():
+    choices = ("orthogonal", "xavier1")
+    mixed = draw(Network(LearnerDistribution((8, 8), (2, 2), choices), (4,), DISCRETE), 40)
+    pure = [draw(Network(LearnerDistribution((8, 8), (2, 2), (name,)), (4,), DISCRETE), 40) for name in choices]
+    drawn = []
+    for weights, *candidates in zip(mixed, *pure, strict=True):
+        kernels = [[layer["kernel"] for layer in policy.layers] for policy in (weights, *candidates)]
+        same = [all(map(np.allclose, kernels[0], candidate)) for candidate in kernels[1:]]
+        assert sum(same) == 1
+        drawn.append(same.index(True))
+    assert 10 < sum(drawn) < 30
+
+
+def test_is_fixed_and_layers():
+    assert LearnerDistribution().is_fixed
+    assert not LearnerDistribution(width=(8, 9)).is_fixed
+    assert not LearnerDistribution(depth=(1, 2)).is_fixed
+    assert LearnerDistribution(depth=(1, 5)).layers == 6
+
+
+def test_named_distributions_are_the_columns_of_the_papers_table():
+    default = {"width": (64, 64), "depth": (2, 2), "initialiser": ("orthogonal",), "activation": "tanh"}
+    assert {name: dataclasses.asdict(value) for name, value in NAMED_DISTRIBUTIONS.items()} == {
+        "lambda": default,
+        "ortho1": default | {"initialiser": ("orthogonal1",)},
+        "xavier": default | {"initialiser": ("xavier",)},
+        "xavier1": default | {"initialiser": ("xavier1",)},
+        "random-width": default | {"width": (32, 256)},
+        "random-depth": default | {"depth": (1, 6)},
+    }
+
+
+@pytest.mark.parametrize("name", list(NAMED_DISTRIBUTIONS))
+def test_every_named_distribution_parses_and_plays(name: str):
+    distribution = parse_distribution(name)
+    assert distribution == NAMED_DISTRIBUTIONS[name]
+    network = Network(distribution, (4,), DISCRETE)
+    output = jax.jit(lambda key: network.apply(network.init(key), jnp.ones((2, 4))))(jax.random.key(0))
+    assert np.isfinite(output).all()
+    assert np.any(output != 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("width=32..256", LearnerDistribution(width=(32, 256))),
+        ("width=8", LearnerDistribution(width=(8, 8))),
+        ("depth=1..6", LearnerDistribution(depth=(1, 6))),
+        ("initialiser=xavier1", LearnerDistribution(initialiser=("xavier1",))),
+        ("initialiser=xavier+orthogonal1", LearnerDistribution(initialiser=("xavier", "orthogonal1"))),
+        ("activation=relu", LearnerDistribution(activation="relu")),
+        (
+            "activation=relu:depth=3:initialiser=xavier:width=1..2",
+            LearnerDistribution((1, 2), (3, 3), ("xavier",), "relu"),
+        ),
+    ],
+)
+def test_pairs_parse(text: str, expected: LearnerDistribution):
+    assert parse_distribution(text) == expected
+
+
+def test_several_distributions_are_joined_by_commas():
+    expected = (LearnerDistribution(), LearnerDistribution(width=(8, 9)), LearnerDistribution(initialiser=("xavier",)))
+    assert parse_distributions("lambda,width=8..9,xavier") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "''"),
+        ("lamda", "'lamda'"),
+        ("lambda:width=3", "'lambda:width=3'"),
+        ("width", "'width'"),
+        ("width=", "'width='"),
+        ("width=wide", "'width=wide'"),
+        ("width=3..", "'width=3..'"),
+        ("width=-1", "'width=-1'"),
+        ("width=1.5", "'width=1.5'"),
+        ("width=1..2..3", "'width=1..2..3'"),
+        ("width=²", "'width=²'"),
+        ("size=3", "'size=3'"),
+        ("initialiser=", "'initialiser='"),
+        ("activation=", "'activation='"),
+        ("width=8:", "'width=8:'"),
+        ("width=8\nwidth=9", "width"),
+        ("width=0", "width 0..0"),
+        ("width=9..3", "width 9..3"),
+        ("depth=0..2", "depth 0..2"),
+        ("initialiser=he", "Initialiser he "),
+        ("initialiser=xavier+he", "Initialiser he "),
+        ("activation=gelu", "Activation gelu "),
+    ],
+)
+def test_nonsense_is_refused_in_one_sentence(text: str, named: str):
+    with pytest.raises(FloppyError) as refusal:
+        parse_distribution(text)
+    message = str(refusal.value)
+    assert named in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"width": (0, 4)}, "width 0..4"),
+        ({"width": (5, 4)}, "width 5..4"),
+        ({"depth": (0, 0)}, "depth 0..0"),
+        ({"depth": (3, 2)}, "depth 3..2"),
+        ({"initialiser": ()}, "Initialiser none"),
+        ({"initialiser": ("orthogonal", "zeros")}, "Initialiser zeros"),
+        ({"activation": "gelu"}, "Activation gelu"),
+    ],
+)
+def test_distribution_refuses_nonsense_when_built(fields: dict, named: str):
+    with pytest.raises(FloppyError) as refusal:
+        LearnerDistribution(**fields)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
