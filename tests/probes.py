@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from floppy.dataset import Card, DistilledDataset
-from floppy.learners import LearnerDistribution
-from floppy.tasks.base import Continuous, Discrete, Transition
+from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.tasks.base import Continuous, Discrete, JaxTask, Transition
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -24,6 +25,9 @@ QUICK = {
 
 SMALL = LearnerDistribution(width=(16, 16), depth=(1, 1), initialiser=("xavier",))
 """Learners that are cheap to draw, to compile and to clone."""
+
+
+TWO_ACTIONS = Discrete(2)
 
 
 class ProbeState(NamedTuple):
@@ -60,7 +64,7 @@ class ActionProbe:
 
     task_id: str = "probe/action"
     observation_shape: tuple[int, ...] = (2,)
-    actions: Discrete = Discrete(2)
+    actions: Discrete = TWO_ACTIONS
     max_steps: int = 1
     max_return: float = 1.0
     package: str = "floppy"
@@ -80,7 +84,7 @@ class ObservationProbe:
 
     task_id: str = "probe/observation"
     observation_shape: tuple[int, ...] = (1,)
-    actions: Discrete = Discrete(2)
+    actions: Discrete = TWO_ACTIONS
     max_steps: int = 1
     max_return: float = 1.0
     package: str = "floppy"
@@ -101,7 +105,7 @@ class DelayProbe:
 
     task_id: str = "probe/delay"
     observation_shape: tuple[int, ...] = (2,)
-    actions: Discrete = Discrete(2)
+    actions: Discrete = TWO_ACTIONS
     max_steps: int = 2
     max_return: float = 1.0
     package: str = "floppy"
@@ -153,7 +157,7 @@ class TimeLimitProbe:
     max_steps: int = 5
     task_id: str = "probe/time-limit"
     observation_shape: tuple[int, ...] = (2,)
-    actions: Discrete = Discrete(2)
+    actions: Discrete = TWO_ACTIONS
     package: str = "floppy"
 
     @property
@@ -173,14 +177,25 @@ class TimeLimitProbe:
 PROBES = (ActionProbe(), ObservationProbe(), DelayProbe(), ContinuousProbe(), TimeLimitProbe())
 
 
+def hand_policies(task: JaxTask, kernels: ArrayLike, biases: ArrayLike) -> tuple[Network, Weights]:
+    """`L` policies with outputs `tanh(o) @ kernel + bias`: `kernels [L, o, a]`, `biases [L, a]`."""
+    kernels, biases = np.asarray(kernels, np.float32), np.asarray(biases, np.float32)
+    learners, size, _ = kernels.shape
+    network = Network(LearnerDistribution(width=(size, size), depth=(1, 1)), task.observation_shape, task.actions)
+    identity = {"kernel": np.tile(np.eye(size, dtype=np.float32), (learners, 1, 1)), "bias": np.zeros((learners, size))}
+    log_std = np.zeros((learners, task.actions.size if isinstance(task.actions, Continuous) else 0))
+    weights = Weights((identity, {"kernel": kernels, "bias": biases}), (np.zeros(learners),) * 2, log_std)
+    return network, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+
+
 def hand_dataset(
-    task: str = "ndcartpole/1", *, observation_size: int = 4, actions: int = 2, examples: int = 3, **changes: Any
+    card: dict[str, Any] | None = None, *, sizes: tuple[int, int] = (4, 2), **tensors: Any
 ) -> DistilledDataset:
-    """A dataset for discrete actions with random examples; `changes` are keys of the card or tensors."""
+    """Random examples of `sizes` (observation, actions) for ndcartpole/1; `card` and `tensors` replace parts of it."""
     random = np.random.default_rng(0)
-    card: dict[str, Any] = {
-        "task": task,
-        "actions": {"kind": "discrete", "size": actions},
+    entries: dict[str, Any] = {
+        "task": "ndcartpole/1",
+        "actions": {"kind": "discrete", "size": sizes[1]},
         "cloning": {"kind": "GradientStep", "loss": "mse", "steps": 1},
         "learners": [dataclasses.asdict(LearnerDistribution())],
         "algorithm": {"name": "hand"},
@@ -188,11 +203,9 @@ def hand_dataset(
         "command": "",
         "versions": {"floppy": importlib.metadata.version("floppy")},
     }
-    tensors: dict[str, Any] = {
-        "observations": random.normal(size=(examples, observation_size)),
-        "targets": random.normal(size=(examples, actions)),
+    arrays: dict[str, Any] = {
+        "observations": random.normal(size=(3, sizes[0])),
+        "targets": random.normal(size=(3, sizes[1])),
         "inner_rate": 0.5,
     }
-    card |= {name: value for name, value in changes.items() if name not in DistilledDataset.__annotations__}
-    tensors |= {name: value for name, value in changes.items() if name in DistilledDataset.__annotations__}
-    return DistilledDataset(Card(**card), **tensors)
+    return DistilledDataset(Card(**(entries | (card or {}))), **(arrays | tensors))

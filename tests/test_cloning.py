@@ -1,5 +1,6 @@
 """Cloning against NumPy: losses by hand, gradients by manual backpropagation, Adam written out, finite differences."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from floppy.cloning import (
 from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.tasks import Continuous, Discrete
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
@@ -54,11 +57,18 @@ class Setting(NamedTuple):
 
 def make_setting(actions: Discrete | Continuous, depth: int = 1, encoder_layers: int = 0, seed: int = 0) -> Setting:
     """A tiny tanh network of 3 inputs, 4 units and 2 outputs, and 5 examples; all weights are off zero."""
-    network = Network(LearnerDistribution((4, 4), (depth, depth), ("xavier1",)), (3,), actions)
+    network = Network(LearnerDistribution((4, 4), (depth, depth)), (3,), actions)
     random = np.random.default_rng(seed)
-    fresh = jax.tree.map(lambda w: w + 0.3 * random.normal(size=w.shape), network.init(jax.random.key(seed)))
-    fresh = fresh._replace(skip=tuple(jnp.zeros(()) for _ in fresh.layers))
     continuous = isinstance(actions, Continuous)
+    layers = tuple(
+        {
+            "kernel": jnp.asarray(0.6 * random.normal(size=shape)),
+            "bias": jnp.asarray(0.3 * random.normal(size=shape[1])),
+        }
+        for shape in itertools.pairwise(network.sizes)
+    )
+    log_std = jnp.asarray(0.3 * random.normal(size=2 if continuous else 0))
+    fresh = Weights(layers, (jnp.zeros(()),) * len(layers), log_std)
     distilled = Distilled(
         jnp.asarray(random.normal(size=(5, 3))),
         jnp.asarray(random.normal(size=(5, 2)) if continuous else random.dirichlet(np.ones(2), 5)),
@@ -159,7 +169,8 @@ def test_losses_equal_their_slow_twins(seed: int):
 
 
 def test_every_loss_has_its_name():
-    assert LOSSES == {"mse": mse_loss, "cross-entropy": cross_entropy_loss, "gaussian-nll": gaussian_nll_loss}
+    expected = {"mse": mse_loss, "cross-entropy": cross_entropy_loss, "gaussian-nll": gaussian_nll_loss}
+    assert expected == LOSSES
 
 
 @pytest.mark.parametrize(("loss", "actions"), CASES)
@@ -272,7 +283,7 @@ def meta_gradient(cloning: Cloning, network: Network, distilled: Distilled, fres
     def score(distilled: Distilled) -> jax.Array:
         return jnp.sum(network.apply(clone(cloning, network, distilled, fresh), jnp.ones((1, 3))))
 
-    return jax.grad(score)(distilled)
+    return jax.jit(jax.grad(score))(distilled)
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])

@@ -1,6 +1,8 @@
 """Networks and learner distributions, against plain NumPy networks of the size that was drawn."""
 
 import dataclasses
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +22,17 @@ from floppy.learners import (
 )
 from floppy.tasks import Continuous, Discrete
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(3, (-1.0,) * 3, (1.0,) * 3)
 ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
 
 
-def draw(network: Network, count: int, seed: int = 0) -> list[Weights]:
+@functools.cache
+def draw(network: Network, count: int) -> list[Weights]:
     """Fresh policies as NumPy arrays."""
-    stacked = jax.device_get(jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(seed), count)))
+    stacked = jax.device_get(jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), count)))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
 
 
@@ -70,11 +75,11 @@ def distilled_for(network: Network, seed: int = 0) -> Distilled:
 @pytest.mark.parametrize(("width", "depth"), [((8, 8), (2, 2)), ((8, 8), (1, 1)), ((4, 8), (1, 3))])
 def test_shapes(width: tuple[int, int], depth: tuple[int, int], shape: tuple[int, ...], actions: Discrete | Continuous):
     network = Network(LearnerDistribution(width, depth, ("xavier",)), shape, actions)
-    weights = network.init(jax.random.key(0))
+    (weights,) = draw(network, 1)
     inputs = int(np.prod(shape))
     sizes = [inputs, *[8] * depth[1], actions.size]
     assert network.sizes == sizes
-    assert [layer["kernel"].shape for layer in weights.layers] == list(zip(sizes[:-1], sizes[1:], strict=True))
+    assert [layer["kernel"].shape for layer in weights.layers] == list(itertools.pairwise(sizes))
     assert [layer["bias"].shape for layer in weights.layers] == [(size,) for size in sizes[1:]]
     assert [skip.shape for skip in weights.skip] == [()] * network.distribution.layers
     assert weights.log_std.shape == ((3,) if actions is CONTINUOUS else (0,))
@@ -82,7 +87,7 @@ def test_shapes(width: tuple[int, int], depth: tuple[int, int], shape: tuple[int
 
 
 def test_biases_and_deviations_start_at_zero():
-    weights = Network(LearnerDistribution(), (4,), CONTINUOUS).init(jax.random.key(0))
+    (weights,) = draw(Network(LearnerDistribution(), (4,), CONTINUOUS), 1)
     assert not weights.log_std.any()
     assert not any(layer["bias"].any() for layer in weights.layers)
     assert not any(weights.skip)
@@ -90,15 +95,15 @@ def test_biases_and_deviations_start_at_zero():
 
 def test_same_key_same_weights():
     network = Network(LearnerDistribution((4, 9), (1, 3), ("orthogonal", "xavier")), (4,), DISCRETE)
-    first, again, other = (network.init(jax.random.key(seed)) for seed in (7, 7, 8))
+    init = jax.jit(network.init)
+    first, again, other = (init(jax.random.key(seed)) for seed in (7, 7, 8))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert not np.array_equal(first.layers[0]["kernel"], other.layers[0]["kernel"])
 
 
 def test_layers_are_drawn_independently():
-    first, second, third, _ = Network(LearnerDistribution((6, 6), (3, 3), ("xavier",)), (6,), DISCRETE).init(
-        jax.random.key(0)
-    )[0]
+    (weights,) = draw(Network(LearnerDistribution((6, 6), (3, 3), ("xavier",)), (6,), DISCRETE), 1)
+    first, second, third, _ = weights.layers
     assert not np.allclose(first["kernel"], second["kernel"])
     assert not np.allclose(second["kernel"], third["kernel"])
 

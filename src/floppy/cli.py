@@ -9,8 +9,12 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import io
+import itertools
 import json
+import os
+import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +38,7 @@ from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
 from floppy.recipes import ppo_baseline, recipe
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
-from floppy.train import CLONING_KINDS, task_of, train
+from floppy.train import CLONING_KINDS, cloning_of, task_of, train
 
 USER_ERROR = 2
 Json = dict[str, Any]
@@ -46,8 +50,8 @@ class Command:
     name: ClassVar[str]
     json: bool
 
-    def run(self) -> Json:
-        """Does the work; the result is what `--json` prints."""
+    def run(self, typed: str) -> Json:
+        """Does the work; `typed` is the command line, for the card. The result is what `--json` prints."""
         raise NotImplementedError
 
     def text(self, result: Json) -> str:
@@ -94,10 +98,21 @@ class Distill(Command):
         default = recipe(task, known.recipe, cloning=known.cloning or None)
         return parse_options(cls, words, "floppy distill", default=cls(default))
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Distils, and writes the run's folder."""
         config, time_limit = apply_budget(self.config, self.budget)
-        return _distill(config, self.folder(config), time_limit, resume=self.resume, overwrite=self.overwrite)
+        folder = self.folder(config)
+        result = distill_with_progress(config, folder, time_limit, typed, resume=self.resume, overwrite=self.overwrite)
+        if not result.finished:
+            print(f"floppy: stopped early; `--resume` goes on from step {result.outer_steps}", file=sys.stderr)
+        return {
+            "task": result.dataset.card.task,
+            "dataset": str(folder / DATASET_NAME),
+            "score": result.dataset.card.score,
+            "outer_steps": result.outer_steps,
+            "env_steps": result.env_steps,
+            "seconds": result.seconds,
+        }
 
     def folder(self, config: DistillConfig) -> Path:
         """Where the run goes."""
@@ -134,8 +149,9 @@ class Train(Command):
     json: bool = False
     """Print exactly one JSON object."""
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Trains twice: the second time shows what training takes once it is compiled."""
+        check_seed(self.seed)
         if self.save is not None and self.save.exists() and not self.overwrite:
             raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
         dataset = load(self.dataset)
@@ -205,18 +221,19 @@ class Evaluate(Command):
     json: bool = False
     """Print exactly one JSON object."""
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Evaluates."""
+        check_seed(self.seed)
         dataset = load(self.dataset)
         if self.task and make_task(self.task).task_id != dataset.card.task:
             raise FloppyError(
                 f"{self.dataset} is a dataset of {dataset.card.task}, --task asks for {make_task(self.task).task_id}: "
                 "give a dataset of that task."
             )
-        names = self.distribution.replace("all", ",".join(NAMED_DISTRIBUTIONS)).split(",")
+        asked = self.distribution.split(",")
         scores = evaluate(
             dataset,
-            distributions=names,
+            distributions=[name for word in asked for name in (NAMED_DISTRIBUTIONS if word == "all" else [word])],
             learners=self.learners,
             episodes=self.episodes,
             seed=self.seed,
@@ -261,8 +278,10 @@ class Baseline(Command):
         task = _first_word(words, "floppy baseline", "cartpole --method random")
         return parse_options(cls, words, "floppy baseline", default=cls(ppo_baseline(task)))
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Runs the method and scores it by complete episodes."""
+        if self.episodes < 1:  # said before a long run, not after it
+            raise FloppyError(f"episodes = {self.episodes} was asked for: give at least 1.")
         started = time.monotonic()
         config, time_limit = apply_budget(self.config, self.budget)
         task = make_task(config.task)
@@ -270,7 +289,7 @@ class Baseline(Command):
         if self.method == "random":
             score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
         else:
-            run = distill_with_progress(config, self.out, time_limit, resume=False, overwrite=self.overwrite)
+            run = distill_with_progress(config, self.out, time_limit, typed, resume=False, overwrite=self.overwrite)
             score = evaluate(run.dataset, distributions=["card"], learners=1, episodes=self.episodes, seed=config.seed)[
                 "card"
             ]
@@ -315,7 +334,7 @@ class Import(Command):
     json: bool = False
     """Print exactly one JSON object."""
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Reads, checks against the task, and writes."""
         arrays = read_npz(self.file)
         task = make_task(self.task)
@@ -339,7 +358,7 @@ class Import(Command):
             learners=[dataclasses.asdict(d) for d in parse_distributions(self.distribution)],
             algorithm={"name": "import", "config": {"file": self.file.name}},
             normaliser="frozen" if has_statistics else "none",
-            command=_command_line(),
+            command=typed,
             versions={name: importlib.metadata.version(name) for name in sorted({"floppy", task.package})},
             notes=self.notes,
         )
@@ -353,6 +372,7 @@ class Import(Command):
             obs_var=var if has_statistics else None,
         )
         task_of(dataset)
+        cloning_of(dataset)
         save(dataset, self.out, overwrite=self.overwrite)
         return {"task": task.task_id, "dataset": str(self.out), "examples": dataset.examples}
 
@@ -371,7 +391,7 @@ class Show(Command):
     json: bool = False
     """Print exactly one JSON object."""
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Reads and checks the file."""
         return load(self.dataset).describe()
 
@@ -391,7 +411,7 @@ class Tasks(Command):
     json: bool = False
     """Print exactly one JSON object."""
 
-    def run(self) -> Json:
+    def run(self, typed: str) -> Json:
         """Every known id with its short name."""
         short = {full: name for name, full in SHORT_NAMES.items()}
         return {"tasks": [{"task": task, "short_name": short.get(task)} for task in list_tasks()]}
@@ -421,10 +441,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise FloppyError(f"There is no command {words[0]!r}: choose from {', '.join(COMMANDS)}.")
         enable_compilation_cache()
         command = COMMANDS[words[0]].parse(words[1:])
-        result = command.run()
-        print(json.dumps(result) if command.json else command.text(result))
+        result = command.run(shlex.join(["floppy", *words]))
+        print(json.dumps(result) if command.json else command.text(result), flush=True)
+    except SystemExit as stop:  # a command's --help
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except FloppyError as error:
-        print(f"floppy: {error}", file=sys.stderr)
+        print(f"floppy: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:  # a disk that is full, a name that is too long: what the library did not foresee
+        print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("floppy: interrupted", file=sys.stderr)
@@ -445,9 +473,7 @@ def parse_options(command: type[Command], words: list[str], program: str, **opti
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("╭╮╰╯│─ ") for line in complaint.getvalue().splitlines()[1:]]
-        sentence = " ".join(lines[: lines.index("")] if "" in lines else lines).rstrip(".: ")
-        raise FloppyError(f"{sentence}: `{program} --help` lists the options.") from None
+        raise FloppyError(f"{_sentence(complaint.getvalue())}: `{program} --help` lists the options.") from None
 
 
 def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -461,19 +487,23 @@ def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
 def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:
     """The configuration and time limit (s) of `--budget`: `500steps`, `60s`, `10m` or `2h`."""
     seconds = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number = budget.rstrip("stephm")
-    unit = budget[len(number) :]
     if not budget:
         return config, None
-    if unit == "steps" and number.isdigit() and int(number) > 0:
-        return dataclasses.replace(config, outer_steps=int(number)), None
-    if unit in seconds and number.replace(".", "", 1).isdigit():
-        return config, float(number) * seconds[unit]
+    if re.fullmatch(r"0*[1-9]\d{0,8}steps", budget, re.ASCII):
+        return dataclasses.replace(config, outer_steps=int(budget.removesuffix("steps"))), None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?[smh]", budget, re.ASCII) and float(budget[:-1]) > 0:
+        return config, float(budget[:-1]) * seconds[budget[-1]]
     raise FloppyError(f"Budget {budget!r} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
 
 
+def check_seed(seed: int) -> None:
+    """Refuses a seed that JAX would turn into another one: it uses the lowest 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise FloppyError(f"seed = {seed} was asked for: give a whole number from 0 to {2**32 - 1}.")
+
+
 def distill_with_progress(
-    config: DistillConfig, out: Path | None, time_limit: float | None, *, resume: bool, overwrite: bool
+    config: DistillConfig, out: Path | None, time_limit: float | None, typed: str, *, resume: bool, overwrite: bool
 ) -> DistillResult:
     """`distill` with a bar on stderr, or with plain lines where stderr is no terminal."""
     console = Console(stderr=True)
@@ -498,23 +528,9 @@ def distill_with_progress(
             resume=resume,
             overwrite=overwrite,
             time_limit=time_limit,
-            command=_command_line(),
+            command=typed,
             progress=progress,
         )
-
-
-def _distill(config: DistillConfig, folder: Path, time_limit: float | None, *, resume: bool, overwrite: bool) -> Json:
-    result = distill_with_progress(config, folder, time_limit, resume=resume, overwrite=overwrite)
-    if not result.finished:
-        print(f"floppy: stopped early; `--resume` goes on from step {result.outer_steps}", file=sys.stderr)
-    return {
-        "task": result.dataset.card.task,
-        "dataset": str(folder / DATASET_NAME),
-        "score": result.dataset.card.score,
-        "outer_steps": result.outer_steps,
-        "env_steps": result.env_steps,
-        "seconds": result.seconds,
-    }
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -538,8 +554,13 @@ def _first_word(words: list[str], program: str, example: str) -> str:
     return words[0]
 
 
-def _command_line() -> str:
-    return shlex.join(["floppy", *sys.argv[1:]])
+def _sentence(complaint: str) -> str:
+    """Tyro's box, drawn in Unicode or ASCII: what stands between title and next rule, and the option offered below."""
+    lines = [line.strip("╭╮╰╯│─ ") for line in complaint.splitlines()]
+    body = itertools.dropwhile(lambda line: not line.strip("-"), lines[1:])
+    message = " ".join(itertools.takewhile(lambda line: line.strip("-"), body)).rstrip(".: ")
+    offered = re.search(r"Perhaps you meant:[^\w-]*(--\S+)", complaint)
+    return message + (f", did you mean {offered[1]}" if offered else "")
 
 
 def _mean(score: Json | Score) -> str:

@@ -247,7 +247,8 @@ class PPMO:
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
     ) -> tuple[PPMOState, Info]:
-        def policy_objective(distilled: Distilled) -> tuple[jax.Array, Info]:
+        def policy_objective(parameters: Distilled) -> tuple[jax.Array, Info]:
+            distilled = _from_parameters(parameters)
             losses = [
                 self._policy_loss(problem, network, distilled, weights, group)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
@@ -258,14 +259,14 @@ class PPMO:
             values = [self._values(problem, critic, group.observations) for group in minibatch]
             return value_loss(jnp.stack(values), jnp.stack([group.returns for group in minibatch]))
 
-        gradient, info = jax.grad(policy_objective, has_aux=True)(state.distilled)
+        parameters = _to_parameters(state.distilled)
+        gradient, info = jax.grad(policy_objective, has_aux=True)(parameters)
         critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
-        distilled: Distilled = optax.apply_updates(state.distilled, change)
-        distilled = distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
+        distilled = _from_parameters(optax.apply_updates(parameters, change))
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,
@@ -295,6 +296,18 @@ class PPMO:
             "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > self.clip),
         }
         return surrogate - self.entropy_bonus * mean_entropy, info
+
+
+def _to_parameters(distilled: Distilled) -> Distilled:
+    """θ as the optimiser sees it: the inner rate by its logarithm, so that a step changes it by a factor.
+
+    The published code steps η itself, which from a small start falls to its floor.
+    """
+    return distilled._replace(inner_rate=jnp.log(distilled.inner_rate))
+
+
+def _from_parameters(parameters: Distilled) -> Distilled:
+    return parameters._replace(inner_rate=jnp.maximum(jnp.exp(parameters.inner_rate), LEAST_INNER_RATE))
 
 
 def _absorb(statistics: RunningStatistics, trajectories: list[Trajectory]) -> RunningStatistics:

@@ -1,0 +1,147 @@
+"""Regenerates docs/results/cartpole: `python scripts/cartpole.py distill`, then `evaluate`, then `page`.
+
+Each stage leaves out what is already there. The distillations take about an hour on two cores, the evaluations a
+quarter of an hour.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from floppy import load
+from floppy.learners import NAMED_DISTRIBUTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+DATASETS = RESULTS / "cartpole"
+TABLE = RESULTS / "cartpole.csv"
+PAGE = RESULTS / "cartpole.md"
+MARK = "<!-- tables: written by scripts/cartpole.py -->"
+COLUMNS = tuple(NAMED_DISTRIBUTIONS)
+EVALUATION_SEED = 1000
+
+# Wilhelm and Ventura (2025), Table 1, in the order of COLUMNS, by (dimensions, examples).
+PAPER = {
+    (1, 2): (500, 238, 258, 175, 500, 500),
+    (2, 3): (365, 16.3, 76.8, 13.4, 443, 415),
+    (3, 4): (264, 12.4, 38.6, 10.9, 379, 305),
+    (4, 5): (127, 12.5, 35.0, 11.0, 165, 156),
+    (5, 6): (87.5, 12.8, 35.7, 11.5, 112, 125),
+    (1, 512): (500, 233, 246, 137, 500, 500),
+    (2, 512): (350, 15.9, 68.6, 13.9, 457, 439),
+    (3, 512): (240, 12.7, 41.8, 11.5, 401, 383),
+    (4, 512): (129, 12.5, 39.7, 11.3, 203, 188),
+    (5, 512): (87.5, 12.8, 41.0, 12.0, 140, 159),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One distillation: which table it belongs to and how it is made."""
+
+    kind: str
+    dimensions: int
+    examples: int
+    options: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.dimensions}d-k{self.examples}"
+
+    @property
+    def command(self) -> str:
+        out = f"runs/cartpole/{self.name}"
+        return f"floppy distill ndcartpole/{self.dimensions} --examples {self.examples} {self.options} --out {out}"
+
+
+RUNS = [
+    *(Run("lambda", n, n + 1) for n in range(1, 6)),
+    *(Run("below", n, n, "--rate 2e-3") for n in range(1, 4)),
+    *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(1, 6)),
+    *(Run("robust", n, 512, "--recipe ppmo-robust --outer-steps 300") for n in range(1, 6)),
+]
+
+
+def distill(only: str) -> None:
+    """Runs every distillation whose dataset is not there yet."""
+    DATASETS.mkdir(parents=True, exist_ok=True)
+    for run in RUNS:
+        target = DATASETS / f"{run.name}.safetensors"
+        if target.exists() or only not in run.name:
+            continue
+        words = shlex.split(run.command)
+        if (ROOT / words[-1]).exists():
+            words.append("--resume")
+        print(shlex.join(words), flush=True)
+        subprocess.run([Path(sys.executable).with_name("floppy"), *words[1:]], cwd=ROOT, check=True)
+        shutil.copy(ROOT / "runs" / "cartpole" / run.name / "dataset.safetensors", target)
+
+
+def evaluate() -> None:
+    """Evaluates every dataset under the six distributions; writes the CSV."""
+    rows = []
+    for run in RUNS:
+        path = DATASETS / f"{run.name}.safetensors"
+        if not path.exists():
+            print(f"left out, no dataset yet: {run.name}", file=sys.stderr)
+            continue
+        words = ["evaluate", str(path.relative_to(ROOT)), "--distribution", "all", "--seed", str(EVALUATION_SEED), "--json"]
+        floppy = Path(sys.executable).with_name("floppy")
+        answer = subprocess.run([floppy, *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        algorithm = load(path).card.algorithm["config"]
+        for column, score in json.loads(answer)["distributions"].items():
+            low, high = score.pop("ci95")
+            paper = PAPER.get((run.dimensions, run.examples), (None,) * 6)[COLUMNS.index(column)]
+            row = {"set": run.kind, "dimensions": run.dimensions, "examples": run.examples, "distribution": column}
+            row |= score | {"ci_low": low, "ci_high": high, "paper": paper}
+            row |= {"distillation_seed": algorithm["seed"], "outer_steps": algorithm["outer_steps"]}
+            rows.append(row | {"command": " ".join(run.command.split())})
+        print(run.name, [round(row["mean"], 1) for row in rows[-6:]], file=sys.stderr, flush=True)
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def page() -> None:
+    """Puts the tables made from the CSV below the mark on the page; the text above it is left alone."""
+    rows = list(csv.DictReader(TABLE.open()))
+    parts = [PAGE.read_text().split(MARK)[0] + MARK]
+    titles = {
+        "lambda": "Distilled for Λ, k_min examples",
+        "below": "Fewer than k_min examples, distilled for Λ",
+        "robust": "Distilled for random widths, depths and initialisers",
+    }
+    for kind, title in titles.items():
+        parts.append(f"### {title}\n\n{table([row for row in rows if row['set'] == kind])}")
+    commands = dict.fromkeys(row["command"] for row in rows)
+    parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
+    PAGE.write_text("\n\n".join(parts))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Ours (± standard deviation over learners) above the paper's, per task and number of examples."""
+    lines = ["| task | k | | " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---|" * len(COLUMNS)]
+    for dimensions, examples in dict.fromkeys((row["dimensions"], row["examples"]) for row in rows):
+        cells = {
+            row["distribution"]: row for row in rows if (row["dimensions"], row["examples"]) == (dimensions, examples)
+        }
+        ours = [f"{float(cells[c]['mean']):.1f} ± {float(cells[c]['sd']):.1f}" for c in COLUMNS]
+        paper = [cells[c]["paper"] or "–" for c in COLUMNS]
+        lines.append(f"| {dimensions}D | {examples} | floppy | " + " | ".join(ours) + " |")
+        lines.append("| | | paper | " + " | ".join(paper) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=["distill", "evaluate", "page"])
+    parser.add_argument("--only", default="", help="distil only runs whose name holds this text")
+    arguments = parser.parse_args()
+    {"distill": lambda: distill(arguments.only), "evaluate": evaluate, "page": page}[arguments.stage]()

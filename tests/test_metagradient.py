@@ -1,0 +1,498 @@
+"""PPMO: it solves the probes, its corrections hold, and with every layer in the encoder it is plain PPO."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from probes import (
+    PROBES,
+    QUICK,
+    SMALL,
+    ActionProbe,
+    ContinuousProbe,
+    DelayProbe,
+    ObservationProbe,
+    ProbeState,
+    TimeLimitProbe,
+)
+
+from floppy.cloning import Distilled, GradientStep
+from floppy.errors import FloppyError
+from floppy.keys import named_key
+from floppy.learners import LearnerDistribution, Weights
+from floppy.outer import PPMO, Problem
+from floppy.outer.metagradient import LEAST_INNER_RATE, PPMOState, Samples
+from floppy.rollout import Trajectory, collect
+from floppy.tasks import Continuous, JaxTask, Transition
+
+KEY = jax.random.key(0)
+TINY = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, rate=1e-2, critic_width=8)
+"""An outer loop for tests that look at single steps: two minibatches in each of two epochs."""
+
+
+def make_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    values: dict[str, Any] = {
+        "task": task or ObservationProbe(),
+        "learners": (SMALL,),
+        "cloning": GradientStep(),
+        "examples": 2,
+        "initial_rate": 1.0,
+        "encoder_layers": 0,
+        "outer_steps": 40,
+    }
+    return Problem(**(values | changes))
+
+
+def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    """A problem of which the encoder holds both layers: plain PPO."""
+    return make_problem(task, examples=0, encoder_layers=2, **changes)
+
+
+def run_steps(
+    outer: PPMO, problem: Problem, state: PPMOState, key: jax.Array, steps: int
+) -> tuple[PPMOState, dict[str, jax.Array]]:
+    """Several outer steps, quick to compile; infos are stacked."""
+
+    def one(state: PPMOState, key: jax.Array) -> Any:
+        return outer.step(problem, state, key)
+
+    run = jax.jit(lambda state, key: jax.lax.scan(one, state, jax.random.split(key, steps)), compiler_options=QUICK)
+    return run(state, key)
+
+
+def quick_init(outer: PPMO, problem: Problem, key: jax.Array = KEY) -> PPMOState:
+    return jax.jit(lambda key: outer.init(problem, key), compiler_options=QUICK)(key)
+
+
+# --- it learns ---
+
+SEEDS = 4
+LEARNING = PPMO(
+    learners=4, environments=8, horizon=10, minibatch_size=160, rate=3e-2, critic_rate=3e-2, discount=0.8, anneal=False
+)
+
+
+@functools.cache
+def learnt(probe: JaxTask, plain: bool) -> tuple[PPMOState, np.ndarray]:
+    """The final states of `SEEDS` runs and their mean episode returns `[SEEDS, steps]`."""
+    problem = (plain_problem if plain else make_problem)(probe)
+
+    def run(key: jax.Array) -> Any:
+        def one(state: PPMOState, key: jax.Array) -> Any:
+            return LEARNING.step(problem, state, key)
+
+        return jax.lax.scan(one, LEARNING.init(problem, named_key(key, "init")), jax.random.split(key, 40))
+
+    states, info = jax.jit(jax.vmap(run), compiler_options=QUICK)(jax.random.split(KEY, SEEDS))
+    return states, np.asarray(info["episode_return"])
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["ppmo", "plain-ppo"])
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.task_id)
+def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
+    _, returns = learnt(probe, plain)
+    # Actions are sampled with a variance of their own, which the continuous probe's return pays for.
+    near = probe.max_return - (0.1 if isinstance(probe, ContinuousProbe) else 0.05 * probe.max_return)
+    assert returns[:, 0].mean() < near, "solved before the first step: this shows nothing"
+    assert (returns[:, -5:].mean(axis=1) > near).all(), returns[:, -5:]
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["ppmo", "plain-ppo"])
+def test_the_critic_values_what_a_time_limit_cuts_off(plain: bool) -> None:
+    probe = TimeLimitProbe()
+    states, _ = learnt(probe, plain)
+    observations = jnp.tile(probe.reset(KEY)[1], (SEEDS, 1))
+    values = jax.vmap(lambda critic, o: LEARNING._values(make_problem(probe), critic, o))(states.critic, observations)
+    # Were time limits terminations, the mean over an episode's five steps would be 2.3.
+    np.testing.assert_allclose(values, 1 / (1 - LEARNING.discount), rtol=0.05)
+
+
+# --- the corrections: advantages ---
+
+
+def advantages(outer: PPMO, rewards: Any, terminated: Any, truncated: Any) -> np.ndarray:
+    """Of one environment, with a critic that says 0 everywhere."""
+    steps = len(rewards)
+    flags = (jnp.array(flag, bool)[:, None] for flag in (terminated, truncated))
+    trajectory = Trajectory(*(jnp.zeros((steps, 1)),) * 4, jnp.array(rewards, jnp.float32)[:, None], *flags, None)
+    zeros = jnp.zeros((steps, 1))
+    return np.asarray(outer._advantages(trajectory, zeros, zeros))[:, 0]
+
+
+@pytest.mark.parametrize(("published", "wanted"), [(False, [1, 1, 1, 2]), (True, [0, 0, 3, 2])])
+def test_a_terminal_reward_reaches_the_steps_before_it(published: bool, wanted: list[float]) -> None:
+    outer = PPMO(discount=1.0, gae_lambda=1.0, published_errors=published)
+    # Published: a step reads whether the step after it ended, so the reward of the next episode leaks in.
+    got = advantages(outer, [0, 0, 1, 2], terminated=[0, 0, 1, 0], truncated=[0, 0, 0, 0])
+    np.testing.assert_allclose(got, wanted)
+
+
+@pytest.mark.parametrize(("published", "wanted"), [(False, [1, 1, 1]), (True, [0, 0, 1])])
+def test_the_papers_worked_example(published: bool, wanted: list[float]) -> None:
+    outer = PPMO(discount=1.0, gae_lambda=1.0, published_errors=published)
+    got = advantages(outer, [0, 0, 1], terminated=[0, 0, 1], truncated=[0, 0, 0])
+    np.testing.assert_allclose(got, wanted)
+
+
+def samples_with_constant_critic(outer: PPMO, task: JaxTask, value: float) -> tuple[Trajectory, Samples]:
+    """Samples of learners whose policy is the initial one and whose critic says `value` everywhere."""
+    problem = plain_problem(task)
+    state = quick_init(outer, problem)
+    critic = jax.tree.map(jnp.zeros_like, state.critic)
+    last = {"kernel": critic.layers[-1]["kernel"], "bias": jnp.full(1, value)}
+    state = state._replace(critic=critic._replace(layers=(*critic.layers[:-1], last)))
+    weights = Weights(state.distilled.encoder, (jnp.zeros(()),) * 2, state.distilled.log_std)
+    weights = jax.tree.map(lambda leaf: jnp.stack([leaf] * outer.learners), weights)
+
+    def run(key: jax.Array) -> tuple[Trajectory, Samples]:
+        _, trajectory = collect(
+            task, problem.networks[0], weights, state.environments[0], key, steps=outer.horizon, statistics=None
+        )
+        return trajectory, outer._samples(problem, state, trajectory, weights.log_std)
+
+    return jax.jit(run, compiler_options=QUICK)(KEY)
+
+
+@pytest.mark.parametrize("task", [TimeLimitProbe(max_steps=3), DelayProbe()], ids=["time limit", "termination"])
+def test_time_limits_bootstrap_and_terminations_do_not(task: JaxTask) -> None:
+    discount, decay, value = 0.9, 0.8, 7.0
+    outer = dataclasses.replace(TINY, discount=discount, gae_lambda=decay, learners=3)
+    trajectory, samples = samples_with_constant_critic(outer, task, value)
+    limited = isinstance(task, TimeLimitProbe)
+    assert np.any(trajectory.truncated) == limited
+    assert np.any(trajectory.terminated) != limited
+    wanted = np.zeros(trajectory.rewards.shape)
+    following = np.zeros(trajectory.rewards.shape[1:])
+    for t in reversed(range(outer.horizon)):
+        ended = np.asarray(trajectory.terminated[t] | trajectory.truncated[t])
+        bootstrap = value if limited else np.where(ended, 0.0, value)
+        delta = np.asarray(trajectory.rewards[t]) + discount * bootstrap - value
+        following = delta + discount * decay * np.where(ended, 0.0, following)
+        wanted[t] = following
+    # [T, learners, environments] becomes [T · environments, learners].
+    wanted = wanted.transpose(0, 2, 1).reshape(-1, outer.learners)
+    np.testing.assert_allclose(samples.advantages, wanted, rtol=1e-5)
+    np.testing.assert_allclose(samples.returns, wanted + value, rtol=1e-5)
+
+
+# --- the corrections: entropy ---
+
+
+class NoReward(ActionProbe):
+    """Nothing to earn: with a critic that says 0, every advantage is 0."""
+
+    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
+        return super().step(key, state, action)._replace(reward=jnp.zeros(()))
+
+
+@pytest.mark.parametrize("problem", [make_problem(NoReward()), plain_problem(NoReward())], ids=["ppmo", "plain-ppo"])
+@pytest.mark.parametrize("published", [False, True])
+def test_the_entropy_bonus_has_a_gradient(problem: Problem, published: bool) -> None:
+    outer = dataclasses.replace(TINY, published_errors=published)
+    before = quick_init(outer, problem)
+    # A lopsided policy, for at the uniform one the entropy has no gradient.
+    distilled = before.distilled._replace(
+        targets=before.distilled.targets + jnp.array([1.0, -1.0]),
+        encoder=jax.tree.map(lambda leaf: leaf + 0.5 * jnp.arange(leaf.shape[-1]), before.distilled.encoder),
+    )
+    before = before._replace(distilled=distilled, critic=jax.tree.map(jnp.zeros_like, before.critic))
+    after, info = run_steps(outer, problem, before, KEY, 3)
+    changed = [not np.array_equal(old, new) for old, new in zip(*map(jax.tree.leaves, (distilled, after.distilled)))]
+    if published:
+        assert not any(changed)
+        np.testing.assert_array_equal(info["gradient_norm"], 0.0)
+    else:
+        assert any(changed)
+        assert (info["gradient_norm"] > 1e-5).all()
+        assert info["entropy"][-1] > info["entropy"][0]
+        assert info["entropy"][0] < 0.99 * np.log(2)
+    np.testing.assert_array_equal(info["policy_loss"], 0.0)
+    np.testing.assert_array_equal(info["value_loss"], 0.0)
+
+
+def test_the_entropy_is_that_of_one_policy() -> None:
+    # A fresh learner has log_std 0 and is cloned towards 0: its entropy is half of log(2 π e) per action dimension.
+    problem = make_problem(ContinuousProbe(target=(0.5, -0.5)))
+    outer = dataclasses.replace(TINY, learners=4, epochs=1, minibatch_size=10_000)
+    _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 1)
+    np.testing.assert_allclose(info["entropy"], [np.log(2 * np.pi * np.e)], rtol=1e-5)
+
+
+# --- the corrections: ratios ---
+
+
+def shifted(distilled: Distilled, shift: float) -> Distilled:
+    """A plain policy's parameters with `shift` added to all its logits."""
+    *first, last = distilled.encoder
+    return distilled._replace(encoder=(*first, last | {"bias": last["bias"] + shift}))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_constant_on_all_logits_changes_nothing(published: bool) -> None:
+    outer = dataclasses.replace(TINY, published_errors=published)
+    _, samples = samples_with_constant_critic(outer, ObservationProbe(), 0.3)
+    problem = plain_problem(ObservationProbe())
+    distilled = quick_init(outer, problem).distilled
+    network = problem.networks[0]
+    fresh = jax.vmap(network.init)(jax.random.split(KEY, outer.learners))
+    loss = jax.jit(lambda shift: outer._policy_loss(problem, network, shifted(distilled, shift), fresh, samples))
+    same, same_info = loss(0.0)
+    moved, moved_info = loss(1.0)
+    np.testing.assert_allclose(same_info["kl"], 0.0, atol=1e-6)
+    assert np.any(np.asarray(samples.advantages) != samples.advantages[0, 0])
+    if published:
+        assert moved_info["clip_fraction"] == 1.0
+        assert abs(moved - same) > 0.01
+        assert (samples.log_probs > -0.5).any(), "raw logits near 0 are recorded, not log-probabilities"
+    else:
+        assert moved_info["clip_fraction"] == 0.0
+        np.testing.assert_allclose(moved, same, atol=1e-5)
+        np.testing.assert_allclose(moved_info["kl"], 0.0, atol=1e-6)
+        np.testing.assert_allclose(moved_info["entropy"], same_info["entropy"], rtol=1e-5)
+
+
+SHARP = LearnerDistribution(width=(16, 16), depth=(1, 1), initialiser=("xavier1",))
+"""Learners that differ much from each other: their outputs are not scaled down."""
+
+
+@pytest.mark.parametrize("task", [TimeLimitProbe(), ContinuousProbe()], ids=["discrete", "continuous"])
+def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask) -> None:
+    problem = make_problem(task, learners=(SHARP, dataclasses.replace(SHARP, activation="relu")))
+    outer = dataclasses.replace(TINY, learners=4, epochs=1, minibatch_size=10_000)
+    _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 3)
+    # One minibatch: no update has happened yet, so collecting and updated policies are the same.
+    np.testing.assert_allclose(info["kl"], 0.0, atol=1e-5)
+    np.testing.assert_array_equal(info["clip_fraction"], 0.0)
+    np.testing.assert_allclose(info["policy_loss"], 0.0, atol=1e-5)
+    several = dataclasses.replace(outer, epochs=3, rate=0.1)
+    _, info = run_steps(several, problem, quick_init(several, problem), KEY, 1)
+    assert info["kl"][0] > 1e-4
+
+
+# --- the step as a whole ---
+
+
+def test_the_inner_rate_never_falls_below_its_floor() -> None:
+    outer = dataclasses.replace(TINY, rate=0.5, anneal=False)
+    problem = make_problem(initial_rate=1e-5)
+
+    def run(key: jax.Array) -> jax.Array:
+        def one(state: PPMOState, key: jax.Array) -> Any:
+            state, _ = outer.step(problem, state, key)
+            return state, state.distilled.inner_rate
+
+        return jax.lax.scan(one, outer.init(problem, key), jax.random.split(key, 3))[1]
+
+    rates = jax.jit(jax.vmap(run), compiler_options=QUICK)(jax.random.split(KEY, 8))
+    assert np.min(rates) == np.float32(LEAST_INNER_RATE) == np.float32(1e-6)
+    assert np.max(rates) > 0.1
+
+
+def test_the_same_key_gives_the_same_state_bit_for_bit() -> None:
+    problem = make_problem(TimeLimitProbe(max_steps=3), learners=(SMALL, SHARP))
+    outer = dataclasses.replace(TINY, normalise_observations=True)
+    run = jax.jit(
+        lambda key: jax.lax.scan(
+            lambda state, k: outer.step(problem, state, k), outer.init(problem, KEY), jax.random.split(key, 3)
+        )[0],
+        compiler_options=QUICK,
+    )
+    first, again, other = run(KEY), run(jax.random.key(0)), run(jax.random.key(1))
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), first, again))
+    assert jax.tree.structure(first) == jax.tree.structure(other)
+    for name in ("distilled", "critic", "statistics"):
+        old, new = getattr(first, name), getattr(other, name)
+        if name == "statistics":
+            continue  # this probe has one observation only
+        assert not jax.tree.all(jax.tree.map(np.array_equal, old, new)), name
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_learners_are_shared_equally_by_the_distributions(groups: int) -> None:
+    problem = make_problem(learners=(SMALL,) * groups)
+    outer = dataclasses.replace(TINY, learners=6, environments=3, horizon=5)
+    state = jax.eval_shape(lambda key: outer.init(problem, key), KEY)
+    assert [group.returns.shape for group in state.environments] == [(6 // groups, 3)] * groups
+    assert outer.env_steps(problem) == 6 * 3 * 5
+
+
+def test_learners_that_cannot_be_shared_equally_are_refused() -> None:
+    problem = make_problem(learners=(SMALL,) * 3)
+    outer = dataclasses.replace(TINY, learners=4)
+    for refused in (lambda: outer.init(problem, KEY), lambda: outer.env_steps(problem)):
+        with pytest.raises(
+            FloppyError, match=r"4 learners .* 3 learner distributions: give a multiple of 3\."
+        ) as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+
+
+def test_every_distribution_of_a_mixture_counts() -> None:
+    outer = dataclasses.replace(TINY, learners=4, epochs=1, minibatch_size=10_000)
+    gradients = []
+    for second in (SMALL, SHARP):
+        problem = make_problem(learners=(SMALL, second))
+        _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 1)
+        gradients.append(float(info["gradient_norm"][0]))
+    assert gradients[0] != pytest.approx(gradients[1], rel=1e-3)
+
+
+def test_a_partial_encoder_is_trained_with_the_examples() -> None:
+    problem = make_problem(encoder_layers=1)
+    before = quick_init(TINY, problem)
+    after, _ = run_steps(TINY, problem, before, KEY, 2)
+    assert len(after.distilled.encoder) == 1
+    for name in ("observations", "targets", "inner_rate"):
+        old, new = (getattr(state.distilled, name) for state in (before, after))
+        assert not np.array_equal(old, new), name
+    for name in ("kernel", "bias"):
+        assert not np.array_equal(before.distilled.encoder[0][name], after.distilled.encoder[0][name]), name
+
+
+def test_normalisation_statistics_are_those_of_all_collected_observations() -> None:
+    problem = make_problem(ObservationProbe())
+    outer = dataclasses.replace(TINY, normalise_observations=True)
+    state = quick_init(outer, problem)
+    seen = []
+    for index in range(2):
+        key = jax.random.fold_in(KEY, index)
+        # One-step episodes: what a step collects are the first observation and those of the resets after it.
+        observations = [state.environments[0].observations]
+        for step_key in jax.random.split(named_key(key, "collect 0"), outer.horizon)[:-1]:
+            keys = jax.random.split(named_key(step_key, "reset"), (outer.learners, outer.environments))
+            observations.append(jax.vmap(jax.vmap(problem.task.reset))(keys)[1])
+        seen.append(np.stack(observations))
+        state, _ = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)(state, key)
+    values = np.stack(seen).reshape(-1, 1)
+    assert state.statistics.seen == len(values) == 2 * outer.env_steps(problem)
+    np.testing.assert_allclose(state.statistics.mean, values.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(state.statistics.var, values.var(axis=0), rtol=1e-5)
+    assert outer.statistics(state) is state.statistics
+    assert TINY.statistics(state) is None
+
+
+@pytest.mark.parametrize("name", ["learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_below_one_are_refused(name: str, value: int) -> None:
+    with pytest.raises(FloppyError, match=rf"{name} = {value}: give at least 1\."):
+        PPMO(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["rate", "critic_rate", "max_grad_norm"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_rates_that_are_not_positive_are_refused(name: str, value: float) -> None:
+    with pytest.raises(FloppyError, match=rf"{name} = {value}: give a number above 0\."):
+        PPMO(**{name: value})
+
+
+# --- plain PPO, written once more ---
+
+
+def mlp(layers: Any, x: jax.Array) -> jax.Array:
+    for layer in layers[:-1]:
+        x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
+    return x @ layers[-1]["kernel"] + layers[-1]["bias"]
+
+
+def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Trajectory, key: jax.Array) -> Any:
+    """One PPO update of a policy and a critic on a flat batch: layers and `log_std` of the policy, critic layers."""
+    continuous = isinstance(problem.task.actions, Continuous)
+    critic = state.critic.layers
+    values, next_values = (
+        np.asarray(mlp(critic, o))[..., 0] for o in (trajectory.observations, trajectory.next_observations)
+    )
+    advantage, advantages = np.zeros(values.shape[1:]), np.zeros(values.shape)
+    for t in reversed(range(outer.horizon)):
+        terminated, truncated = np.asarray(trajectory.terminated[t]), np.asarray(trajectory.truncated[t])
+        target = np.asarray(trajectory.rewards[t]) + outer.discount * next_values[t] * ~terminated
+        advantage = target - values[t] + outer.discount * outer.gae_lambda * advantage * ~(terminated | truncated)
+        advantages[t] = advantage
+    # One row holds what all learners did at one time in one environment.
+    rows = {
+        "observation": trajectory.observations,
+        "action": trajectory.actions,
+        "output": trajectory.outputs,
+        "advantage": advantages,
+        "return": advantages + values,
+    }
+    rows = {name: np.swapaxes(array, 1, 2) for name, array in rows.items()}
+    rows = {name: array.reshape(-1, *array.shape[2:]) for name, array in rows.items()}
+
+    def log_prob_and_entropy(output: jax.Array, log_std: jax.Array, action: jax.Array) -> Any:
+        if continuous:
+            density = -0.5 * ((action - output) / jnp.exp(log_std)) ** 2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
+            return density.sum(-1), (0.5 * jnp.log(2 * jnp.pi * jnp.e) + log_std).sum()
+        p = jax.nn.softmax(output)
+        chosen = jnp.take_along_axis(p, action[..., None], axis=-1)[..., 0]
+        return jnp.log(chosen), -(p * jnp.log(p)).sum(-1).mean()
+
+    first_log_std = state.distilled.log_std
+    rows["log_prob"] = np.asarray(log_prob_and_entropy(rows["output"], first_log_std, rows["action"])[0])
+
+    def policy_loss(policy: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        layers, log_std = policy
+        log_prob, entropy = log_prob_and_entropy(mlp(layers, batch["observation"]), log_std, batch["action"])
+        a = (batch["advantage"] - batch["advantage"].mean()) / batch["advantage"].std()
+        ratio = jnp.exp(log_prob - batch["log_prob"])
+        clipped = jnp.clip(ratio, 1 - outer.clip, 1 + outer.clip)
+        return -jnp.minimum(ratio * a, clipped * a).mean() - outer.entropy_bonus * entropy
+
+    def critic_loss(layers: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return 0.5 * ((mlp(layers, batch["observation"])[..., 0] - batch["return"]) ** 2).mean()
+
+    count = len(rows["advantage"])
+    size = outer.minibatch_size // outer.learners
+    updates = problem.outer_steps * outer.epochs * (count // size)
+
+    def optimiser(rate: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(outer.max_grad_norm),
+            optax.adam(lambda done: rate * (1 - done / updates), eps=outer.adam_eps),
+        )
+
+    policy = (state.distilled.encoder, first_log_std)
+    parts = [[policy, policy_loss, optimiser(outer.rate)], [critic, critic_loss, optimiser(outer.critic_rate)]]
+    memories = [optimise.init(parameters) for parameters, _, optimise in parts]
+    gradients = [jax.jit(jax.grad(loss), compiler_options=QUICK) for _, loss, _ in parts]
+    for epoch_key in jax.random.split(named_key(key, "shuffle"), outer.epochs):
+        order = np.asarray(jax.random.permutation(epoch_key, count))
+        for chosen in order.reshape(-1, size):
+            batch = {name: jnp.asarray(array[chosen], jnp.result_type(array)) for name, array in rows.items()}
+            batch = {n: a.astype(jnp.float32) if a.dtype == jnp.float64 else a for n, a in batch.items()}
+            for index, (parameters, _, optimise) in enumerate(parts):
+                gradient = gradients[index](parameters, batch)
+                change, memories[index] = optimise.update(gradient, memories[index])
+                parts[index][0] = optax.apply_updates(parameters, change)
+    (layers, log_std), critic = parts[0][0], parts[1][0]
+    return layers, log_std, critic
+
+
+@pytest.mark.parametrize("learners", [1, 3])
+@pytest.mark.parametrize(
+    "task", [TimeLimitProbe(max_steps=3), ContinuousProbe((0.5, -0.5))], ids=["discrete", "continuous"]
+)
+def test_with_every_layer_in_the_encoder_it_is_ppo(task: JaxTask, learners: int) -> None:
+    problem = plain_problem(task, outer_steps=3)
+    outer = dataclasses.replace(TINY, learners=learners, minibatch_size=6 * learners, rate=3e-2, entropy_bonus=0.1)
+    state = quick_init(outer, problem)
+    key = jax.random.key(3)
+    after, _ = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)(state, key)
+
+    network = problem.networks[0]
+    weights = Weights(state.distilled.encoder, (jnp.zeros(()),) * 2, state.distilled.log_std)
+    weights = jax.tree.map(lambda leaf: jnp.stack([leaf] * learners), weights)
+    _, trajectory = jax.jit(
+        lambda s, k: collect(task, network, weights, s.environments[0], named_key(k, "collect 0"), steps=outer.horizon),
+        compiler_options=QUICK,
+    )(state, key)
+    wanted = ordinary_ppo(outer, problem, state, trajectory, key)
+    got = (after.distilled.encoder, after.distilled.log_std, after.critic.layers)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), got[0], state.distilled.encoder)
+    assert min(jax.tree.leaves(moved)) > 1e-3
+    assert after.distilled.inner_rate == state.distilled.inner_rate

@@ -1,0 +1,335 @@
+"""Tasks: ND cart-pole against Gymnasium and a plain twin, every gymnax id, and the names of tasks."""
+
+import math
+from functools import partial
+from typing import Any
+
+import gymnasium
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import PROBES, QUICK
+
+from floppy.errors import FloppyError
+from floppy.policies import random_action
+from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
+from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
+
+DIMENSIONS = (1, 2, 3, 7)
+KEY = jax.random.key(0)
+
+jitted_reset = jax.jit(lambda task, key: task.reset(key), static_argnums=0)
+jitted_step = jax.jit(lambda task, key, state, action: task.step(key, state, action), static_argnums=0)
+
+
+def balance(observation: np.ndarray) -> int:
+    """A hand controller that keeps a one-dimensional cart-pole up."""
+    position, velocity, angle, angular_velocity = observation
+    return int(0.1 * position + 0.3 * velocity + 3.0 * angle + angular_velocity > 0)
+
+
+def started_alike(seed: int) -> tuple[gymnasium.Env, CartPoleState]:
+    """Gymnasium's CartPole-v1 and ndcartpole/1 in the same state."""
+    environment = gymnasium.make("CartPole-v1", disable_env_checker=True)
+    environment.reset(seed=seed)
+    state, observation = jitted_reset(make_task("ndcartpole/1"), jax.random.key(seed))
+    environment.unwrapped.state = np.asarray(observation, np.float64)
+    return environment, state
+
+
+# --- ND cart-pole ---
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_one_dimension_is_gymnasiums_cartpole(seed: int) -> None:
+    task = make_task("ndcartpole/1")
+    environment, state = started_alike(seed)
+    random = np.random.default_rng(seed)
+    for time in range(1, 501):
+        action = int(random.integers(2))
+        wanted, reward, wanted_terminated, _, _ = environment.step(action)
+        state, observation, got_reward, terminated, truncated = jitted_step(task, KEY, state, jnp.asarray(action))
+        np.testing.assert_allclose(observation, wanted, rtol=1e-4, atol=1e-5)
+        assert (bool(terminated), float(got_reward), bool(truncated)) == (wanted_terminated, reward, False)
+        assert int(state.time) == time
+        if wanted_terminated:
+            break
+    assert wanted_terminated
+    assert 5 < time < 200
+
+
+def test_full_episode_is_truncated_where_gymnasiums_time_limit_is() -> None:
+    task = make_task("ndcartpole/1")
+    environment, state = started_alike(0)
+    observation, wanted = (np.asarray(environment.unwrapped.state, np.float32),) * 2
+    for time in range(1, 501):
+        # Each under its own control: open loop, rounding errors would grow for ten seconds.
+        wanted, _, wanted_terminated, wanted_truncated, _ = environment.step(balance(wanted))
+        state, observation, reward, terminated, truncated = jitted_step(
+            task, KEY, state, jnp.asarray(balance(np.asarray(observation)))
+        )
+        assert (bool(terminated), bool(truncated)) == (wanted_terminated, wanted_truncated) == (False, time == 500)
+        assert float(reward) == 1.0
+    assert task.max_steps == 500
+    assert task.max_return == 500.0
+
+
+def plain_physics(state: np.ndarray, force: float) -> np.ndarray:
+    """One dimension by the equations of Florian (2007), frictionless, solved as a linear system: `[4]` to `[4]`."""
+    gravity, cart, pole, half, tau = 9.8, 1.0, 0.1, 0.5, 0.02
+    _, velocity, angle, spin = state
+    # (M + m) x'' + m l cos(θ) θ'' = F + m l sin(θ) θ'²;  cos(θ) x'' + 4/3 l θ'' = g sin(θ)
+    matrix = np.array([[cart + pole, pole * half * math.cos(angle)], [math.cos(angle), 4 / 3 * half]])
+    right = np.array([force + pole * half * math.sin(angle) * spin**2, gravity * math.sin(angle)])
+    acceleration, angular_acceleration = np.linalg.solve(matrix, right)
+    return state + tau * np.array([velocity, acceleration, spin, angular_acceleration])
+
+
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
+def test_an_action_pushes_one_dimension_only(dimensions: int) -> None:
+    task = NDCartPole(dimensions)
+    physics = np.random.default_rng(0).uniform(-0.2, 0.2, (dimensions, 4))
+    state = CartPoleState(jnp.asarray(physics, jnp.float32), jnp.zeros((), jnp.int32))
+    for action in range(task.actions.size):
+        force = np.zeros(dimensions)
+        force[action // 2] = 10.0 if action % 2 else -10.0
+        wanted = np.stack([plain_physics(row, f) for row, f in zip(physics, force, strict=True)])
+        after = jitted_step(task, KEY, state, jnp.asarray(action))
+        np.testing.assert_allclose(after.state.physics, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(after.observation, np.asarray(after.state.physics).ravel())
+        np.testing.assert_allclose(after.observation[4 * (action // 2)], wanted[action // 2, 0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
+def test_reset_is_uniform_within_the_start_range(dimensions: int) -> None:
+    task = NDCartPole(dimensions)
+    states, observations = jax.jit(jax.vmap(task.reset), compiler_options=QUICK)(jax.random.split(KEY, 1000))
+    assert observations.shape == (1000, 4 * dimensions) == (1000, *task.observation_shape)
+    np.testing.assert_array_equal(np.asarray(states.physics).reshape(1000, -1), observations)
+    assert np.abs(observations).max() <= 0.05
+    np.testing.assert_allclose(observations.min(axis=0), -0.05, atol=0.002)
+    np.testing.assert_allclose(observations.max(axis=0), 0.05, atol=0.002)
+    np.testing.assert_allclose(observations.mean(axis=0), 0.0, atol=0.005)
+    correlations = np.corrcoef(np.asarray(observations).T) - np.eye(4 * dimensions)
+    assert np.abs(correlations).max() < 0.15
+    assert not np.any(states.time)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(("quantity", "limit"), [(0, 2.4), (2, math.radians(12))])
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
+def test_any_dimension_ends_the_episode_by_position_or_angle(
+    dimensions: int, quantity: int, limit: float, sign: float
+) -> None:
+    task = NDCartPole(dimensions)
+
+    def terminated(dimension: int, value: float) -> bool:
+        # Velocities are 0, so one step leaves position and angle where they are.
+        physics = jnp.zeros((dimensions, 4)).at[dimension, quantity].set(value)
+        state = CartPoleState(physics, jnp.zeros((), jnp.int32))
+        return bool(jitted_step(task, KEY, state, jnp.asarray(0)).terminated)
+
+    for dimension in range(dimensions):
+        assert terminated(dimension, sign * (limit + 1e-4))
+        assert not terminated(dimension, sign * (limit - 1e-4))
+
+
+def test_velocities_never_end_the_episode() -> None:
+    state = CartPoleState(jnp.array([[0.0, 50.0, 0.0, 5.0]]), jnp.zeros((), jnp.int32))
+    assert not jitted_step(NDCartPole(1), KEY, state, jnp.asarray(1)).terminated
+
+
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
+def test_nd_cartpole_describes_itself(dimensions: int) -> None:
+    task = make_task(f"ndcartpole/{dimensions}")
+    assert task == NDCartPole(dimensions)
+    assert task.task_id == f"ndcartpole/{dimensions}"
+    assert task.actions == Discrete(2 * dimensions)
+    assert task.package == "floppy"
+
+
+# --- gymnax ---
+
+
+def gymnax_ids() -> list[Any]:
+    reason = "gymnax downloads its data when it is made"
+    skip = pytest.mark.skip(reason=reason)
+    return [pytest.param(name, marks=[skip] if "MNIST" in name else []) for name in gymnax.registered_envs]
+
+
+@pytest.mark.parametrize("name", gymnax_ids())
+def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
+    task = make_task(f"gymnax/{name}")
+    copies = 2
+
+    def play(key: jax.Array) -> Any:
+        state, observation = task.reset(key)
+
+        def step(state: Any, key: jax.Array) -> Any:
+            transition = task.step(key, state, random_action(key, task.actions, ()))
+            return transition.state, transition
+
+        return observation, jax.lax.scan(step, state, jax.random.split(key, 3))[1]
+
+    quick = jax.jit(jax.vmap(play), compiler_options=QUICK)
+    first, transitions = quick(jax.random.split(KEY, copies))
+    assert isinstance(task, JaxTask)
+    assert (task.task_id, task.package) == (f"gymnax/{name}", "gymnax")
+    assert isinstance(task.max_steps, int)
+    assert task.max_steps >= 3
+    assert first.shape == (copies, *task.observation_shape)
+    assert transitions.observation.shape == (copies, 3, *task.observation_shape)
+    assert first.dtype == transitions.observation.dtype == transitions.reward.dtype == jnp.float32
+    assert transitions.terminated.dtype == transitions.truncated.dtype == bool
+    for entry in (transitions.reward, transitions.terminated, transitions.truncated):
+        assert entry.shape == (copies, 3)
+        assert np.isfinite(entry).all()
+    assert np.isfinite(first).all()
+    assert np.isfinite(transitions.observation).all()
+    if isinstance(task.actions, Continuous):
+        assert len(task.actions.low) == len(task.actions.high) == task.actions.size
+        assert all(low < high for low, high in zip(task.actions.low, task.actions.high, strict=True))
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Pendulum-v1"])
+def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:
+    task = make_task(f"gymnax/{name}")
+    environment, parameters = gymnax.make(name)
+    step = jax.jit(environment.step_env)
+    wanted, wanted_state = environment.reset_env(KEY, parameters)
+    state, observation = jitted_reset(task, KEY)
+    np.testing.assert_allclose(observation, wanted, rtol=1e-6)
+    ends = []
+    for time in range(1, 61):
+        key = jax.random.fold_in(KEY, time)
+        action = random_action(key, task.actions, ())
+        wanted, wanted_state, reward, wanted_terminated, _ = step(
+            key, wanted_state, action if isinstance(task.actions, Discrete) else action[0], parameters
+        )
+        state, observation, got_reward, terminated, truncated = jitted_step(task, key, state, action)
+        # The steps after the first end would differ if anything reset.
+        np.testing.assert_allclose(observation, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got_reward, reward, rtol=1e-5)
+        assert bool(terminated) == bool(wanted_terminated)
+        assert not truncated
+        assert int(state.time) == time
+        ends.append(bool(terminated))
+    assert any(ends[:-5]) == (name != "Pendulum-v1")
+
+
+@pytest.mark.parametrize(("name", "limit"), [("Pendulum-v1", 200), ("Breakout-MinAtar", 1000)])
+def test_gymnaxs_time_limit_is_truncation(name: str, limit: int) -> None:
+    task = make_task(f"gymnax/{name}")
+    state, _ = jitted_reset(task, KEY)
+    action = random_action(KEY, task.actions, ())
+    for time, ended in ((limit - 2, False), (limit - 1, True)):
+        late = state.replace(time=jnp.asarray(time, jnp.int32))
+        transition = jitted_step(task, KEY, late, action)
+        assert bool(transition.truncated) is ended
+        assert not transition.terminated
+    assert task.max_steps == limit
+
+
+# --- names ---
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(FloppyError) as caught:
+        make_task(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+WRONG_DIMENSIONS = ("ndcartpole/0", "ndcartpole/x", "ndcartpole/", "ndcartpole/-1", "ndcartpole/²", "ndcartpole/1.5")
+WRONG_NAMES = ("gymnax/", "gymnax/cartpole-v1", "foo/bar", "ndcartpole/1/2", "", " ", "/", "new\nline")
+
+
+@pytest.mark.parametrize("name", WRONG_DIMENSIONS + WRONG_NAMES)
+def test_wrong_names_are_refused_in_one_line(name: str) -> None:
+    message = refusal(name)
+    assert name in message or repr(name) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("cartpol", "cartpole"),
+        ("Break-out", "breakout"),
+        ("cartpole/1", "ndcartpole/1"),
+        ("ndcartpole2", "ndcartpole/2"),
+        ("gymnax/CartPol-v1", "gymnax/CartPole-v1"),
+        ("gymnax/breakout-minatar", "gymnax/Breakout-MinAtar"),
+        ("gymnax/Acrobot", "gymnax/Acrobot-v1"),
+    ],
+)
+def test_a_wrong_name_offers_the_nearest(name: str, nearest: str) -> None:
+    assert f"did you mean {nearest}?" in refusal(name)
+
+
+@pytest.mark.parametrize("name", ["ndcartpole", "gymnax", "gymnax/", "ndcartpole/", "brax/hopper", "cart"])
+def test_an_offered_name_is_a_task(name: str) -> None:
+    _, _, offer = refusal(name).partition("did you mean ")
+    if offer:
+        make_task(offer.partition("?")[0])
+
+
+def test_nothing_is_offered_where_nothing_is_near() -> None:
+    assert "did you mean" not in refusal("#########")
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_short_names_stand_for_full_ids(name: str) -> None:
+    assert make_task(name) == make_task(name.upper()) == make_task(SHORT_NAMES[name])
+    assert make_task(name).task_id == SHORT_NAMES[name]
+
+
+def test_listed_tasks_are_the_tasks_there_are() -> None:
+    names = list_tasks()
+    assert len(names) == len(set(names))
+    assert names[:5] == [f"ndcartpole/{n}" for n in range(1, 6)]
+    assert names[5:] == [f"gymnax/{name}" for name in gymnax.registered_envs]
+    assert set(SHORT_NAMES.values()) <= set(names)
+    assert [make_task(name).task_id for name in names if "MNIST" not in name] == [n for n in names if "MNIST" not in n]
+
+
+# --- compilation ---
+
+
+@pytest.mark.parametrize("name", ["ndcartpole/2", "gymnax/CartPole-v1", "gymnax/Breakout-MinAtar"])
+def test_equal_tasks_are_traced_once(name: str) -> None:
+    traces = {"reset": 0, "step": 0}
+
+    @partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    def reset(task: JaxTask, key: jax.Array) -> Any:
+        traces["reset"] += 1
+        return task.reset(key)
+
+    @partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    def step(task: JaxTask, key: jax.Array, state: Any, action: jax.Array) -> Any:
+        traces["step"] += 1
+        return task.step(key, state, action)
+
+    for seed in range(2):
+        state, _ = reset(make_task(name), jax.random.key(seed))
+        for time in range(3):
+            state, *_ = step(make_task(name), jax.random.key(time), state, jnp.asarray(time % 2))
+    assert make_task(name) == make_task(name)
+    assert hash(make_task(name)) == hash(make_task(name))
+    assert traces == {"reset": 1, "step": 1}
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.task_id)
+def test_probes_fulfil_the_contract(probe: JaxTask) -> None:
+    assert isinstance(probe, JaxTask)
+    state, observation = probe.reset(KEY)
+    action = jnp.zeros(probe.actions.size) if isinstance(probe.actions, Continuous) else jnp.asarray(1)
+    for _ in range(probe.max_steps):
+        state, reached, reward, terminated, truncated = probe.step(KEY, state, action)
+        assert reached.shape == observation.shape == probe.observation_shape
+        assert reached.dtype == reward.dtype == jnp.float32
+        assert terminated.dtype == truncated.dtype == bool
+    assert bool(terminated) is not bool(truncated)
