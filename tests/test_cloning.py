@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
 NO_STD = jnp.zeros(0)
+run_clone = jax.jit(clone, static_argnums=(0, 1))
 # Every loss with every kind of actions that it suits.
 CASES = [
     pytest.param("mse", DISCRETE, id="mse-discrete"),
@@ -179,11 +180,11 @@ def test_one_gradient_step_is_the_learned_rate_times_the_gradient(loss: str, act
     expected, _ = numpy_start(setting)
     gradients = numpy_gradients(loss, expected, setting.distilled)
     expected = {name: value - 0.3 * gradients[name] for name, value in expected.items()}
-    assert_same_parameters(clone(GradientStep(loss), *setting), expected, 1e-4, 1e-5)
+    assert_same_parameters(run_clone(GradientStep(loss), *setting), expected, 1e-4, 1e-5)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("encoder_layers", [0, 1, 2])
+@pytest.mark.parametrize("encoder_layers", [0, 2])
 @pytest.mark.parametrize(("loss", "actions"), CASES)
 def test_gradient_steps_repeat_it_for_the_layers_behind_the_encoder(
     loss: str, actions: Discrete | Continuous, encoder_layers: int
@@ -193,7 +194,7 @@ def test_gradient_steps_repeat_it_for_the_layers_behind_the_encoder(
     for _ in range(3):
         gradients = numpy_gradients(loss, expected, setting.distilled)
         expected |= {name: expected[name] - 0.3 * gradients[name] for name in learnt}
-    assert_same_parameters(clone(GradientStep(loss, steps=3), *setting), expected, 1e-9, 1e-11)
+    assert_same_parameters(run_clone(GradientStep(loss, steps=3), *setting), expected, 1e-9, 1e-11)
 
 
 def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
@@ -219,8 +220,7 @@ def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("anneal", [False, True], ids=["fixed-rate", "annealed"])
-@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize(("max_grad_norm", "anneal"), [(0.0, True), (0.05, False)], ids=["annealed", "scaled-down"])
 @pytest.mark.parametrize(("loss", "actions"), CASES)
 def test_adam_steps_equal_adam_written_out(
     loss: str, actions: Discrete | Continuous, max_grad_norm: float, anneal: bool
@@ -228,29 +228,27 @@ def test_adam_steps_equal_adam_written_out(
     cloning = AdamSteps(loss, steps=7, max_grad_norm=max_grad_norm, eps=1e-2, anneal=anneal)
     setting = make_setting(actions)
     expected = numpy_adam(cloning, setting)
-    assert_same_parameters(clone(cloning, *setting), expected, 1e-8, 1e-10)
+    assert_same_parameters(run_clone(cloning, *setting), expected, 1e-8, 1e-10)
 
 
 @pytest.mark.parametrize("loss", ["mse", "gaussian-nll"])
 def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
     cloning = AdamSteps(loss, steps=7)
     setting = make_setting(CONTINUOUS, depth=2, encoder_layers=1)
-    assert_same_parameters(clone(cloning, *setting), numpy_adam(cloning, setting), 1e-3, 1e-4)
+    assert_same_parameters(run_clone(cloning, *setting), numpy_adam(cloning, setting), 1e-3, 1e-4)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("encoder_layers", [0, 1])
 @pytest.mark.parametrize(
-    "cloning",
+    ("cloning", "encoder_layers"),
     [
-        GradientStep("mse"),
-        GradientStep("mse", steps=3),
-        GradientStep("gaussian-nll"),
-        AdamSteps("mse", steps=4),
-        AdamSteps("mse", steps=4, max_grad_norm=0.0, anneal=True),
-        AdamSteps("gaussian-nll", steps=4),
+        pytest.param(GradientStep("mse"), 0, id="step"),
+        pytest.param(GradientStep("mse", steps=3), 1, id="three-steps-encoder"),
+        pytest.param(GradientStep("gaussian-nll"), 0, id="step-nll"),
+        pytest.param(AdamSteps("mse", steps=4), 1, id="adam-encoder"),
+        pytest.param(AdamSteps("mse", steps=4, max_grad_norm=0.0, anneal=True), 0, id="adam-annealed"),
+        pytest.param(AdamSteps("gaussian-nll", steps=4), 0, id="adam-nll"),
     ],
-    ids=["step", "three-steps", "step-nll", "adam", "adam-annealed", "adam-nll"],
 )
 def test_meta_gradient_equals_finite_differences(cloning: Cloning, encoder_layers: int):
     setting = make_setting(CONTINUOUS, depth=1, encoder_layers=encoder_layers)
@@ -286,25 +284,26 @@ def meta_gradient(cloning: Cloning, network: Network, distilled: Distilled, fres
     return jax.jit(jax.grad(score))(distilled)
 
 
-@pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize(("activation", "max_grad_norm"), [("tanh", 0.0), ("relu", 0.5)])
 def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: str, max_grad_norm: float):
     # Unused units, layers left out and `skip` have gradients of exactly 0.
-    network = Network(LearnerDistribution((2, 8), (1, 3), ("xavier1",), activation), (3,), DISCRETE)
+    network = Network(LearnerDistribution((3, 6), (1, 2), ("xavier1",), activation), (3,), DISCRETE)
     distilled = make_setting(DISCRETE).distilled
     cloning = AdamSteps("cross-entropy", steps=3, max_grad_norm=max_grad_norm)
-    gradients = jax.vmap(lambda key: meta_gradient(cloning, network, distilled, network.init(key)))(
-        jax.random.split(jax.random.key(0), 6)
-    )
+    fresh = jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), 6))
+    assert 0 < np.sum(fresh.skip[1]) < 6
+    gradients = jax.vmap(lambda weights: meta_gradient(cloning, network, distilled, weights))(fresh)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    assert np.all(np.any(gradients.observations != 0.0, axis=(1, 2)))
+    assert np.any(gradients.observations != 0.0)
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
 def test_adam_meta_gradient_is_finite_where_every_gradient_is_zero(max_grad_norm: float):
     # A policy that already puts out its targets has nothing to learn.
+    # Observations of 0 without biases are put out as exactly 0.
     network, distilled, fresh = make_setting(DISCRETE)
-    distilled = distilled._replace(targets=network.apply(fresh, distilled.observations))
+    fresh = fresh._replace(layers=tuple(layer | {"bias": jnp.zeros_like(layer["bias"])} for layer in fresh.layers))
+    distilled = distilled._replace(observations=jnp.zeros((5, 3)), targets=jnp.zeros((5, 2)))
     cloning = AdamSteps("mse", steps=2, max_grad_norm=max_grad_norm)
     gradients = meta_gradient(cloning, network, distilled, fresh)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
@@ -320,7 +319,7 @@ CLONINGS = [
 @pytest.mark.parametrize("encoder_layers", [1, 2])
 def test_encoder_layers_come_out_exactly_as_given(cloning: Cloning, encoder_layers: int):
     network, distilled, fresh = make_setting(CONTINUOUS, depth=2, encoder_layers=encoder_layers)
-    cloned = clone(cloning, network, distilled, fresh)
+    cloned = run_clone(cloning, network, distilled, fresh)
     jax.tree.map(np.testing.assert_array_equal, cloned.layers[:encoder_layers], distilled.encoder)
     for before, after in zip(fresh.layers[encoder_layers:], cloned.layers[encoder_layers:], strict=True):
         assert np.all(before["bias"] != after["bias"])
@@ -329,7 +328,7 @@ def test_encoder_layers_come_out_exactly_as_given(cloning: Cloning, encoder_laye
 @pytest.mark.parametrize("cloning", CLONINGS)
 def test_full_encoder_is_the_policy(cloning: Cloning):
     network, distilled, fresh = make_setting(CONTINUOUS, depth=2, encoder_layers=3)
-    cloned = clone(cloning, network, distilled, fresh)
+    cloned = run_clone(cloning, network, distilled, fresh)
     jax.tree.map(np.testing.assert_array_equal, cloned.layers, distilled.encoder)
     np.testing.assert_array_equal(cloned.log_std, distilled.log_std)
     assert network.apply(cloned, distilled.observations).shape == (5, 2)

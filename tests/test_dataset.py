@@ -12,7 +12,8 @@ import pytest
 import safetensors.numpy
 
 from floppy import dataset as dataset_module
-from floppy.dataset import FORMAT, METADATA_KEY, Card, DistilledDataset, load, save, write_atomically
+from floppy.card import FORMAT, Card
+from floppy.dataset import METADATA_KEY, DistilledDataset, load, save, write_atomically
 from floppy.errors import FloppyError
 
 SPECIFICATION = Path(__file__).parents[1] / "docs/dataset-format.md"

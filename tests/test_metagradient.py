@@ -53,6 +53,12 @@ def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
     return make_problem(task, examples=0, encoder_layers=2, **changes)
 
 
+def plain_policies(distilled: Distilled, learners: int) -> Weights:
+    """The weights of a plain policy, once per learner."""
+    weights = Weights(distilled.encoder, (jnp.zeros(()),) * len(distilled.encoder), distilled.log_std)
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * learners), weights)
+
+
 def run_steps(
     outer: PPMO, problem: Problem, state: PPMOState, key: jax.Array, steps: int
 ) -> tuple[PPMOState, dict[str, jax.Array]]:
@@ -97,19 +103,20 @@ def learnt(probe: JaxTask, plain: bool) -> tuple[PPMOState, np.ndarray]:
 def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
     _, returns = learnt(probe, plain)
     # Actions are sampled with a variance of their own, which the continuous probe's return pays for.
-    near = probe.max_return - (0.1 if isinstance(probe, ContinuousProbe) else 0.05 * probe.max_return)
+    near = probe.max_return - (0.25 if isinstance(probe, ContinuousProbe) else 0.05 * probe.max_return)
     assert returns[:, 0].mean() < near, "solved before the first step: this shows nothing"
     assert (returns[:, -5:].mean(axis=1) > near).all(), returns[:, -5:]
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["ppmo", "plain-ppo"])
-def test_the_critic_values_what_a_time_limit_cuts_off(plain: bool) -> None:
+def test_the_critic_values_what_a_time_limit_cuts_off() -> None:
     probe = TimeLimitProbe()
-    states, _ = learnt(probe, plain)
-    observations = jnp.tile(probe.reset(KEY)[1], (SEEDS, 1))
-    values = jax.vmap(lambda critic, o: LEARNING._values(make_problem(probe), critic, o))(states.critic, observations)
+    states, _ = learnt(probe, True)
+    observation = probe.reset(KEY)[1][None]
+    values = jax.jit(jax.vmap(lambda critic: LEARNING._values(plain_problem(probe), critic, observation)))(
+        states.critic
+    )
     # Were time limits terminations, the mean over an episode's five steps would be 2.3.
-    np.testing.assert_allclose(values, 1 / (1 - LEARNING.discount), rtol=0.05)
+    np.testing.assert_allclose(values, np.full((SEEDS, 1), 1 / (1 - LEARNING.discount)), rtol=0.05)
 
 
 # --- the corrections: advantages ---
@@ -146,8 +153,7 @@ def samples_with_constant_critic(outer: PPMO, task: JaxTask, value: float) -> tu
     critic = jax.tree.map(jnp.zeros_like, state.critic)
     last = {"kernel": critic.layers[-1]["kernel"], "bias": jnp.full(1, value)}
     state = state._replace(critic=critic._replace(layers=(*critic.layers[:-1], last)))
-    weights = Weights(state.distilled.encoder, (jnp.zeros(()),) * 2, state.distilled.log_std)
-    weights = jax.tree.map(lambda leaf: jnp.stack([leaf] * outer.learners), weights)
+    weights = plain_policies(state.distilled, outer.learners)
 
     def run(key: jax.Array) -> tuple[Trajectory, Samples]:
         _, trajectory = collect(
@@ -176,7 +182,7 @@ def test_time_limits_bootstrap_and_terminations_do_not(task: JaxTask) -> None:
         wanted[t] = following
     # [T, learners, environments] becomes [T · environments, learners].
     wanted = wanted.transpose(0, 2, 1).reshape(-1, outer.learners)
-    np.testing.assert_allclose(samples.advantages, wanted, rtol=1e-5)
+    np.testing.assert_allclose(samples.advantages, wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(samples.returns, wanted + value, rtol=1e-5)
 
 
@@ -202,12 +208,12 @@ def test_the_entropy_bonus_has_a_gradient(problem: Problem, published: bool) -> 
     )
     before = before._replace(distilled=distilled, critic=jax.tree.map(jnp.zeros_like, before.critic))
     after, info = run_steps(outer, problem, before, KEY, 3)
-    changed = [not np.array_equal(old, new) for old, new in zip(*map(jax.tree.leaves, (distilled, after.distilled)))]
+    unchanged = jax.tree.all(jax.tree.map(np.array_equal, distilled, after.distilled))
     if published:
-        assert not any(changed)
+        assert unchanged
         np.testing.assert_array_equal(info["gradient_norm"], 0.0)
     else:
-        assert any(changed)
+        assert not unchanged
         assert (info["gradient_norm"] > 1e-5).all()
         assert info["entropy"][-1] > info["entropy"][0]
         assert info["entropy"][0] < 0.99 * np.log(2)
@@ -239,8 +245,12 @@ def test_a_constant_on_all_logits_changes_nothing(published: bool) -> None:
     problem = plain_problem(ObservationProbe())
     distilled = quick_init(outer, problem).distilled
     network = problem.networks[0]
-    fresh = jax.vmap(network.init)(jax.random.split(KEY, outer.learners))
-    loss = jax.jit(lambda shift: outer._policy_loss(problem, network, shifted(distilled, shift), fresh, samples))
+    fresh = plain_policies(distilled, outer.learners)
+
+    def loss(shift: float) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return outer._policy_loss(problem, network, shifted(distilled, shift), fresh, samples)
+
+    loss = jax.jit(loss, compiler_options=QUICK)
     same, same_info = loss(0.0)
     moved, moved_info = loss(1.0)
     np.testing.assert_allclose(same_info["kl"], 0.0, atol=1e-6)
@@ -261,17 +271,18 @@ SHARP = LearnerDistribution(width=(16, 16), depth=(1, 1), initialiser=("xavier1"
 
 
 @pytest.mark.parametrize("task", [TimeLimitProbe(), ContinuousProbe()], ids=["discrete", "continuous"])
-def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask) -> None:
-    problem = make_problem(task, learners=(SHARP, dataclasses.replace(SHARP, activation="relu")))
-    outer = dataclasses.replace(TINY, learners=4, epochs=1, minibatch_size=10_000)
-    _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 3)
-    # One minibatch: no update has happened yet, so collecting and updated policies are the same.
-    np.testing.assert_allclose(info["kl"], 0.0, atol=1e-5)
-    np.testing.assert_array_equal(info["clip_fraction"], 0.0)
-    np.testing.assert_allclose(info["policy_loss"], 0.0, atol=1e-5)
-    several = dataclasses.replace(outer, epochs=3, rate=0.1)
-    _, info = run_steps(several, problem, quick_init(several, problem), KEY, 1)
-    assert info["kl"][0] > 1e-4
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask, epochs: int) -> None:
+    problem = make_problem(task, learners=(SHARP,))
+    outer = dataclasses.replace(TINY, epochs=epochs, minibatch_size=10_000, rate=0.1)
+    _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 2)
+    if epochs == 1:
+        # One minibatch: no update has happened yet, so collecting and updated policies are the same.
+        np.testing.assert_allclose(info["kl"], 0.0, atol=1e-5)
+        np.testing.assert_array_equal(info["clip_fraction"], 0.0)
+        np.testing.assert_allclose(info["policy_loss"], 0.0, atol=1e-5)
+    else:
+        assert (info["kl"] > 1e-4).all()
 
 
 # --- the step as a whole ---
@@ -294,7 +305,7 @@ def test_the_inner_rate_never_falls_below_its_floor() -> None:
 
 
 def test_the_same_key_gives_the_same_state_bit_for_bit() -> None:
-    problem = make_problem(TimeLimitProbe(max_steps=3), learners=(SMALL, SHARP))
+    problem = make_problem(ObservationProbe(), learners=(SMALL, SHARP))
     outer = dataclasses.replace(TINY, normalise_observations=True)
     run = jax.jit(
         lambda key: jax.lax.scan(
@@ -304,12 +315,8 @@ def test_the_same_key_gives_the_same_state_bit_for_bit() -> None:
     )
     first, again, other = run(KEY), run(jax.random.key(0)), run(jax.random.key(1))
     assert jax.tree.all(jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), first, again))
-    assert jax.tree.structure(first) == jax.tree.structure(other)
     for name in ("distilled", "critic", "statistics"):
-        old, new = getattr(first, name), getattr(other, name)
-        if name == "statistics":
-            continue  # this probe has one observation only
-        assert not jax.tree.all(jax.tree.map(np.array_equal, old, new)), name
+        assert not jax.tree.all(jax.tree.map(np.array_equal, getattr(first, name), getattr(other, name))), name
 
 
 @pytest.mark.parametrize("groups", [2, 3])
@@ -324,7 +331,7 @@ def test_learners_are_shared_equally_by_the_distributions(groups: int) -> None:
 def test_learners_that_cannot_be_shared_equally_are_refused() -> None:
     problem = make_problem(learners=(SMALL,) * 3)
     outer = dataclasses.replace(TINY, learners=4)
-    for refused in (lambda: outer.init(problem, KEY), lambda: outer.env_steps(problem)):
+    for refused in (lambda: jax.eval_shape(lambda: outer.init(problem, KEY)), lambda: outer.env_steps(problem)):
         with pytest.raises(
             FloppyError, match=r"4 learners .* 3 learner distributions: give a multiple of 3\."
         ) as caught:
@@ -332,14 +339,24 @@ def test_learners_that_cannot_be_shared_equally_are_refused() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_every_distribution_of_a_mixture_counts() -> None:
-    outer = dataclasses.replace(TINY, learners=4, epochs=1, minibatch_size=10_000)
-    gradients = []
-    for second in (SMALL, SHARP):
-        problem = make_problem(learners=(SMALL, second))
-        _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 1)
-        gradients.append(float(info["gradient_norm"][0]))
-    assert gradients[0] != pytest.approx(gradients[1], rel=1e-3)
+@pytest.mark.parametrize("group", [0, 1])
+def test_every_distribution_of_a_mixture_counts(group: int) -> None:
+    """The first or the second group alone sees an advantage: the gradient is not the entropy's alone."""
+    outer = dataclasses.replace(TINY, entropy_bonus=0.0)
+    problem = make_problem(learners=(SMALL, SHARP))
+    state = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), jax.eval_shape(outer.init, problem, KEY))
+    rows = 4
+    nothing = Samples(*(jnp.zeros((rows, 1)),) * 5)
+    nothing = nothing._replace(observations=jnp.ones((rows, 1, 1)), actions=jnp.zeros((rows, 1), jnp.int32))
+    something = nothing._replace(actions=jnp.arange(rows)[:, None] % 2, advantages=jnp.arange(rows)[:, None] % 2 + 1.0)
+
+    def gradient_norm(key: jax.Array, minibatch: tuple[Samples, Samples]) -> jax.Array:
+        fresh = tuple(jax.vmap(network.init)(key[None]) for network in problem.networks)
+        return outer._minibatch_update(problem, state, fresh, minibatch)[1]["gradient_norm"]
+
+    norm = jax.jit(gradient_norm, compiler_options=QUICK)
+    assert norm(KEY, (nothing, nothing)) == 0.0
+    assert norm(KEY, (something, nothing) if group == 0 else (nothing, something)) > 1e-4
 
 
 def test_a_partial_encoder_is_trained_with_the_examples() -> None:
@@ -359,15 +376,17 @@ def test_normalisation_statistics_are_those_of_all_collected_observations() -> N
     outer = dataclasses.replace(TINY, normalise_observations=True)
     state = quick_init(outer, problem)
     seen = []
+    reset = jax.jit(jax.vmap(jax.vmap(problem.task.reset)), compiler_options=QUICK)
+    step = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)
     for index in range(2):
         key = jax.random.fold_in(KEY, index)
         # One-step episodes: what a step collects are the first observation and those of the resets after it.
         observations = [state.environments[0].observations]
         for step_key in jax.random.split(named_key(key, "collect 0"), outer.horizon)[:-1]:
             keys = jax.random.split(named_key(step_key, "reset"), (outer.learners, outer.environments))
-            observations.append(jax.vmap(jax.vmap(problem.task.reset))(keys)[1])
+            observations.append(reset(keys)[1])
         seen.append(np.stack(observations))
-        state, _ = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)(state, key)
+        state, _ = step(state, key)
     values = np.stack(seen).reshape(-1, 1)
     assert state.statistics.seen == len(values) == 2 * outer.env_steps(problem)
     np.testing.assert_allclose(state.statistics.mean, values.mean(axis=0), atol=1e-5)
@@ -393,46 +412,43 @@ def test_rates_that_are_not_positive_are_refused(name: str, value: float) -> Non
 # --- plain PPO, written once more ---
 
 
-def mlp(layers: Any, x: jax.Array) -> jax.Array:
+def mlp(layers: Any, x: Any, numpy: Any = jnp) -> Any:
     for layer in layers[:-1]:
-        x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
+        x = numpy.tanh(x @ layer["kernel"] + layer["bias"])
     return x @ layers[-1]["kernel"] + layers[-1]["bias"]
 
 
+def log_prob_and_entropy(output: Any, log_std: Any, action: Any, numpy: Any = jnp) -> tuple[Any, Any]:
+    """Log-probabilities of the actions, and the policy's mean entropy; discrete where the actions are integers."""
+    if log_std.size:
+        density = -0.5 * ((action - output) / numpy.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+        return density.sum(-1), (0.5 * np.log(2 * np.pi * np.e) + log_std).sum()
+    log_p = numpy.log(numpy.exp(output) / numpy.exp(output).sum(-1, keepdims=True))
+    return numpy.take_along_axis(log_p, action[..., None], axis=-1)[..., 0], -(numpy.exp(log_p) * log_p).sum(-1).mean()
+
+
 def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Trajectory, key: jax.Array) -> Any:
-    """One PPO update of a policy and a critic on a flat batch: layers and `log_std` of the policy, critic layers."""
-    continuous = isinstance(problem.task.actions, Continuous)
-    critic = state.critic.layers
-    values, next_values = (
-        np.asarray(mlp(critic, o))[..., 0] for o in (trajectory.observations, trajectory.next_observations)
-    )
+    """The same outer step as plain PPO on a flat batch: layers and `log_std` of the policy, layers of the critic."""
+    policy, critic = (state.distilled.encoder, state.distilled.log_std), state.critic.layers
+    log_std, layers = np.asarray(policy[1]), jax.tree.map(np.asarray, critic)
+    record = Trajectory(*map(np.asarray, trajectory))
+    values, next_values = (mlp(layers, o, np)[..., 0] for o in (record.observations, record.next_observations))
     advantage, advantages = np.zeros(values.shape[1:]), np.zeros(values.shape)
     for t in reversed(range(outer.horizon)):
-        terminated, truncated = np.asarray(trajectory.terminated[t]), np.asarray(trajectory.truncated[t])
-        target = np.asarray(trajectory.rewards[t]) + outer.discount * next_values[t] * ~terminated
-        advantage = target - values[t] + outer.discount * outer.gae_lambda * advantage * ~(terminated | truncated)
+        ended = record.terminated[t] | record.truncated[t]
+        target = record.rewards[t] + outer.discount * next_values[t] * ~record.terminated[t]
+        advantage = target - values[t] + outer.discount * outer.gae_lambda * advantage * ~ended
         advantages[t] = advantage
-    # One row holds what all learners did at one time in one environment.
     rows = {
-        "observation": trajectory.observations,
-        "action": trajectory.actions,
-        "output": trajectory.outputs,
-        "advantage": advantages,
-        "return": advantages + values,
+        "observation": record.observations,
+        "action": record.actions,
+        "log_prob": log_prob_and_entropy(record.outputs, log_std, record.actions, np)[0],
+        "advantage": advantages.astype(np.float32),
+        "return": (advantages + values).astype(np.float32),
     }
+    # One row holds what all learners did at one time in one environment.
     rows = {name: np.swapaxes(array, 1, 2) for name, array in rows.items()}
     rows = {name: array.reshape(-1, *array.shape[2:]) for name, array in rows.items()}
-
-    def log_prob_and_entropy(output: jax.Array, log_std: jax.Array, action: jax.Array) -> Any:
-        if continuous:
-            density = -0.5 * ((action - output) / jnp.exp(log_std)) ** 2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
-            return density.sum(-1), (0.5 * jnp.log(2 * jnp.pi * jnp.e) + log_std).sum()
-        p = jax.nn.softmax(output)
-        chosen = jnp.take_along_axis(p, action[..., None], axis=-1)[..., 0]
-        return jnp.log(chosen), -(p * jnp.log(p)).sum(-1).mean()
-
-    first_log_std = state.distilled.log_std
-    rows["log_prob"] = np.asarray(log_prob_and_entropy(rows["output"], first_log_std, rows["action"])[0])
 
     def policy_loss(policy: Any, batch: dict[str, jax.Array]) -> jax.Array:
         layers, log_std = policy
@@ -445,31 +461,32 @@ def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Tr
     def critic_loss(layers: Any, batch: dict[str, jax.Array]) -> jax.Array:
         return 0.5 * ((mlp(layers, batch["observation"])[..., 0] - batch["return"]) ** 2).mean()
 
-    count = len(rows["advantage"])
-    size = outer.minibatch_size // outer.learners
+    count, size = len(rows["advantage"]), outer.minibatch_size // outer.learners
     updates = problem.outer_steps * outer.epochs * (count // size)
 
-    def optimiser(rate: float) -> optax.GradientTransformation:
-        return optax.chain(
+    def train(loss: Any, rate: float, parameters: Any, batches: Any) -> Any:
+        optimiser = optax.chain(
             optax.clip_by_global_norm(outer.max_grad_norm),
             optax.adam(lambda done: rate * (1 - done / updates), eps=outer.adam_eps),
         )
+        memory = optimiser.init(parameters)
+        for batch in batches:
+            change, memory = optimiser.update(jax.grad(loss)(parameters, batch), memory)
+            parameters = optax.apply_updates(parameters, change)
+        return parameters
 
-    policy = (state.distilled.encoder, first_log_std)
-    parts = [[policy, policy_loss, optimiser(outer.rate)], [critic, critic_loss, optimiser(outer.critic_rate)]]
-    memories = [optimise.init(parameters) for parameters, _, optimise in parts]
-    gradients = [jax.jit(jax.grad(loss), compiler_options=QUICK) for _, loss, _ in parts]
+    batches = []
     for epoch_key in jax.random.split(named_key(key, "shuffle"), outer.epochs):
-        order = np.asarray(jax.random.permutation(epoch_key, count))
-        for chosen in order.reshape(-1, size):
-            batch = {name: jnp.asarray(array[chosen], jnp.result_type(array)) for name, array in rows.items()}
-            batch = {n: a.astype(jnp.float32) if a.dtype == jnp.float64 else a for n, a in batch.items()}
-            for index, (parameters, _, optimise) in enumerate(parts):
-                gradient = gradients[index](parameters, batch)
-                change, memories[index] = optimise.update(gradient, memories[index])
-                parts[index][0] = optax.apply_updates(parameters, change)
-    (layers, log_std), critic = parts[0][0], parts[1][0]
-    return layers, log_std, critic
+        order = np.asarray(jax.random.permutation(epoch_key, count)).reshape(-1, size)
+        batches += [{name: array[chosen] for name, array in rows.items()} for chosen in order]
+
+    def both(batches: Any) -> Any:
+        return (
+            *train(policy_loss, outer.rate, policy, batches),
+            train(critic_loss, outer.critic_rate, critic, batches),
+        )
+
+    return jax.jit(both, compiler_options=QUICK)(batches)
 
 
 @pytest.mark.parametrize("learners", [1, 3])
@@ -479,13 +496,10 @@ def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Tr
 def test_with_every_layer_in_the_encoder_it_is_ppo(task: JaxTask, learners: int) -> None:
     problem = plain_problem(task, outer_steps=3)
     outer = dataclasses.replace(TINY, learners=learners, minibatch_size=6 * learners, rate=3e-2, entropy_bonus=0.1)
-    state = quick_init(outer, problem)
-    key = jax.random.key(3)
+    state, key = quick_init(outer, problem), jax.random.key(3)
     after, _ = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)(state, key)
 
-    network = problem.networks[0]
-    weights = Weights(state.distilled.encoder, (jnp.zeros(()),) * 2, state.distilled.log_std)
-    weights = jax.tree.map(lambda leaf: jnp.stack([leaf] * learners), weights)
+    network, weights = problem.networks[0], plain_policies(state.distilled, learners)
     _, trajectory = jax.jit(
         lambda s, k: collect(task, network, weights, s.environments[0], named_key(k, "collect 0"), steps=outer.horizon),
         compiler_options=QUICK,
@@ -493,6 +507,6 @@ def test_with_every_layer_in_the_encoder_it_is_ppo(task: JaxTask, learners: int)
     wanted = ordinary_ppo(outer, problem, state, trajectory, key)
     got = (after.distilled.encoder, after.distilled.log_std, after.critic.layers)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), got[0], state.distilled.encoder)
-    assert min(jax.tree.leaves(moved)) > 1e-3
+    for layer, old in zip(after.distilled.encoder, state.distilled.encoder, strict=True):
+        assert np.abs(layer["kernel"] - old["kernel"]).max() > 1e-3
     assert after.distilled.inner_rate == state.distilled.inner_rate

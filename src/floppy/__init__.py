@@ -3,8 +3,9 @@
 A freshly initialised policy that takes one (or a few hundred) supervised steps on them plays the task.
 """
 
+from floppy.card import Card
 from floppy.cloning import AdamSteps, GradientStep
-from floppy.dataset import Card, DistilledDataset, load, save
+from floppy.dataset import DistilledDataset, load, save
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.evaluate import Score, evaluate, evaluate_random

@@ -13,7 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from floppy.dataset import write_atomically
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 
 Tree = TypeVar("Tree")
 
@@ -34,7 +34,7 @@ def load_checkpoint(like: Tree, path: Path) -> Tree:
     try:
         arrays = safetensors.numpy.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise FloppyError(f"There is no readable checkpoint at {path} ({error}): run without --resume.") from error
+        raise FloppyError(f"{path} is no readable checkpoint ({one_line(error)}): run without --resume.") from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(where) for where, _ in leaves]
     fits = set(names) == set(arrays) and all(

@@ -30,9 +30,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from floppy.cache import enable_compilation_cache
-from floppy.dataset import Card, DistilledDataset, load, save, write_atomically
+from floppy.card import Card
+from floppy.dataset import DistilledDataset, load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 from floppy.evaluate import Score, evaluate, evaluate_random
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
@@ -539,7 +540,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}
     except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
-        raise FloppyError(f"{path} cannot be read as .npz ({error}): give a file that numpy.savez wrote.") from error
+        raise FloppyError(
+            f"{path} is no readable .npz ({one_line(error)}): give a file that numpy.savez wrote."
+        ) from error
 
 
 def _find(arrays: dict[str, np.ndarray], *names: str) -> np.ndarray | None:

@@ -8,143 +8,24 @@ import dataclasses
 import json
 import os
 import re
-import reprlib
 import secrets
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from floppy.errors import FloppyError
-
-FORMAT = 1
-"""The version of the file format that this module writes."""
-
-KNOWN_FORMATS = (1,)
-"""The versions that this module reads."""
+from floppy.card import FORMAT, Card
+from floppy.errors import FloppyError, listed, one_line, shown
 
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
-
-NORMALISERS = ("none", "frozen", "per-evaluation")
-ACTION_KINDS = ("discrete", "continuous")
 
 _REQUIRED_TENSORS = ("observations", "targets")
 _OPTIONAL_TENSORS = ("log_std", "inner_rate", "obs_mean", "obs_var")
 _ENCODER_PREFIX = "encoder/"
 _ENCODER_NAME = re.compile(r"(0|[1-9][0-9]{0,3})/(kernel|bias)")
-_SCORE_KEYS = ("mean", "sd", "learners", "episodes", "seed")
-_CARD_TYPES: dict[str, tuple[Any, str]] = {
-    "format": (int, "an integer"),
-    "task": (str, "text"),
-    "actions": (dict, "an object"),
-    "cloning": (dict, "an object"),
-    "learners": (list, "a list of objects"),
-    "algorithm": (dict, "an object"),
-    "normaliser": (str, "text"),
-    "command": (str, "text"),
-    "versions": (dict, "an object of texts"),
-    "score": (dict | None, "an object or null"),
-    "reference_score": (dict | None, "an object or null"),
-    "seed": (int | None, "an integer or null"),
-    "encoder": (dict | None, "an object or null"),
-    "licence": (str, "text"),
-    "parents": (list, "a list of texts"),
-    "notes": (str, "text"),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a distilled dataset is, how to use it, what it scores and how it was made.
-
-    Every value is kept in the form JSON gives back (tuples become lists, NumPy numbers plain ones), so a card
-    equals the card read from its own text.
-
-    Raises:
-      FloppyError: when built with a value of the wrong kind, NaN or infinity.
-    """
-
-    task: str
-    """Full task id, such as `ndcartpole/1`."""
-    actions: dict[str, Any]
-    """`{"kind": "discrete", "size": n}` or `{"kind": "continuous", "size": n, "low": [n], "high": [n]}`."""
-    cloning: dict[str, Any]
-    """The recipe that turns a fresh policy and the dataset into a trained policy, by its `kind`."""
-    learners: list[dict[str, Any]]
-    """The distributions of fresh policies that the dataset was distilled for, at least one."""
-    algorithm: dict[str, Any]
-    """What made the dataset: `name` and `config`."""
-    normaliser: str
-    """`none`, `frozen` (statistics in the file) or `per-evaluation` (statistics start afresh in every evaluation)."""
-    command: str
-    """The command or call that made the dataset."""
-    versions: dict[str, str]
-    """Version of each package that took part, the one that defines the task among them."""
-    score: dict[str, Any] | None = None
-    """`mean` and `sd` over `learners` fresh policies of `episodes` episodes each, and the `seed` of the evaluation."""
-    reference_score: dict[str, Any] | None = None
-    """A published score to compare with, where there is one."""
-    seed: int | None = None
-    """Seed of the run that made the dataset."""
-    encoder: dict[str, Any] | None = None
-    """`{"layers": l}` when the file carries the first `l` layers; `{"layers": L, "of": L}` is a whole plain policy."""
-    licence: str = "Apache-2.0"
-    """SPDX identifier."""
-    parents: list[str] = dataclasses.field(default_factory=list)
-    """Names or digests of the datasets that were merged into this one."""
-    notes: str = ""
-    """Anything else, for people."""
-    format: int = FORMAT
-    """Version of the file format."""
-
-    def __post_init__(self) -> None:
-        """Puts the values into JSON's own types and refuses what the format does not allow."""
-        for name, value in _plain_json({name: getattr(self, name) for name in _CARD_TYPES}).items():
-            object.__setattr__(self, name, value)
-        _check_format(self.format)
-        _check_card_types(self)
-        _check_actions(self.actions)
-        _check_card_contents(self)
-        _check_encoder_entry(self.encoder)
-
-    @property
-    def is_plain_policy(self) -> bool:
-        """Whether the encoder holds every layer, so that nothing is left for a learner to learn."""
-        return self.encoder is not None and self.encoder.get("of") == self.encoder["layers"]
-
-    def to_json(self) -> str:
-        """The card as JSON in ASCII, keys sorted: the same card is the same bytes."""
-        return json.dumps(vars(self), sort_keys=True, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Reads a card.
-
-        Args:
-          text: a JSON object.
-
-        Returns:
-          The card.
-
-        Raises:
-          FloppyError: if the text is not JSON, has an unknown `format`, unknown keys, missing keys or wrong values.
-        """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FloppyError(
-                f"The card is not JSON ({_one_line(error)}): it must be one JSON object, so write the file again."
-            ) from error
-        if not isinstance(values, dict):
-            raise FloppyError(f"The card is {_shown(values)}, it must be one JSON object: write the file again.")
-        # The format comes first: the keys of another format are not ours to judge.
-        if "format" in values:
-            _check_format(values["format"])
-        _check_card_keys(values)
-        return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -265,7 +146,7 @@ class DistilledDataset:
                 )
         if self.inner_rate is not None and (self.inner_rate.shape != () or not self.inner_rate > 0):
             raise FloppyError(
-                f"Tensor inner_rate is {_shown(self.inner_rate.tolist())}, it must be one number above 0 of shape (): "
+                f"Tensor inner_rate is {shown(self.inner_rate.tolist())}, it must be one number above 0 of shape (): "
                 "give the step size itself."
             )
 
@@ -292,7 +173,7 @@ class DistilledDataset:
         present = {f"{layer}/{part}" for layer in range(len(self.encoder) // 2) for part in ("kernel", "bias")}
         if len(self.encoder) != 2 * layers or set(self.encoder) != present:
             raise FloppyError(
-                f"The encoder tensors are {_listed(self.encoder)}, the card's encoder has {layers} layers: "
+                f"The encoder tensors are {listed(self.encoder)}, the card's encoder has {layers} layers: "
                 "store <layer>/kernel and <layer>/bias for each of them, counted from 0, and for no other."
             )
         for layer in range(layers):
@@ -344,11 +225,11 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
         raise FloppyError(f"{path}: {error}") from error
     except (SafetensorError, ValueError) as error:  # ValueError: a shape that no NumPy array can have
         raise FloppyError(
-            f"{path} is no safetensors file, or a damaged one ({_one_line(error)}): "
+            f"{path} is no safetensors file, or a damaged one ({one_line(error)}): "
             "give a dataset that floppy wrote, or copy it again."
         ) from error
     except OSError as error:
-        raise FloppyError(f"{path} cannot be read ({_one_line(error)}): check the path and its permissions.") from error
+        raise FloppyError(f"{path} cannot be read ({one_line(error)}): check the path and its permissions.") from error
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -378,7 +259,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise FloppyError(
-            f"{path} cannot be written ({_one_line(error)}): choose a folder that is writable and has room."
+            f"{path} cannot be written ({one_line(error)}): choose a folder that is writable and has room."
         ) from error
 
 
@@ -417,12 +298,12 @@ def _read(file: Any) -> DistilledDataset:
 def _check_tensor_names(names: list[str]) -> None:
     missing = [name for name in _REQUIRED_TENSORS if name not in names]
     if missing:
-        raise FloppyError(f"The tensor {_listed(missing)} is missing, every dataset has it: write the file again.")
+        raise FloppyError(f"The tensor {listed(missing)} is missing, every dataset has it: write the file again.")
     known = _REQUIRED_TENSORS + _OPTIONAL_TENSORS
     unknown = [name for name in names if name not in known and not _is_encoder_tensor(name)]
     if unknown:
         raise FloppyError(
-            f"The tensor {_listed(unknown)} is unknown: format {FORMAT} has {', '.join(known)} and "
+            f"The tensor {listed(unknown)} is unknown: format {FORMAT} has {', '.join(known)} and "
             "encoder/<layer>/<kernel|bias>, so leave it out."
         )
 
@@ -442,139 +323,7 @@ def _as_tensor(name: str, value: Any) -> np.ndarray:
             tensor = np.array(array, dtype=np.float32, order="C", copy=True)
     except (TypeError, ValueError) as error:
         raise FloppyError(
-            f"Tensor {name} is not an array of real numbers ({_one_line(error)}): give one that converts to float32."
+            f"Tensor {name} is not an array of real numbers ({one_line(error)}): give one that converts to float32."
         ) from error
     tensor.flags.writeable = False
     return tensor
-
-
-def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values in the types that JSON gives back; NumPy's numbers and arrays are let in."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic | np.ndarray):
-            return value.tolist()
-        raise TypeError(f"{type(value).__name__} is not JSON")
-
-    try:
-        result: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False, default=plain))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise FloppyError(
-            f"The card holds something that JSON cannot store ({_one_line(error)}): "
-            "use text, finite numbers, true, false, null, lists and objects."
-        ) from error
-    return result
-
-
-def _check_format(number: Any) -> None:
-    if type(number) is not int or number not in KNOWN_FORMATS:
-        known = ", ".join(str(known) for known in KNOWN_FORMATS)
-        raise FloppyError(f"Format {_shown(number)} is unknown, this floppy knows format {known}: update floppy.")
-
-
-def _check_card_keys(values: dict[str, Any]) -> None:
-    unknown = [name for name in values if name not in _CARD_TYPES]
-    if unknown:
-        raise FloppyError(
-            f"The card has the unknown key {_listed(unknown)}, format {FORMAT} does not know it: "
-            "update floppy or move it to notes."
-        )
-    optional = {field.name for field in dataclasses.fields(Card) if not _is_mandatory(field)}
-    missing = [name for name in _CARD_TYPES if name not in values and name not in optional]
-    if missing:
-        raise FloppyError(f"The card lacks the mandatory key {_listed(missing)}: write the file again with it.")
-
-
-def _is_mandatory(field: dataclasses.Field[Any]) -> bool:
-    no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    # A writer in Python may leave the format out; a file may not.
-    return no_default or field.name == "format"
-
-
-def _check_card_types(card: Card) -> None:
-    for name, (allowed, words) in _CARD_TYPES.items():
-        value = getattr(card, name)
-        # To Python, true is an integer; to the format it is not.
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            raise FloppyError(f"The card's {name} is {_shown(value)}, it must be {words}: correct it.")
-    elements: list[tuple[str, list[Any], type]] = [
-        ("learners", card.learners, dict),
-        ("parents", card.parents, str),
-        ("versions", list(card.versions.values()), str),
-    ]
-    for name, values, kind in elements:
-        if not all(isinstance(value, kind) for value in values):
-            raise FloppyError(f"The card's {name} is {_shown(values)}, it must be {_CARD_TYPES[name][1]}: correct it.")
-
-
-def _check_card_contents(card: Card) -> None:
-    if not card.task:
-        raise FloppyError("The card's task is empty: give a task id such as gymnax/CartPole-v1.")
-    if not card.learners:
-        raise FloppyError("The card's learners is empty: give at least one distribution of fresh policies.")
-    for name, value, key in (("cloning", card.cloning, "kind"), ("algorithm", card.algorithm, "name")):
-        if not isinstance(value.get(key), str):
-            raise FloppyError(f"The card's {name} is {_shown(value)}, it must have a text under {key!r}: add it.")
-    if card.normaliser not in NORMALISERS:
-        raise FloppyError(
-            f"The card's normaliser is {_shown(card.normaliser)}, allowed are {', '.join(NORMALISERS)}: choose one."
-        )
-    missing = [key for key in _SCORE_KEYS if card.score is not None and key not in card.score]
-    if missing:
-        raise FloppyError(f"The card's score lacks {_listed(missing)}, it must say {', '.join(_SCORE_KEYS)}: add it.")
-
-
-def _check_actions(actions: dict[str, Any]) -> None:
-    kind, size = actions.get("kind"), actions.get("size")
-    if kind not in ACTION_KINDS:
-        raise FloppyError(
-            f"The card's actions have kind {_shown(kind)}, allowed are {' and '.join(ACTION_KINDS)}: choose one."
-        )
-    if type(size) is not int or size < 1:
-        raise FloppyError(
-            f"The card's actions have size {_shown(size)}, it must be an integer of at least 1: correct it."
-        )
-    if kind == "continuous":
-        low, high = actions.get("low"), actions.get("high")
-        if not _are_bounds(low, high, size):
-            raise FloppyError(
-                f"The card's actions have low {_shown(low)} and high {_shown(high)}: "
-                f"give {size} numbers each, every low below its high."
-            )
-
-
-def _are_bounds(low: Any, high: Any, size: int) -> bool:
-    for bounds in (low, high):
-        if not isinstance(bounds, list) or len(bounds) != size or not all(type(b) in (int, float) for b in bounds):
-            return False
-    return all(least < most for least, most in zip(low, high, strict=True))
-
-
-def _check_encoder_entry(encoder: dict[str, Any] | None) -> None:
-    if encoder is None:
-        return
-    layers = encoder.get("layers")
-    of = encoder.get("of", layers)
-    if type(layers) is not int or type(of) is not int or not 1 <= layers <= of:
-        raise FloppyError(
-            f"The card's encoder is {_shown(encoder)}, it must give layers, at least 1, and may give of, the number of "
-            "layers of the whole network: correct it, or use null for no encoder."
-        )
-
-
-def _shown(value: Any) -> str:
-    """A value as it appears in a message: on one line and never long."""
-    return reprlib.repr(value)
-
-
-def _listed(names: Any) -> str:
-    """Names as they appear in a message: the first few of them."""
-    names = sorted(names)
-    shown = ", ".join(_shown(name) for name in names[:6]) or "none"
-    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
-
-
-def _one_line(error: BaseException) -> str:
-    """The text of another library's error, fit for the middle of a sentence."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if len(text) <= 160 else f"{text[:160]}..."

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, check_loss, clone
-from floppy.dataset import Card, DistilledDataset, save, write_atomically
-from floppy.errors import FloppyError
+from floppy.dataset import DistilledDataset, save, write_atomically
+from floppy.errors import FloppyError, one_line
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
@@ -331,7 +332,7 @@ def _check_same_run(folder: Path, config_text: str) -> None:
     try:
         saved = json.loads((folder / CONFIG_NAME).read_text())
     except (OSError, ValueError) as error:
-        raise FloppyError(f"{folder} holds no run to resume ({error}): run without --resume.") from error
+        raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
     config = json.loads(config_text)
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
     if differing:

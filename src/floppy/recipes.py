@@ -30,7 +30,9 @@ def _ppmo_robust(task: str) -> DistillConfig:
     """The same over random widths, depths and initialisers, as in the PPMO paper's Table 1."""
     config = _ppmo(task)
     outer = dataclasses.replace(config.outer, learners=24, minibatch_size=3072)
-    return dataclasses.replace(config, distribution=ROBUST_DISTRIBUTIONS, outer=outer, outer_steps=600, evaluate_every=50)
+    return dataclasses.replace(
+        config, distribution=ROBUST_DISTRIBUTIONS, outer=outer, outer_steps=600, evaluate_every=50
+    )
 
 
 def _ppmo_paper(task: str) -> DistillConfig:

@@ -11,7 +11,7 @@ import numpy as np
 
 from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics
 from floppy.tasks.base import Continuous, Discrete, JaxTask
@@ -116,7 +116,7 @@ def _from_entry(kind: type, entry: Mapping[str, Any], what: str) -> Any:
     try:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
     except (TypeError, ValueError) as error:
-        raise FloppyError(f"The card's {what} cannot be read ({error}): write the file again.") from error
+        raise FloppyError(f"The card's {what} cannot be read ({one_line(error)}): write the file again.") from error
 
 
 def distilled_of(dataset: DistilledDataset) -> Distilled:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 from floppy.tasks.base import Continuous, Discrete, Transition
 
 # Known from the environments' rules; elsewhere the highest return is not known.
@@ -38,7 +38,7 @@ def make_environment(name: str) -> Made:
         try:
             environment, parameters = gymnax.make(name)
         except OSError as error:
-            raise FloppyError(f"gymnax/{name} needs data that is not there ({error}): choose another task.") from error
+            raise FloppyError(f"gymnax/{name} needs absent data ({one_line(error)}): choose another task.") from error
         shape = getattr(environment.observation_space(parameters), "shape", None)
         if shape is None:
             raise FloppyError(f"gymnax/{name} has observations that are no array: choose a task with box observations.")
