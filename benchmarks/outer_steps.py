@@ -40,9 +40,7 @@ def paper_setting() -> None:
     state = jax.jit(lambda: outer.init(problem, key))()
 
     def many(state: PPMOState) -> object:
-        return jax.lax.scan(
-            lambda s, i: outer.step(problem, s, jax.random.fold_in(key, i)), state, jnp.arange(STEPS)
-        )
+        return jax.lax.scan(lambda s, i: outer.step(problem, s, jax.random.fold_in(key, i)), state, jnp.arange(STEPS))
 
     total = fastest(many, state) / STEPS
     print(f"{1 / total:.1f} outer steps per second ({1e3 * total:.2f} ms each); published code on two cores: 2.5")
@@ -63,7 +61,11 @@ def paper_setting() -> None:
     collecting = repeated(
         lambda k: collect(problem.task, network, cloned, state.environments[0], k, steps=outer.horizon)[0]
     )
-    parts = {"drawing the learner": drawing, "collecting": collecting, "updates and the rest": total - drawing - collecting}
+    parts = {
+        "drawing the learner": drawing,
+        "collecting": collecting,
+        "updates and the rest": total - drawing - collecting,
+    }
     for name, seconds in parts.items():
         print(f"  {name:<22}{1e3 * seconds:7.2f} ms {seconds / total:6.0%}")
 

@@ -83,30 +83,40 @@ def distill(only: str) -> None:
         shutil.copy(ROOT / "runs" / "cartpole" / run.name / "dataset.safetensors", target)
 
 
-def evaluate() -> None:
-    """Evaluates every dataset under the six distributions; writes the CSV."""
-    rows = []
+def evaluate(only: str) -> None:
+    """Evaluates every dataset under the six distributions, then writes the CSV of all answers."""
+    rows: list[dict[str, object]] = []
     for run in RUNS:
         path = DATASETS / f"{run.name}.safetensors"
-        if not path.exists():
-            print(f"left out, no dataset yet: {run.name}", file=sys.stderr)
+        answer = ROOT / "runs" / "cartpole" / run.name / "evaluation.json"
+        if path.exists() and not answer.exists() and only in run.name:
+            words = ["evaluate", str(path.relative_to(ROOT)), "--distribution", "all", "--seed", str(EVALUATION_SEED)]
+            floppy = Path(sys.executable).with_name("floppy")
+            done = subprocess.run([floppy, *words, "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
+            answer.write_text(done.stdout)
+        if not answer.exists():
+            print(f"left out, not there yet: {run.name}", file=sys.stderr)
             continue
-        words = ["evaluate", str(path.relative_to(ROOT)), "--distribution", "all", "--seed", str(EVALUATION_SEED), "--json"]
-        floppy = Path(sys.executable).with_name("floppy")
-        answer = subprocess.run([floppy, *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        algorithm = load(path).card.algorithm["config"]
-        for column, score in json.loads(answer)["distributions"].items():
-            low, high = score.pop("ci95")
-            paper = PAPER.get((run.dimensions, run.examples), (None,) * 6)[COLUMNS.index(column)]
-            row = {"set": run.kind, "dimensions": run.dimensions, "examples": run.examples, "distribution": column}
-            row |= score | {"ci_low": low, "ci_high": high, "paper": paper}
-            row |= {"distillation_seed": algorithm["seed"], "outer_steps": algorithm["outer_steps"]}
-            rows.append(row | {"command": " ".join(run.command.split())})
-        print(run.name, [round(row["mean"], 1) for row in rows[-6:]], file=sys.stderr, flush=True)
+        rows += result_rows(run, path, json.loads(answer.read_text())["distributions"])
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def result_rows(run: Run, path: Path, scores: dict[str, dict[str, object]]) -> list[dict[str, object]]:
+    """One row per distribution."""
+    config = load(path).card.algorithm["config"]
+    rows = []
+    for column, score in scores.items():
+        low, high = score.pop("ci95")
+        paper = PAPER.get((run.dimensions, run.examples), (None,) * 6)[COLUMNS.index(column)]
+        row = {"set": run.kind, "dimensions": run.dimensions, "examples": run.examples, "distribution": column}
+        row |= score | {"ci_low": low, "ci_high": high, "paper": paper}
+        row |= {"distillation_seed": config["seed"], "outer_steps": config["outer_steps"]}
+        rows.append(row | {"command": " ".join(run.command.split())})
+    print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
+    return rows
 
 
 def page() -> None:
@@ -142,6 +152,9 @@ def table(rows: list[dict[str, str]]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["distill", "evaluate", "page"])
-    parser.add_argument("--only", default="", help="distil only runs whose name holds this text")
+    parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
     arguments = parser.parse_args()
-    {"distill": lambda: distill(arguments.only), "evaluate": evaluate, "page": page}[arguments.stage]()
+    if arguments.stage == "page":
+        page()
+    else:
+        {"distill": distill, "evaluate": evaluate}[arguments.stage](arguments.only)

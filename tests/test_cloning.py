@@ -244,10 +244,8 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
     [
         pytest.param(GradientStep("mse"), 0, id="step"),
         pytest.param(GradientStep("mse", steps=3), 1, id="three-steps-encoder"),
-        pytest.param(GradientStep("gaussian-nll"), 0, id="step-nll"),
-        pytest.param(AdamSteps("mse", steps=4), 1, id="adam-encoder"),
-        pytest.param(AdamSteps("mse", steps=4, max_grad_norm=0.0, anneal=True), 0, id="adam-annealed"),
-        pytest.param(AdamSteps("gaussian-nll", steps=4), 0, id="adam-nll"),
+        pytest.param(AdamSteps("mse", steps=4, anneal=True), 0, id="adam-annealed"),
+        pytest.param(AdamSteps("gaussian-nll", steps=4), 1, id="adam-nll-encoder"),
     ],
 )
 def test_meta_gradient_equals_finite_differences(cloning: Cloning, encoder_layers: int):
@@ -286,13 +284,16 @@ def meta_gradient(cloning: Cloning, network: Network, distilled: Distilled, fres
 
 @pytest.mark.parametrize(("activation", "max_grad_norm"), [("tanh", 0.0), ("relu", 0.5)])
 def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: str, max_grad_norm: float):
-    # Unused units, layers left out and `skip` have gradients of exactly 0.
-    network = Network(LearnerDistribution((3, 6), (1, 2), ("xavier1",), activation), (3,), DISCRETE)
-    distilled = make_setting(DISCRETE).distilled
+    # An unused unit, a layer left out and `skip` itself have gradients of exactly 0.
+    network = Network(LearnerDistribution((2, 4), (1, 2), activation=activation), (3,), DISCRETE)
+    _, distilled, fresh = make_setting(DISCRETE, depth=2)
+    used = jnp.asarray([1.0, 1.0, 1.0, 0.0])
+    first, between, last = fresh.layers
+    first = {"kernel": first["kernel"] * used, "bias": first["bias"] * used}
+    last = last | {"kernel": last["kernel"] * used[:, None]}
+    fresh = fresh._replace(layers=(first, between, last), skip=(jnp.zeros(()), jnp.ones(()), jnp.zeros(())))
     cloning = AdamSteps("cross-entropy", steps=3, max_grad_norm=max_grad_norm)
-    fresh = jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), 6))
-    assert 0 < np.sum(fresh.skip[1]) < 6
-    gradients = jax.vmap(lambda weights: meta_gradient(cloning, network, distilled, weights))(fresh)
+    gradients = meta_gradient(cloning, network, distilled, fresh)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert np.any(gradients.observations != 0.0)
 

@@ -6,9 +6,11 @@ import pytest
 
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
-@pytest.mark.parametrize("sizes", [(50,), (1, 1, 1, 2), (10, 1, 30, 9), (7,) * 7])
-@pytest.mark.parametrize("shape", [(3,), (2, 3), ()])
+
+@pytest.mark.parametrize("sizes", [(50,), (1, 1, 1, 2), (10, 1, 30, 9)])
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
 def test_batches_merge_to_the_statistics_of_everything(sizes: tuple[int, ...], shape: tuple[int, ...]):
     random = np.random.default_rng(len(sizes))
     batches = [random.normal(random.uniform(-5, 5, shape), 3.0, (n, *shape)).astype(np.float32) for n in sizes]

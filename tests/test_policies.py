@@ -10,6 +10,8 @@ import scipy.stats
 from floppy.policies import best_action, clip_action, entropy, log_probability, random_action, sample_action
 from floppy.tasks import Continuous, Discrete
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 DISCRETE = Discrete(3)
 CONTINUOUS = Continuous(2, (-1.0, -0.5), (1.0, 2.0))
 NO_STD = jnp.zeros(0)

@@ -7,6 +7,8 @@ import pytest
 
 from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def column(*entries: float) -> jax.Array:
     return jnp.asarray(entries, jnp.float32)

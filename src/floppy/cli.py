@@ -33,7 +33,7 @@ from floppy.cache import enable_compilation_cache
 from floppy.card import Card
 from floppy.dataset import DistilledDataset, load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, check_number, one_line, shown
 from floppy.evaluate import Score, evaluate, evaluate_random
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
@@ -152,7 +152,7 @@ class Train(Command):
 
     def run(self, typed: str) -> Json:
         """Trains twice: the second time shows what training takes once it is compiled."""
-        check_seed(self.seed)
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
         if self.save is not None and self.save.exists() and not self.overwrite:
             raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
         dataset = load(self.dataset)
@@ -224,7 +224,6 @@ class Evaluate(Command):
 
     def run(self, typed: str) -> Json:
         """Evaluates."""
-        check_seed(self.seed)
         dataset = load(self.dataset)
         if self.task and make_task(self.task).task_id != dataset.card.task:
             raise FloppyError(
@@ -281,8 +280,7 @@ class Baseline(Command):
 
     def run(self, typed: str) -> Json:
         """Runs the method and scores it by complete episodes."""
-        if self.episodes < 1:  # said before a long run, not after it
-            raise FloppyError(f"episodes = {self.episodes} was asked for: give at least 1.")
+        check_number("episodes", self.episodes, least=1)  # said before a long run, not after it
         started = time.monotonic()
         config, time_limit = apply_budget(self.config, self.budget)
         task = make_task(config.task)
@@ -494,13 +492,7 @@ def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, flo
         return dataclasses.replace(config, outer_steps=int(budget.removesuffix("steps"))), None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?[smh]", budget, re.ASCII) and float(budget[:-1]) > 0:
         return config, float(budget[:-1]) * seconds[budget[-1]]
-    raise FloppyError(f"Budget {budget!r} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
-
-
-def check_seed(seed: int) -> None:
-    """Refuses a seed that JAX would turn into another one: it uses the lowest 32 bits."""
-    if not 0 <= seed < 2**32:
-        raise FloppyError(f"seed = {seed} was asked for: give a whole number from 0 to {2**32 - 1}.")
+    raise FloppyError(f"Budget {shown(budget)} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
 
 
 def distill_with_progress(
@@ -537,7 +529,7 @@ def distill_with_progress(
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The numeric arrays of an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}
     except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
         raise FloppyError(

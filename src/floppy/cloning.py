@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, check_number
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
 
@@ -87,7 +87,7 @@ class GradientStep:
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
-        _check_steps(self.steps)
+        check_number("cloning.steps", self.steps, least=1)
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
         """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
@@ -116,7 +116,10 @@ class AdamSteps:
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
-        _check_steps(self.steps)
+        check_number("cloning.steps", self.steps, least=1)
+        check_number("cloning.max_grad_norm", self.max_grad_norm, least=0)
+        check_number("cloning.eps", self.eps, above=0)
+        check_number("cloning.eps_root", self.eps_root, least=0)
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
         """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
@@ -135,11 +138,6 @@ class AdamSteps:
 
 
 Cloning = GradientStep | AdamSteps
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise FloppyError(f"{steps} cloning steps were asked for: give at least 1.")
 
 
 def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights) -> Weights:

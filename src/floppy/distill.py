@@ -20,7 +20,7 @@ from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, check_loss, clone
 from floppy.dataset import DistilledDataset, save, write_atomically
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, check_number, one_line
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
@@ -70,14 +70,13 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
-        least = {"outer_steps": 1, "evaluate_every": 1, "selection_learners": 1, "selection_episodes": 1, "seed": 0}
+        for name in ("outer_steps", "evaluate_every", "selection_learners", "selection_episodes"):
+            check_number(name, getattr(self, name), least=1)
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_number("encoder_layers", self.encoder_layers, least=0)
         # With every layer in the encoder there is nothing to clone, and no example to store.
-        least |= {"examples": 1 if self.encoder_layers == 0 else 0, "encoder_layers": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise FloppyError(f"{name} = {getattr(self, name)} was asked for: give at least {bound}.")
-        if not self.initial_rate > 0:
-            raise FloppyError(f"initial_rate = {self.initial_rate} was asked for: give a number above 0.")
+        check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0)
+        check_number("initial_rate", self.initial_rate, above=0)
 
     def problem(self) -> Problem:
         """The bi-level problem of this configuration, checked as a whole."""

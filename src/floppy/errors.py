@@ -1,5 +1,6 @@
 """The one exception for bad input, and how values appear in its message."""
 
+import math
 import reprlib
 from typing import Any
 
@@ -27,3 +28,25 @@ def one_line(error: BaseException) -> str:
     """The text of another library's error, fit for the middle of a sentence."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= 160 else f"{text[:160]}..."
+
+
+def check_number(
+    name: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> None:
+    """Refuses a number that is not finite or outside its bounds.
+
+    Args:
+      name: of the option, as users write it.
+      value: what was given.
+      least: the smallest number allowed.
+      above: a bound that itself is not allowed.
+      most: the largest number allowed.
+
+    Raises:
+      FloppyError: naming the option, what was got and what is allowed.
+    """
+    if math.isfinite(value) and least <= value <= most and value > above:
+        return
+    lower = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
+    upper = f" and at most {most:g}" if most < math.inf else ""
+    raise FloppyError(f"{name} = {value} was asked for: give a finite number {lower}{upper}.")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError
+from floppy.errors import check_number
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, Network, Weights, parse_distribution
 from floppy.normalise import RunningStatistics
@@ -68,7 +68,7 @@ def evaluate(
     Raises:
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
-    _check_counts(learners, episodes)
+    _check_counts(learners, episodes, seed)
     task = task_of(dataset)
     chosen = {name: None if name == "card" else parse_distribution(name) for name in distributions}
     scores = {}
@@ -84,7 +84,7 @@ def evaluate(
 
 def evaluate_random(task: JaxTask, *, episodes: int = 1000, seed: int = 0) -> Score:
     """The score of uniformly random actions, as one learner."""
-    _check_counts(1, episodes)
+    _check_counts(1, episodes, seed)
     key = named_key(jax.random.key(seed), "evaluate random")
     returns = jax.jit(play_random, static_argnums=(0, 2))(task, key, episodes)
     return score_returns(np.asarray(returns)[None], task.max_return, seed)
@@ -124,6 +124,7 @@ def _play(
     return play_episodes(task, network, weights, key, episodes=episodes, greedy=greedy, statistics=statistics)
 
 
-def _check_counts(learners: int, episodes: int) -> None:
-    if learners < 1 or episodes < 1:
-        raise FloppyError(f"{learners} learners x {episodes} episodes were asked for: give at least 1 of each.")
+def _check_counts(learners: int, episodes: int, seed: int) -> None:
+    check_number("learners", learners, least=1)
+    check_number("episodes", episodes, least=1)
+    check_number("seed", seed, least=0, most=2**32 - 1)

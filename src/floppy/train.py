@@ -11,9 +11,9 @@ import numpy as np
 
 from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, check_number, one_line
 from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.normalise import RunningStatistics
+from floppy.normalise import RunningStatistics, normalise
 from floppy.tasks.base import Continuous, Discrete, JaxTask
 from floppy.tasks.registry import make_task
 
@@ -48,8 +48,7 @@ def train(
       FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, or if the card's
         recipe cannot be read.
     """
-    if learners < 1:
-        raise FloppyError(f"{learners} learners were asked for: give at least 1.")
+    check_number("learners", learners, least=1)
     network = network_for(dataset, distribution or card_distributions(dataset)[0])
     weights = _clone_many(cloning_of(dataset), network, distilled_of(dataset), jax.random.split(key, learners))
     return Policies(network, weights, statistics_of(dataset))
@@ -62,8 +61,6 @@ def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: 
 
 def act(policies: Policies, observations: jax.Array) -> jax.Array:
     """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`."""
-    from floppy.normalise import normalise
-
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from floppy.cloning import Distilled, clone
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
@@ -96,11 +96,12 @@ class PPMO:
     def __post_init__(self) -> None:
         """Refuses nonsense."""
         for name in ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"):
-            if getattr(self, name) < 1:
-                raise FloppyError(f"PPMO got {name} = {getattr(self, name)}: give at least 1.")
-        for name in ("rate", "critic_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise FloppyError(f"PPMO got {name} = {getattr(self, name)}: give a number above 0.")
+            check_number(name, getattr(self, name), least=1)
+        for name in ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("discount", "gae_lambda"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        check_number("entropy_bonus", self.entropy_bonus, least=0)
 
     def init(self, problem: Problem, key: jax.Array) -> PPMOState:
         """The state before the first outer step."""

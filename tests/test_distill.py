@@ -1,0 +1,448 @@
+"""A distillation run: the same seed gives the same bytes, however often the run was stopped, killed and resumed."""
+
+import dataclasses
+import importlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from floppy.cache import enable_compilation_cache
+from floppy.cli import Distill
+from floppy.dataset import DistilledDataset, load
+from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.errors import FloppyError
+
+WORDS = [
+    "cartpole",
+    *("--outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02").split(),
+    *("--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32").split(),
+]
+"""One configuration for nearly all tests, so that it is compiled once."""
+
+CONFIG: DistillConfig = Distill.parse(WORDS).config  # type: ignore[attr-defined]
+COMMAND = "floppy distill ..."
+RUN_FILES = {"config.json", "metrics.jsonl", "checkpoints", "checkpoints/latest.safetensors", "dataset.safetensors"}
+
+module: Any = importlib.import_module("floppy.distill")
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+
+class Undisturbed(NamedTuple):
+    folder: Path
+    result: DistillResult
+    observations: dict[int, np.ndarray]
+    """The examples as they stood, by outer steps done."""
+
+
+@pytest.fixture(scope="module")
+def compiled_once(temporary_cache: None, quick_compile: None) -> Iterator[None]:
+    """Every run compiles anew, or finds the program in the cache: this makes sure that it does."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    enable_compilation_cache()
+    compilation_cache.reset_cache()  # tests that ran before may have compiled without one
+    yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, compiled_once: None) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    observations = {}
+
+    def remember(step: int, *_: object) -> None:
+        state = safetensors.numpy.load_file(folder / "checkpoints/latest.safetensors")
+        observations[step] = state[".outer.distilled.observations"]
+
+    return Undisturbed(folder, distill(CONFIG, folder, command=COMMAND, progress=remember), observations)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}
+
+
+def assert_same_tensors(one: DistilledDataset, other: DistilledDataset) -> None:
+    assert one.numpy().keys() == other.numpy().keys()
+    for name, tensor in one.numpy().items():
+        assert tensor.tobytes() == other.numpy()[name].tobytes(), name
+
+
+def assert_same_run(folder: Path, undisturbed: Undisturbed) -> None:
+    """All but the command on the card, which says how the run was ended."""
+    dataset = load(folder / "dataset.safetensors")
+    assert_same_tensors(dataset, undisturbed.result.dataset)
+    assert dataclasses.replace(dataset.card, command=COMMAND) == undisturbed.result.dataset.card
+    for name in ("metrics.jsonl", "config.json", "checkpoints/latest.safetensors"):
+        assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
+    assert contents(folder).keys() == RUN_FILES
+
+
+def refusal(config: DistillConfig, out: Path | None, **options: Any) -> str:
+    with pytest.raises(FloppyError) as caught:
+        distill(config, out, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def fake_run(
+    monkeypatch: pytest.MonkeyPatch, *, infinite_at: int | None = None, scores: dict[int, float] | None = None
+) -> list[tuple[Any, int, int]]:
+    """Replaces learning and playing, so that nothing takes long; gives the key and counts of every evaluation."""
+    evaluations: list[tuple[Any, int, int]] = []
+
+    def advance(_: object, state: Any, steps: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        moved = state.distilled._replace(observations=state.distilled.observations + len(steps))
+        loss = 1.0 * steps if infinite_at is None else jnp.where(steps == infinite_at, jnp.nan, 1.0 * steps)
+        return state._replace(distilled=moved), {"fine": 2.0 * steps, "loss": loss}
+
+    def play(run: Any, distilled: Any, _: object, key: jax.Array, learners: int, episodes: int) -> jax.Array:
+        evaluations.append((np.asarray(jax.random.key_data(key)).tolist(), learners, episodes))
+        moved = round(float(distilled.observations[0, 0] - run.init().best.observations[0, 0]))
+        score = (scores or {}).get(moved, 0.0)
+        return jax.random.uniform(key, (1, learners, episodes)) + score
+
+    original = module._Run.__init__
+
+    def init(run: Any, *arguments: Any) -> None:
+        original(run, *arguments)
+        run.scores = lambda *a, **k: play(run, *a, **k)
+
+    monkeypatch.setattr(module._Run, "_advance", advance)
+    monkeypatch.setattr(module._Run, "__init__", init)
+    return evaluations
+
+
+# --- What a run leaves behind.
+
+
+def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None:
+    folder, result, _ = undisturbed
+    assert contents(folder).keys() == RUN_FILES
+    assert json.loads((folder / "config.json").read_text()) == CONFIG.as_dict()
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == list(range(1, CONFIG.outer_steps + 1))
+    names = {"policy_loss", "value_loss", "entropy", "kl", "inner_rate", "episode_return", "episodes", "gradient_norm"}
+    assert all(names <= line.keys() for line in lines)
+    assert all(("selection_score" in line) == (line["step"] % CONFIG.evaluate_every == 0) for line in lines)
+    assert load(folder / "dataset.safetensors").card == result.dataset.card
+    assert_same_tensors(load(folder / "dataset.safetensors"), result.dataset)
+
+
+def test_the_result_says_what_was_done(undisturbed: Undisturbed) -> None:
+    result = undisturbed.result
+    assert result.finished
+    assert result.outer_steps == CONFIG.outer_steps
+    assert result.env_steps == CONFIG.outer_steps * 2 * 2 * 8
+    assert result.seconds > 0
+    assert list(undisturbed.observations) == list(range(2, CONFIG.outer_steps + 1, 2))
+
+
+def test_the_card_records_everything(undisturbed: Undisturbed) -> None:
+    card = undisturbed.result.dataset.card
+    assert card.task == "ndcartpole/1"
+    assert card.algorithm == {"name": "ppmo", "config": json.loads(json.dumps(CONFIG.as_dict()))}
+    for part in (CONFIG, CONFIG.cloning, CONFIG.outer):
+        recorded = card.algorithm["config"]
+        recorded = {CONFIG.cloning: recorded["cloning"], CONFIG.outer: recorded["outer"]}.get(part, recorded)
+        assert {field.name for field in dataclasses.fields(part)} <= recorded.keys()
+    assert card.cloning == {"kind": "GradientStep", "loss": "mse", "steps": 1}
+    assert card.command == COMMAND
+    assert card.seed == CONFIG.seed
+    assert {"floppy", "jax", "optax"} <= card.versions.keys()
+    assert card.score is not None
+    assert (card.score["learners"], card.score["episodes"], card.score["seed"]) == (100, 10, CONFIG.seed)
+    assert 1 <= card.score["mean"] <= 500
+
+
+def test_the_best_dataset_is_kept(undisturbed: Undisturbed) -> None:
+    scores = {
+        line["step"]: line["selection_score"] for line in metrics(undisturbed.folder) if "selection_score" in line
+    }
+    best = max(scores, key=lambda step: (scores[step], step))  # on a tie the later one
+    kept = undisturbed.result.dataset.observations
+    assert best < CONFIG.outer_steps, "the last one is the best: nothing is tested"
+    np.testing.assert_array_equal(kept, undisturbed.observations[best])
+    assert not np.array_equal(kept, undisturbed.observations[CONFIG.outer_steps])
+
+
+def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluations = fake_run(monkeypatch, scores={2: 5.0, 4: 9.0, 6: 7.0, 8: 0.0})
+    config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=100, selection_episodes=10)
+    result = distill(config)
+    start = module._Run(config, config.problem(), config.outer, "").init().best.observations
+    np.testing.assert_array_equal(result.dataset.observations, start + 4)
+    assert len(evaluations) == 5
+    assert len({str(evaluation) for evaluation in evaluations}) == 5  # same counts, so the keys differ
+    shorter = evaluations[-1]
+    distill(dataclasses.replace(config, outer_steps=4))
+    assert evaluations[-1] == shorter  # and the final one does not depend on the length of the run
+
+
+# --- The same seed.
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    again = distill(CONFIG, tmp_path / "again", command=COMMAND)
+    assert again.dataset.card == undisturbed.result.dataset.card
+    assert contents(tmp_path / "again") == contents(undisturbed.folder)
+
+
+def test_a_run_in_memory_gives_the_same(undisturbed: Undisturbed) -> None:
+    in_memory = distill(CONFIG, command=COMMAND)
+    assert_same_tensors(in_memory.dataset, undisturbed.result.dataset)
+    assert in_memory.dataset.card == undisturbed.result.dataset.card
+
+
+def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
+    other = distill(dataclasses.replace(CONFIG, seed=1), time_limit=0.0)
+    assert other.outer_steps == CONFIG.evaluate_every
+    first = undisturbed.observations[CONFIG.evaluate_every]
+    assert not np.isclose(other.dataset.observations, first).any()
+
+
+# --- Stopped, killed, resumed.
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = tmp_path / "run"
+    stopped = distill(CONFIG, folder, time_limit=0.0)
+    assert not stopped.finished
+    assert stopped.outer_steps == CONFIG.evaluate_every
+    assert stopped.env_steps == CONFIG.evaluate_every * 2 * 2 * 8
+    assert stopped.dataset.card.score is not None
+    np.testing.assert_array_equal(stopped.dataset.observations, undisturbed.observations[CONFIG.evaluate_every])
+    # What a kill between log and checkpoint, in the middle of a line, leaves behind.
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 3, "entropy": 0.0}\n{"step": 4, "ent')
+    resumed = distill(CONFIG, folder, resume=True)
+    assert resumed.finished
+    assert resumed.outer_steps == CONFIG.outer_steps
+    assert_same_run(folder, undisturbed)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    again = distill(CONFIG, folder, resume=True, command=COMMAND)
+    assert again.finished
+    assert contents(folder) == contents(undisturbed.folder)
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """The same run as `CONFIG`'s, through the command line, in a process of its own."""
+    command = [sys.executable, "-m", "floppy.cli", "distill", *WORDS, "--out", str(folder), "--json", *words]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_change(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Until the process replaces the file."""
+    before = path.stat().st_ino if path.exists() else None
+    deadline = time.monotonic() + 300
+    while not path.exists() or path.stat().st_ino == before:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = tmp_path / "run"
+    moments = random.Random(0)
+    words: list[str] = []
+    steps = []
+    for _ in range(3):
+        process = start(folder, *words)
+        wait_for_change(folder / "checkpoints/latest.safetensors", process)
+        time.sleep(moments.uniform(0.0, 0.3))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it had finished: nothing is tested"
+        load(folder / "dataset.safetensors")  # whole at any moment
+        steps.append(int(safetensors.numpy.load_file(folder / "checkpoints/latest.safetensors")[".step"]))
+        words = ["--resume"]
+    assert 0 < steps[0] < steps[1] < steps[2] < CONFIG.outer_steps
+    for left in folder.glob("**/.floppy-*.tmp"):  # a kill in the middle of a write leaves it, and nothing reads it
+        left.unlink()
+    process = start(folder, "--resume")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads(out)["outer_steps"] == CONFIG.outer_steps
+    assert_same_run(folder, undisturbed)
+
+
+def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_change(folder / "checkpoints/latest.safetensors", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    assert 0 < result["outer_steps"] < CONFIG.outer_steps
+    assert f"`--resume` goes on from step {result['outer_steps']}" in err
+    assert "Traceback" not in err
+    assert load(folder / "dataset.safetensors").card.score == result["score"]
+    assert contents(folder).keys() == RUN_FILES
+    assert [line["step"] for line in metrics(folder)] == list(range(1, result["outer_steps"] + 1))
+    assert distill(CONFIG, folder, resume=True).finished
+    assert_same_run(folder, undisturbed)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
+    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_advance", killed)
+        distill(CONFIG, folder)
+    assert (folder / "config.json").exists()
+    assert distill(CONFIG, folder, resume=True).finished
+    assert_same_run(folder, undisturbed)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = tmp_path / "run"
+    distill(CONFIG, folder, time_limit=0.0)
+    distill(CONFIG, folder, overwrite=True, command=COMMAND)
+    assert contents(folder) == contents(undisturbed.folder)
+
+
+# --- Refused.
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"examples": 3}, "examples"),
+        ({"seed": 1}, "seed"),
+        ({"outer_steps": 121}, "outer_steps"),
+        ({"task": "ndcartpole/2"}, "task"),
+        ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "outer"),
+        ({"cloning": dataclasses.replace(CONFIG.cloning, steps=2)}, "cloning"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_resuming_with_another_configuration_is_refused(
+    undisturbed: Undisturbed, changes: dict[str, Any], field: str
+) -> None:
+    before = contents(undisturbed.folder)
+    message = refusal(dataclasses.replace(CONFIG, **changes), undisturbed.folder, resume=True)
+    assert f"differs in {field}:" in message
+    assert contents(undisturbed.folder) == before
+
+
+def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "no run" in refusal(CONFIG, tmp_path / "nowhere", resume=True)
+    assert "folder" in refusal(CONFIG, None, resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_run_is_refused(undisturbed: Undisturbed) -> None:
+    before = contents(undisturbed.folder)
+    message = refusal(CONFIG, undisturbed.folder)
+    assert "--overwrite" in message
+    assert "--resume" in message
+    assert contents(undisturbed.folder) == before
+
+
+def first_bytes(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def other_shapes(_: bytes) -> bytes:
+    return safetensors.numpy.save({".step": np.zeros((), np.int32)})
+
+
+@pytest.mark.parametrize("damage", [first_bytes, other_shapes, lambda _: b"", lambda _: b"\0" * 99])
+def test_a_broken_checkpoint_is_refused(tmp_path: Path, undisturbed: Undisturbed, damage: Any) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    path = folder / "checkpoints/latest.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    before = contents(folder)
+    assert str(path) in refusal(CONFIG, folder, resume=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b'{"task": ', b"\xff\xfe"])
+def test_a_broken_configuration_is_refused(tmp_path: Path, undisturbed: Undisturbed, content: bytes) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    (folder / "config.json").write_bytes(content)
+    before = contents(folder)
+    assert str(folder) in refusal(CONFIG, folder, resume=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe" * 50, b'{"step": 1}\n'], ids=["none", "empty", "bytes", "short"]
+)
+def test_a_log_that_does_not_fit_the_checkpoint_is_refused(
+    tmp_path: Path, undisturbed: Undisturbed, content: bytes | None
+) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()
+    if content is not None:
+        (folder / "metrics.jsonl").write_bytes(content)
+    before = contents(folder)
+    assert "metrics.jsonl" in refusal(CONFIG, folder, resume=True)
+    assert contents(folder) == before
+
+
+def test_a_run_that_diverges_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_run(monkeypatch, infinite_at=5)
+    folder = tmp_path / "run"
+    message = refusal(dataclasses.replace(CONFIG, outer_steps=8), folder)
+    assert "loss" in message
+    assert "fine" not in message
+    assert re.search(r"step 6\b", message)  # counted as in metrics.jsonl, where the first step is 1
+    assert str(folder / "dataset.safetensors") in message
+    load(folder / "dataset.safetensors")
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4]
+
+
+def test_a_run_that_diverges_at_once_promises_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_run(monkeypatch, infinite_at=0)
+    message = refusal(dataclasses.replace(CONFIG, outer_steps=8), tmp_path / "run")
+    assert re.search(r"step 1\b", message)
+    assert "dataset.safetensors" not in message
+    assert not (tmp_path / "run/dataset.safetensors").exists()
+
+
+def test_an_absurd_rate_diverges(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, outer_steps=2, outer=dataclasses.replace(CONFIG.outer, rate=1e30))
+    assert "step" in refusal(config)
+
+
+# --- Numbers from Python.
+
+
+@pytest.mark.parametrize(
+    "changes", [{"examples": 0}, {"seed": -1}, {"seed": 2**32}, {"outer_steps": 0}, {"initial_rate": float("nan")}]
+)
+def test_configurations_check_themselves(changes: dict[str, Any]) -> None:
+    (name,) = changes
+    with pytest.raises(FloppyError, match=name):
+        DistillConfig("cartpole", **changes)
