@@ -29,8 +29,12 @@ from floppy.tasks import list_tasks
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/ppmo/ndcartpole-1d-k2.npz"
 
-SMALL_PPMO = shlex.split("--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32")
-SMALL = [*SMALL_PPMO, *shlex.split("--selection-learners 2 --selection-episodes 1")]
+SMALL = shlex.split(
+    "--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32 --selection-learners 2 "
+    "--selection-episodes 1 --distribution width=16:depth=2:initialiser=xavier"
+)
+"""Options of a run that is quick to compile."""
+
 BROKEN = {"empty": b"", "garbage": b"\x93NUMPY but not really\n" * 9, "zeros": bytes(100)}
 
 Run = Callable[..., Any]

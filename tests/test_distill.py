@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,11 +28,11 @@ from floppy.dataset import DistilledDataset, load
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 
-WORDS = [
-    "cartpole",
-    *("--outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02").split(),
-    *("--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32").split(),
-]
+WORDS = shlex.split(
+    "cartpole --outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
+    "--distribution width=16:depth=1:initialiser=xavier "
+    "--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32"
+)
 """One configuration for nearly all tests, so that it is compiled once."""
 
 CONFIG: DistillConfig = Distill.parse(WORDS).config  # type: ignore[attr-defined]
@@ -191,7 +192,7 @@ def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.M
     config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=100, selection_episodes=10)
     result = distill(config)
     start = module._Run(config, config.problem(), config.outer, "").init().best.observations
-    np.testing.assert_array_equal(result.dataset.observations, start + 4)
+    np.testing.assert_allclose(result.dataset.observations, start + 4, rtol=1e-5)
     assert len(evaluations) == 5
     assert len({str(evaluation) for evaluation in evaluations}) == 5  # same counts, so the keys differ
     shorter = evaluations[-1]
@@ -203,9 +204,12 @@ def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.M
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: Undisturbed) -> None:
-    again = distill(CONFIG, tmp_path / "again", command=COMMAND)
-    assert again.dataset.card == undisturbed.result.dataset.card
-    assert contents(tmp_path / "again") == contents(undisturbed.folder)
+    """In place of an earlier run, of which nothing may be left."""
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"something else\n")
+    distill(CONFIG, folder, overwrite=True, command=COMMAND)
+    assert contents(folder) == contents(undisturbed.folder)
 
 
 def test_a_run_in_memory_gives_the_same(undisturbed: Undisturbed) -> None:
@@ -256,10 +260,13 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 
 def wait_for_change(path: Path, process: "subprocess.Popen[str]") -> None:
-    """Until the process replaces the file."""
-    before = path.stat().st_ino if path.exists() else None
-    deadline = time.monotonic() + 300
-    while not path.exists() or path.stat().st_ino == before:
+    """Until the process writes the file."""
+
+    def written() -> int | None:
+        return path.stat().st_mtime_ns if path.exists() else None
+
+    before, deadline = written(), time.monotonic() + 300
+    while written() == before:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -272,8 +279,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
     steps = []
     for _ in range(3):
         process = start(folder, *words)
-        wait_for_change(folder / "checkpoints/latest.safetensors", process)
-        time.sleep(moments.uniform(0.0, 0.3))
+        for _ in range(moments.randint(1, 6)):
+            wait_for_change(folder / "checkpoints/latest.safetensors", process)
+        time.sleep(moments.uniform(0.0, 0.05))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it had finished: nothing is tested"
@@ -322,13 +330,6 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
     assert (folder / "config.json").exists()
     assert distill(CONFIG, folder, resume=True).finished
     assert_same_run(folder, undisturbed)
-
-
-def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path: Path, undisturbed: Undisturbed) -> None:
-    folder = tmp_path / "run"
-    distill(CONFIG, folder, time_limit=0.0)
-    distill(CONFIG, folder, overwrite=True, command=COMMAND)
-    assert contents(folder) == contents(undisturbed.folder)
 
 
 # --- Refused.
@@ -396,16 +397,9 @@ def test_a_broken_configuration_is_refused(tmp_path: Path, undisturbed: Undistur
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\xfe" * 50, b'{"step": 1}\n'], ids=["none", "empty", "bytes", "short"]
-)
-def test_a_log_that_does_not_fit_the_checkpoint_is_refused(
-    tmp_path: Path, undisturbed: Undisturbed, content: bytes | None
-) -> None:
+def test_a_log_that_is_no_text_is_refused(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
-    (folder / "metrics.jsonl").unlink()
-    if content is not None:
-        (folder / "metrics.jsonl").write_bytes(content)
+    (folder / "metrics.jsonl").write_bytes(b"\xff\xfe" * 50)
     before = contents(folder)
     assert "metrics.jsonl" in refusal(CONFIG, folder, resume=True)
     assert contents(folder) == before
@@ -431,9 +425,9 @@ def test_a_run_that_diverges_at_once_promises_no_dataset(tmp_path: Path, monkeyp
     assert not (tmp_path / "run/dataset.safetensors").exists()
 
 
-def test_an_absurd_rate_diverges(tmp_path: Path) -> None:
+def test_an_absurd_rate_diverges() -> None:
     config = dataclasses.replace(CONFIG, outer_steps=2, outer=dataclasses.replace(CONFIG.outer, rate=1e30))
-    assert "step" in refusal(config)
+    assert re.search(r"diverged: \w+ is not finite at outer step [12]\b", refusal(config, None))
 
 
 # --- Numbers from Python.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from probes import SMALL, ActionProbe, TimeLimitProbe, hand_dataset
 
+from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError
 from floppy.evaluate import evaluate, evaluate_random, score_returns
 from floppy.tasks import make_task
@@ -18,7 +19,7 @@ QUICKLY = {"learners": 3, "episodes": 2, "distributions": ("card",)}
 """Options for evaluations of which only the form matters."""
 
 
-def dataset_for_small_learners():
+def dataset_for_small_learners() -> DistilledDataset:
     return hand_dataset({"learners": [dataclasses.asdict(SMALL)]})
 
 
@@ -134,10 +135,11 @@ def test_a_good_dataset_scores_and_a_greedy_policy_is_steadier() -> None:
     assert sampled.mean < 500.0
 
 
-@pytest.mark.parametrize(("learners", "episodes"), [(0, 1), (1, 0), (-2, 5)])
-def test_nothing_to_play_is_refused(learners: int, episodes: int) -> None:
-    with pytest.raises(FloppyError, match=r"give at least 1 of each\."):
-        evaluate(dataset_for_small_learners(), learners=learners, episodes=episodes)
+@pytest.mark.parametrize("wrong", [{"learners": 0}, {"learners": -2}, {"episodes": 0}, {"seed": -1}, {"seed": 2**32}])
+def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(FloppyError, match=rf"{name}.*{wrong[name]}"):
+        evaluate(dataset_for_small_learners(), **wrong)
 
 
 def test_an_unknown_distribution_is_refused_before_anything_is_played() -> None:

@@ -36,7 +36,7 @@ def orthonormality_error(matrices: np.ndarray) -> float:
     return float(np.abs(wide @ np.swapaxes(wide, -1, -2) - np.eye(wide.shape[-2])).max())
 
 
-@pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 2), (64, 1), (256, 256), (20, 32), (1, 7), (3, 3)])
+@pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 2), (256, 256), (20, 32), (1, 7)])
 def test_orthonormal_along_the_shorter_side(shape: tuple[int, int]):
     assert orthonormality_error(draw(0, 5, shape)) < 1e-5
 
@@ -55,7 +55,7 @@ def test_no_draw_of_a_small_matrix_diverges(shape: tuple[int, int]):
 def test_orthogonalise_is_the_polar_factor(shape: tuple[int, int]):
     matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
-    np.testing.assert_allclose(orthogonalise(jnp.asarray(matrix), float(s[0])), u @ v, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(orthogonalise)(matrix, s[0]), u @ v, atol=1e-5)
 
 
 @pytest.mark.parametrize("gain", [2.0**0.5, 0.01])

@@ -405,18 +405,31 @@ def test_normalisation_statistics_are_those_of_all_collected_observations() -> N
     assert TINY.statistics(state) is None
 
 
-@pytest.mark.parametrize("name", ["learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"])
-@pytest.mark.parametrize("value", [0, -3])
-def test_counts_below_one_are_refused(name: str, value: int) -> None:
-    with pytest.raises(FloppyError, match=rf"{name} = {value}: give at least 1\."):
-        PPMO(**{name: value})
+COUNTS = ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width")
+POSITIVE = ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps")
+SHARES = ("discount", "gae_lambda")
 
 
-@pytest.mark.parametrize("name", ["rate", "critic_rate", "max_grad_norm"])
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_rates_that_are_not_positive_are_refused(name: str, value: float) -> None:
-    with pytest.raises(FloppyError, match=rf"{name} = {value}: give a number above 0\."):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in COUNTS for value in (0, -3)),
+        *((name, value) for name in POSITIVE for value in (0.0, -1.0, float("nan"), float("inf"))),
+        *((name, value) for name in SHARES for value in (-0.1, 1.1, float("nan"))),
+        *(("entropy_bonus", value) for value in (-0.01, float("nan"), float("inf"))),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(name: str, value: float) -> None:
+    with pytest.raises(FloppyError, match=rf"{name} = {value}") as caught:
         PPMO(**{name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("discount", 0.0), ("gae_lambda", 1.0), ("entropy_bonus", 0.0), ("epochs", 1)]
+)
+def test_the_bounds_themselves_are_allowed(name: str, value: float) -> None:
+    assert getattr(PPMO(**{name: value}), name) == value
 
 
 # --- plain PPO, written once more ---

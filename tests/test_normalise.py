@@ -1,5 +1,6 @@
 """Running statistics of observations against NumPy, and normalisation by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
+
+update = jax.jit(update_statistics)
 
 
 @pytest.mark.parametrize("sizes", [(50,), (1, 1, 1, 2), (10, 1, 30, 9)])
@@ -16,7 +19,7 @@ def test_batches_merge_to_the_statistics_of_everything(sizes: tuple[int, ...], s
     batches = [random.normal(random.uniform(-5, 5, shape), 3.0, (n, *shape)).astype(np.float32) for n in sizes]
     statistics = init_statistics(shape)
     for batch in batches:
-        statistics = update_statistics(statistics, jnp.asarray(batch))
+        statistics = update(statistics, batch)
     everything = np.concatenate(batches).astype(np.float64)
     assert statistics.seen == sum(sizes)
     assert statistics.mean.shape == statistics.var.shape == shape
@@ -29,7 +32,7 @@ def test_mean_far_from_zero_does_not_drown_the_variance():
     batches = (1000.0 + random.normal(size=(20, 100, 1))).astype(np.float32)
     statistics = init_statistics((1,))
     for batch in batches:
-        statistics = update_statistics(statistics, jnp.asarray(batch))
+        statistics = update(statistics, batch)
     np.testing.assert_allclose(statistics.var, batches.astype(np.float64).var((0, 1)), rtol=1e-2)
 
 

@@ -90,8 +90,12 @@ def test_gae_equals_its_slow_twin(discount: float, gae_lambda: float, seed: int)
                 weight *= discount * gae_lambda
                 if terminated[t, i, j] or truncated[t, i, j]:
                     break
-    found = gae(
-        *map(jnp.asarray, (rewards, values, next_values, terminated, truncated)),
+    found = jax.jit(gae)(
+        rewards,
+        values,
+        next_values,
+        terminated,
+        truncated,
         discount=discount,
         gae_lambda=gae_lambda,
     )

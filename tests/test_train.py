@@ -1,13 +1,14 @@
 """Policies from a dataset: the weights of one step by hand, other learners, and cards that cannot be used."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import hand_dataset
+from probes import QUICK, hand_dataset
 
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset
@@ -17,7 +18,8 @@ from floppy.tasks import Continuous, Discrete
 from floppy.train import act, actions_of, card_distributions, cloning_of, network_for, task_of, train
 
 KEY = jax.random.key(5)
-NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier",))
+NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier1",))
+"""Learners that are cheap to draw; always two of them, so that cloning them is compiled once."""
 ACTIVATIONS = {"tanh": (np.tanh, lambda h: 1 - h**2), "relu": (lambda x: np.maximum(x, 0), lambda h: h > 0)}
 """Each with its derivative as a function of its value."""
 
@@ -31,7 +33,8 @@ def forward(layers: list[Any], x: np.ndarray, activation: str) -> list[np.ndarra
     values = [x]
     for index, layer in enumerate(layers):
         x = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
-        values.append(ACTIVATIONS[activation][0](x) if index < len(layers) - 1 else x)
+        x = ACTIVATIONS[activation][0](x) if index < len(layers) - 1 else x
+        values.append(x)
     return values
 
 
@@ -55,7 +58,7 @@ def step_by_hand(layers: list[Any], dataset: DistilledDataset, activation: str, 
 
 def fresh_layers(network: Network, learners: int) -> list[list[Any]]:
     """The layers of each learner before cloning."""
-    drawn = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, learners))
+    drawn = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, learners))
     return [list(jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), drawn.layers)) for i in range(learners)]
 
 
@@ -70,7 +73,7 @@ def assert_layers(weights: Any, learner: int, wanted: list[Any]) -> None:
     [
         (LearnerDistribution(), "mse"),
         (LearnerDistribution(width=(16, 16), depth=(1, 1), initialiser=("xavier1",), activation="relu"), "mse"),
-        (LearnerDistribution(width=(8, 8), depth=(3, 3), initialiser=("xavier1",)), "cross-entropy"),
+        (NARROW, "cross-entropy"),
     ],
     ids=["lambda", "relu", "cross-entropy"],
 )
@@ -93,11 +96,11 @@ def test_one_step_equals_one_by_hand(distribution: LearnerDistribution, loss: st
 def test_several_steps_are_several_single_ones() -> None:
     cloning = {"kind": "GradientStep", "loss": "mse", "steps": 3}
     dataset = hand_dataset(card_of(NARROW, cloning=cloning))
-    policies = train(dataset, KEY, learners=1)
-    (layers,) = fresh_layers(policies.network, 1)
-    for _ in range(3):
-        layers = step_by_hand(layers, dataset, "tanh")
-    assert_layers(policies.weights, 0, layers)
+    policies = train(dataset, KEY, learners=2)
+    for learner, wanted in enumerate(fresh_layers(policies.network, 2)):
+        for _ in range(3):
+            wanted = step_by_hand(wanted, dataset, "tanh")
+        assert_layers(policies.weights, learner, wanted)
 
 
 def test_the_log_deviations_of_continuous_policies_are_cloned() -> None:
@@ -114,10 +117,9 @@ def test_the_log_deviations_of_continuous_policies_are_cloned() -> None:
 
 def test_the_first_distribution_on_the_card_is_the_default() -> None:
     wide = dataclasses.replace(NARROW, width=(12, 12))
-    dataset = hand_dataset({"learners": [dataclasses.asdict(wide), dataclasses.asdict(NARROW)]})
-    assert card_distributions(dataset) == (wide, NARROW)
-    assert train(dataset, KEY).network.distribution == wide
-    assert train(dataset, KEY, distribution=NARROW).network.distribution == NARROW
+    dataset = hand_dataset({"learners": [dataclasses.asdict(NARROW), dataclasses.asdict(wide)]})
+    assert card_distributions(dataset) == (NARROW, wide)
+    assert train(dataset, KEY, learners=2).network.distribution == NARROW
 
 
 def test_learners_of_random_architecture() -> None:
@@ -162,14 +164,15 @@ def test_learners_depend_on_the_key_alone_and_differ() -> None:
 def test_observations_are_normalised_by_the_files_statistics() -> None:
     statistics = {"obs_mean": np.array([1.0, 0.0, -1.0, 2.0]), "obs_var": np.array([4.0, 1.0, 0.25, 1e-12])}
     dataset = hand_dataset(card_of(NARROW, normaliser="frozen"), **statistics)
-    policies = train(dataset, KEY, learners=1)
+    policies = train(dataset, KEY, learners=2)
     # The examples are in normalised units already: cloning leaves them alone.
-    (layers,) = fresh_layers(policies.network, 1)
-    wanted = step_by_hand(layers, dataset, "tanh")
+    wanted = step_by_hand(fresh_layers(policies.network, 2)[0], dataset, "tanh")
     assert_layers(policies.weights, 0, wanted)
     scaled = np.array([[1.0, -2.0, 0.5, 10.0], [-1.0, 10.0, -10.0, -10.0]])
     raw = np.array([[3.0, -2.0, -0.75, 2.1], [-1.0, 99.0, -50.0, 1.9]], np.float32)
-    np.testing.assert_allclose(act(policies, raw[None])[0], forward(wanted, scaled, "tanh")[-1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        act(policies, np.stack([raw, raw]))[0], forward(wanted, scaled, "tanh")[-1], rtol=1e-3, atol=1e-5
+    )
 
 
 # --- encoders ---
@@ -179,7 +182,7 @@ def encoder_of(*sizes: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(3)
     return {
         f"{index}/{name}": random.normal(size=shape) / 2
-        for index, (rows, columns) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+        for index, (rows, columns) in enumerate(itertools.pairwise(sizes))
         for name, shape in (("kernel", (rows, columns)), ("bias", columns))
     }
 
@@ -236,7 +239,7 @@ def refusal(attempt: Any) -> str:
         attempt()
     message = str(caught.value)
     assert "\n" not in message
-    assert message.endswith(".")
+    assert message[-1] in ".?"
     return message
 
 
@@ -253,8 +256,7 @@ CONTINUOUS = {"kind": "continuous", "size": 2, "low": [-1.0, -1.0], "high": [1.0
     ids=["observations", "actions", "dimensions", "kind of actions"],
 )
 def test_a_dataset_that_does_not_fit_its_task_is_refused(card: dict[str, Any], sizes: tuple[int, int]) -> None:
-    dataset = hand_dataset(card, sizes=sizes)
-    assert "another task?" in refusal(lambda: task_of(dataset)) or not refusal(lambda: task_of(dataset))
+    assert "for another task" in refusal(lambda: task_of(hand_dataset(card, sizes=sizes)))
 
 
 def test_a_dataset_of_an_unknown_task_is_refused() -> None:
@@ -279,7 +281,7 @@ def test_the_cloning_recipe_is_the_cards(entry: dict[str, Any], wanted: Gradient
     [
         ({"kind": "Sgd"}, "Sgd: this version knows GradientStep, AdamSteps"),
         ({"kind": "GradientStep", "momentum": 0.9, "warmup": 1}, "unknown keys momentum, warmup"),
-        ({"kind": "GradientStep", "steps": 0}, "give at least 1"),
+        ({"kind": "GradientStep", "steps": 0}, "at least 1"),
         ({"kind": "GradientStep", "steps": "many"}, "cannot be read"),
         ({"kind": "GradientStep", "loss": "gaussian-nll"}, "choose from mse, cross-entropy"),
         ({"kind": "GradientStep", "loss": "hinge"}, "choose from mse, cross-entropy"),

@@ -33,7 +33,7 @@ def load_checkpoint(like: Tree, path: Path) -> Tree:
     """
     try:
         arrays = safetensors.numpy.load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
         raise FloppyError(f"{path} is no readable checkpoint ({one_line(error)}): run without --resume.") from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(where) for where, _ in leaves]

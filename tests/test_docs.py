@@ -1,0 +1,172 @@
+"""Documentation runs: every block of code in README.md and docs is executed, and every public name is explained."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import floppy
+
+REPOSITORY = Path(__file__).parents[1]
+README = REPOSITORY / "README.md"
+API = REPOSITORY / "docs/api.md"
+PAGES = [page for page in [README, *sorted((REPOSITORY / "docs").rglob("*.md"))] if page.exists()]
+
+SHELLS = ("bash", "console", "sh")
+MAY_STAND_WITHOUT_BEING_RUN = re.compile(r"make (demo|test)|git clone .*|(python3? -m )?pip install .*")
+"""What needs a network, another virtual environment, or this very test."""
+
+SECONDS = 600
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    """Of the opening fence, from 1."""
+    language: str
+    options: list[str]
+    code: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order; what follows the language in the opening fence are its options."""
+    found, fence, start, language, options, lines = [], "", 0, "", [""], [""]
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        opening = re.fullmatch(r" {0,3}(`{3,}|~{3,})\s*(.*)", line)
+        if not fence and opening:
+            fence, start, lines = opening[1], number, []
+            language, *options = opening[2].split() or [""]
+        elif fence and opening and opening[1].startswith(fence) and not opening[2]:
+            found.append(Block(page, start, language, options, "\n".join(lines) + "\n"))
+            fence = ""
+        elif fence:
+            lines.append(line)
+    assert not fence, f"{page}:{start}: the block is never closed"
+    return found
+
+
+def commands(block: Block) -> list[str]:
+    """The command lines of a shell block; in a console block those after `$`, the rest being output."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    if block.language == "console":
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+PYTHON_PAGES = [page for page in PAGES if any(b.page == page and b.language == "python" for b in BLOCKS)]
+SHELL_PAGES = [page for page in PAGES if any(b.page == page and b.language in SHELLS for b in BLOCKS)]
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Runs in a folder, as a reader would with the virtual environment on."""
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    environment = os.environ | {"PATH": os.pathsep.join(folders)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+def test_there_is_a_readme() -> None:
+    assert README.exists()
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=name)
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    """One after the other, in one namespace, as the page is read."""
+    script = ["\n"] * 0
+    for block in BLOCKS:
+        if block.page == page and block.language == "python" and "no-run" not in block.options:
+            script.append(f"exec(compile({block.code!r}, {f'{name(page)}:{block.line}'!r}, 'exec'))\n")
+    (tmp_path / "page.py").write_text("".join(script), encoding="utf-8")
+    run([sys.executable, "page.py"], tmp_path)
+
+
+@pytest.mark.parametrize("page", SHELL_PAGES, ids=name)
+def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
+    """Line by line, in one folder, as the page is read."""
+    for block in BLOCKS:
+        if block.page == page and block.language in SHELLS and "no-run" not in block.options:
+            for command in commands(block):
+                run(["bash", "-c", command], tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_only_what_cannot_run_here_is_exempt(page: Path) -> None:
+    for block in blocks(page):
+        assert set(block.options) <= {"no-run"}, f"{name(page)}:{block.line}"
+        if "no-run" in block.options:
+            assert block.language in SHELLS, f"{name(page)}:{block.line}"
+            for command in commands(block):
+                assert MAY_STAND_WITHOUT_BEING_RUN.fullmatch(command), f"{name(page)}:{block.line}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"^( {0,3})(`{3,}|~{3,}).*?^ {0,3}\2\s*$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#\s]+)", prose):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("public", floppy.__all__)
+def test_public_names_are_documented(public: str) -> None:
+    thing = getattr(floppy, public)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        text = thing.__doc__ or ""
+        assert not text.startswith(f"{public}("), "what dataclass or NamedTuple made up"
+    else:
+        text = documented_constant(public)
+    assert len(text.split()) >= 3
+
+
+def documented_constant(public: str) -> str:
+    """The string below the assignment, in whichever module of the package it stands."""
+    for path in sorted((REPOSITORY / "src/floppy").rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for statement, following in zip(body, body[1:], strict=False):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+            if any(isinstance(target, ast.Name) and target.id == public for target in targets):
+                is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                return str(following.value.value) if is_text else ""
+    return ""
+
+
+@pytest.mark.parametrize("public", floppy.__all__)
+def test_public_names_are_on_the_page_of_the_interface(public: str) -> None:
+    if not API.exists():
+        pytest.skip("docs/api.md is not there")
+    assert re.search(rf"`(floppy\.)?{public}\b", API.read_text(encoding="utf-8"))
+
+
+def test_blocks_are_found(tmp_path: Path) -> None:
+    """This very file's reading of Markdown."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n```python\na = 1\n\n  b\n```\n```bash no-run\n# not this\nmake \\\n  demo\n```\n"
+        "~~~console\n$ floppy tasks\noutput\n~~~\n````text\n```\ninner\n```\n````\n```\nplain\n```\n"
+    )
+    found = blocks(page)
+    assert [(b.line, b.language, b.options) for b in found] == [
+        (2, "python", []),
+        (7, "bash", ["no-run"]),
+        (12, "console", []),
+        (16, "text", []),
+        (21, "", []),
+    ]
+    assert found[0].code == "a = 1\n\n  b\n"
+    assert [commands(b) for b in found[1:3]] == [["make    demo"], ["floppy tasks"]]
+    page.write_text("```python\nnever closed\n")
+    with pytest.raises(AssertionError, match="never closed"):
+        blocks(page)

@@ -1,0 +1,120 @@
+"""Every recipe builds a valid configuration for every kind of task."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from floppy.cloning import AdamSteps, GradientStep
+from floppy.distill import DistillConfig
+from floppy.errors import FloppyError
+from floppy.outer import PPMO
+from floppy.recipes import RECIPES, ppo_baseline, recipe
+from floppy.tasks import make_task
+
+TASKS = ["cartpole", "ndcartpole/1", "ndcartpole/3", "gymnax/Acrobot-v1", "pendulum"]
+
+
+def assert_valid(config: DistillConfig, task: str) -> None:
+    problem = config.problem()
+    assert problem.task == make_task(task)
+    assert problem.examples == config.examples
+    assert problem.outer_steps == config.outer_steps
+    assert problem.encoder_layers == config.encoder_layers
+    assert config.outer.env_steps(problem) == config.outer.learners * config.outer.environments * config.outer.horizon
+    entry = json.loads(json.dumps(config.as_dict(), allow_nan=False))
+    assert entry == config.as_dict()
+    assert entry["task"] == task
+    assert entry["outer"].pop("kind") == type(config.outer).__name__
+    assert entry["cloning"].pop("kind") == type(config.cloning).__name__
+    # All that the configuration holds, and so enough to build it again.
+    parts = {"outer": PPMO(**entry["outer"]), "cloning": type(config.cloning)(**entry["cloning"])}
+    assert DistillConfig(**(entry | parts)) == config
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_for_every_task(name: str, task: str) -> None:
+    assert_valid(recipe(task, name), task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_baseline_builds_for_every_task(task: str) -> None:
+    config = ppo_baseline(task)
+    assert_valid(config, task)
+    assert config.examples == 0
+    assert config.encoder_layers == config.problem().learners[0].layers
+    assert config.outer.learners == 1
+
+
+def test_the_default_is_ppmo() -> None:
+    assert recipe("ndcartpole/2") == recipe("ndcartpole/2", "ppmo") == RECIPES["ppmo"]("ndcartpole/2")
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 5])
+def test_cart_poles_get_the_papers_least_number_of_examples(dimensions: int) -> None:
+    assert recipe(f"ndcartpole/{dimensions}").examples == dimensions + 1
+
+
+def test_the_robust_recipe_is_for_many_architectures() -> None:
+    learners = recipe("cartpole", "ppmo-robust").problem().learners
+    assert len(learners) == 6
+    assert sum(not learner.is_fixed for learner in learners) == 2
+
+
+def test_the_papers_recipe_has_its_constants() -> None:
+    """Section 5.1 of the PPMO paper."""
+    outer = recipe("cartpole", "ppmo-paper").outer
+    constants = {"learners": 1, "environments": 10, "horizon": 200, "epochs": 4, "minibatch_size": 512}
+    constants |= {"rate": 2.5e-4, "critic_rate": 2.5e-4, "discount": 0.99, "gae_lambda": 0.95, "clip": 0.2}
+    constants |= {"entropy_bonus": 0.01, "max_grad_norm": 0.5, "adam_eps": 1e-5}
+    assert {name: getattr(outer, name) for name in constants} == constants
+    assert recipe("cartpole", "ppmo-paper").initial_rate == 0.02
+
+
+def test_the_published_recipe_differs_from_the_papers_by_its_errors_alone() -> None:
+    paper, published = recipe("cartpole", "ppmo-paper"), recipe("cartpole", "ppmo-published")
+    assert not paper.outer.published_errors
+    assert published == dataclasses.replace(paper, outer=dataclasses.replace(paper.outer, published_errors=True))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fields_can_be_replaced(name: str) -> None:
+    outer = PPMO(learners=6)
+    changed = recipe("cartpole", name, examples=7, seed=3, outer=outer)
+    assert (changed.examples, changed.seed, changed.outer) == (7, 3, outer)
+    assert dataclasses.replace(recipe("cartpole", name), examples=7, seed=3, outer=outer) == changed
+    assert ppo_baseline("cartpole", seed=3) == dataclasses.replace(ppo_baseline("cartpole"), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rate"), [("GradientStep", GradientStep, 1.0), ("AdamSteps", AdamSteps, 0.01)]
+)
+@pytest.mark.parametrize("task", ["cartpole", "pendulum"])
+def test_another_cloning_brings_its_own_defaults(task: str, name: str, kind: type, rate: float) -> None:
+    config = recipe(task, "ppmo-paper", cloning=name)
+    assert type(config.cloning) is kind
+    assert config.initial_rate == rate
+    assert_valid(config, task)
+    assert recipe(task, cloning=name, initial_rate=0.5).initial_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "hint"),
+    [
+        (("cartpole", "nonsense"), {}, "ppmo, ppmo-robust, ppmo-paper, ppmo-published"),
+        (("cartpol",), {}, "did you mean cartpole"),
+        (("cartpole",), {"cloning": "nonsense"}, "GradientStep, AdamSteps"),
+        (("cartpole",), {"examples": 0}, "examples"),
+        (("cartpole",), {"seed": -1}, "seed"),
+    ],
+)
+def test_nonsense_is_refused(arguments: tuple[str, ...], options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(FloppyError, match=hint):
+        recipe(*arguments, **options)
+
+
+def test_the_baseline_refuses_an_unknown_task() -> None:
+    with pytest.raises(FloppyError, match="did you mean cartpole"):
+        ppo_baseline("cartpol")
