@@ -64,7 +64,7 @@ RUNS = [
     *(Run("lambda", n, n + 1) for n in range(1, 6)),
     *(Run("below", n, n, "--rate 2e-3") for n in range(1, 4)),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(1, 6)),
-    *(Run("robust", n, 512, "--recipe ppmo-robust --outer-steps 300") for n in range(1, 6)),
+    *(Run("robust", n, 512, "--recipe ppmo-robust --outer-steps 200") for n in range(1, 6)),
 ]
 
 

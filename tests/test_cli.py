@@ -395,7 +395,7 @@ WHOLE_NUMBERS = ["0", "-1", "1.5", "nan", "inf", "", "x", "9" * 30]
 ABOVE_ZERO = ["0", "-1", "nan", "inf", "-inf", "", "x"]
 AT_LEAST_ZERO = ["-1", "nan", "inf", "", "x"]
 SHARE = ["-0.1", "1.5", "nan", "inf", "", "x"]
-SEEDS = ["-1", "1.5", "nan", "", "x", str(2**32), "9" * 30]
+SEEDS = ["-1", "1.5", "nan", "", "x", str(2**32), "9" * 400]
 DISTILL_NUMBERS = {
     "examples": WHOLE_NUMBERS,
     "seed": SEEDS,

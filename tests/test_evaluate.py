@@ -119,9 +119,9 @@ def test_distributions_come_in_the_order_asked_for_and_by_their_description() ->
     assert scores[described].mean != scores["card"].mean
 
 
-def test_a_good_dataset_scores_and_a_greedy_policy_is_steadier() -> None:
-    # A plain policy that pushes to the side to which the pole falls.
-    kernel = np.array([[0.0, 0.1], [0.0, 0.3], [0.0, 3.0], [0.0, 1.0]]) * 30
+def test_greedy_actions_keep_up_what_sampled_ones_let_fall() -> None:
+    # A plain policy that prefers, but only just, the side to which the pole falls.
+    kernel = np.array([[0.0, 0.3], [0.0, 0.5], [0.0, 3.0], [0.0, 1.0]])
     encoder = {"0/kernel": np.eye(4) / 10, "0/bias": np.zeros(4), "1/kernel": kernel, "1/bias": np.zeros(2)}
     learners = dataclasses.asdict(dataclasses.replace(SMALL, width=(4, 4)))
     dataset = hand_dataset(
@@ -132,7 +132,8 @@ def test_a_good_dataset_scores_and_a_greedy_policy_is_steadier() -> None:
     )
     greedy, sampled = (evaluate(dataset, **QUICKLY, greedy=greedy)["card"] for greedy in (True, False))
     assert (greedy.mean, greedy.sd, greedy.max_share) == (500.0, 0.0, 1.0)
-    assert sampled.mean < 500.0
+    assert sampled.mean < 100.0
+    assert sampled.max_share == 0.0
 
 
 @pytest.mark.parametrize("wrong", [{"learners": 0}, {"learners": -2}, {"episodes": 0}, {"seed": -1}, {"seed": 2**32}])
