@@ -359,5 +359,7 @@ def test_losses_that_do_not_are_refused(loss: str, actions: Discrete | Continuou
 @pytest.mark.parametrize("recipe", [GradientStep, AdamSteps])
 @pytest.mark.parametrize("steps", [0, -3])
 def test_fewer_than_one_step_is_refused(recipe: type[Cloning], steps: int):
-    with pytest.raises(FloppyError, match=f"^{steps} cloning steps were asked for: give at least 1.$"):
+    with pytest.raises(FloppyError, match="steps") as refusal:
         recipe(steps=steps)
+    assert str(steps) in str(refusal.value)
+    assert "\n" not in str(refusal.value)

@@ -112,7 +112,7 @@ def fake_run(
     """Replaces learning and playing, so that nothing takes long; gives the key and counts of every evaluation."""
     evaluations: list[tuple[Any, int, int]] = []
 
-    def advance(_: object, state: Any, steps: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    def advance(_: object, state: Any, steps: jax.Array, __: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         moved = state.distilled._replace(observations=state.distilled.observations + len(steps))
         loss = 1.0 * steps if infinite_at is None else jnp.where(steps == infinite_at, jnp.nan, 1.0 * steps)
         return state._replace(distilled=moved), {"fine": 2.0 * steps, "loss": loss}

@@ -25,7 +25,7 @@ def assert_valid(config: DistillConfig, task: str) -> None:
     assert config.outer.env_steps(problem) == config.outer.learners * config.outer.environments * config.outer.horizon
     entry = json.loads(json.dumps(config.as_dict(), allow_nan=False))
     assert entry == config.as_dict()
-    assert entry["task"] == task
+    assert entry["task"] == make_task(task).task_id
     assert entry["outer"].pop("kind") == type(config.outer).__name__
     assert entry["cloning"].pop("kind") == type(config.cloning).__name__
     # All that the configuration holds, and so enough to build it again.

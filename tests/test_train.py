@@ -281,8 +281,8 @@ def test_the_cloning_recipe_is_the_cards(entry: dict[str, Any], wanted: Gradient
     [
         ({"kind": "Sgd"}, "Sgd: this version knows GradientStep, AdamSteps"),
         ({"kind": "GradientStep", "momentum": 0.9, "warmup": 1}, "unknown keys momentum, warmup"),
-        ({"kind": "GradientStep", "steps": 0}, "at least 1"),
-        ({"kind": "GradientStep", "steps": "many"}, "cannot be read"),
+        ({"kind": "GradientStep", "steps": 0}, "steps"),
+        ({"kind": "GradientStep", "steps": "many"}, "card's cloning recipe"),
         ({"kind": "GradientStep", "loss": "gaussian-nll"}, "choose from mse, cross-entropy"),
         ({"kind": "GradientStep", "loss": "hinge"}, "choose from mse, cross-entropy"),
     ],
@@ -296,9 +296,9 @@ def test_an_unknown_cloning_recipe_is_refused(entry: dict[str, Any], said: str) 
     ("entry", "said"),
     [
         ({"breadth": [64, 64]}, "unknown keys breadth"),
-        ({"width": [64, 32]}, "least <= most"),
-        ({"width": 64}, "cannot be read"),
-        ({"width": [1, 2, 3]}, "cannot be read"),
+        ({"width": [64, 32]}, "width"),
+        ({"width": 64}, "card's learner distribution"),
+        ({"width": [1, 2, 3]}, "card's learner distribution"),
         ({"initialiser": ["zeros"]}, "choose from"),
         ({"initialiser": []}, "choose from"),
         ({"activation": "sine"}, "choose from tanh, relu"),

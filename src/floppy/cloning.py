@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.errors import FloppyError, check_number
+from floppy.errors import MOST, FloppyError, check_number
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
 
@@ -87,7 +87,7 @@ class GradientStep:
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
-        check_number("cloning.steps", self.steps, least=1)
+        check_number("cloning.steps", self.steps, least=1, most=MOST)
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
         """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
@@ -116,14 +116,14 @@ class AdamSteps:
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
-        check_number("cloning.steps", self.steps, least=1)
+        check_number("cloning.steps", self.steps, least=1, most=MOST)
         check_number("cloning.max_grad_norm", self.max_grad_norm, least=0)
         check_number("cloning.eps", self.eps, above=0)
         check_number("cloning.eps_root", self.eps_root, least=0)
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
         """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
-        clip = optax.clip_by_global_norm(self.max_grad_norm) if self.max_grad_norm > 0 else optax.identity()
+        clip = _clip_by_norm(self.max_grad_norm) if self.max_grad_norm > 0 else optax.identity()
         optimiser = optax.chain(clip, optax.scale_by_adam(eps=self.eps, eps_root=self.eps_root))
         falling = jnp.arange(self.steps, 0, -1) / self.steps
         rates = inner_rate * (falling if self.anneal else jnp.ones(self.steps))
@@ -138,6 +138,16 @@ class AdamSteps:
 
 
 Cloning = GradientStep | AdamSteps
+
+
+def _clip_by_norm(most: float) -> optax.GradientTransformation:
+    """As `optax.clip_by_global_norm`, which however has a NaN derivative where the gradient is exactly 0."""
+
+    def clip(gradient: Weights, _: Weights | None) -> Weights:
+        scale = most / jnp.sqrt(jnp.maximum(optax.tree.norm(gradient, squared=True), most**2))
+        return jax.tree.map(lambda g: g * scale, gradient)
+
+    return optax.stateless(clip)
 
 
 def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights) -> Weights:

@@ -19,6 +19,9 @@ from safetensors import SafetensorError, safe_open
 from floppy.card import FORMAT, Card
 from floppy.errors import FloppyError, listed, one_line, shown
 
+TEMPORARY_FILES = ".floppy-*.tmp"
+"""What a write that was killed may leave behind."""
+
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
 
@@ -246,7 +249,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
       FloppyError: if the file cannot be written.
     """
     path = Path(path)
-    temporary = path.parent / f".floppy-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / TEMPORARY_FILES.replace("*", secrets.token_hex(8))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

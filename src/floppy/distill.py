@@ -1,6 +1,7 @@
 """A distillation run: outer steps, progress, checkpoints, the best dataset, resuming."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import signal
@@ -19,14 +20,14 @@ import tyro
 from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, check_loss, clone
-from floppy.dataset import DistilledDataset, save, write_atomically
-from floppy.errors import FloppyError, check_number, one_line
+from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
+from floppy.errors import MOST, FloppyError, check_number, one_line
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
 from floppy.outer import PPMO, Info, OuterLoop, Problem
 from floppy.rollout import play_episodes
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import full_task_id, make_task
 
 DATASET_NAME = "dataset.safetensors"
 CONFIG_NAME = "config.json"
@@ -69,13 +70,14 @@ class DistillConfig:
     """Episodes of each of these learners."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
+        """Refuses nonsense, and gives the task its full id."""
+        object.__setattr__(self, "task", full_task_id(self.task))
         for name in ("outer_steps", "evaluate_every", "selection_learners", "selection_episodes"):
-            check_number(name, getattr(self, name), least=1)
+            check_number(name, getattr(self, name), least=1, most=MOST)
         check_number("seed", self.seed, least=0, most=2**32 - 1)
         check_number("encoder_layers", self.encoder_layers, least=0)
         # With every layer in the encoder there is nothing to clone, and no example to store.
-        check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0)
+        check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
         check_number("initial_rate", self.initial_rate, above=0)
 
     def problem(self) -> Problem:
@@ -202,21 +204,22 @@ class _Run:
 
     def __init__(self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str) -> None:
         self.config, self.problem, self.outer, self.command = config, problem, outer, command
+        # An argument of the compiled functions, not a constant within: another seed compiles nothing anew.
         self.key = jax.random.key(config.seed)
-        self.init = jax.jit(self._init)
+        self.init = functools.partial(jax.jit(self._init), self.key)
         self.advance = jax.jit(self._advance)
         self.scores = jax.jit(self._scores, static_argnames=("learners", "episodes"))
 
-    def _init(self) -> RunState:
-        outer = self.outer.init(self.problem, named_key(self.key, "init"))
+    def _init(self, key: jax.Array) -> RunState:
+        outer = self.outer.init(self.problem, named_key(key, "init"))
         best = self.outer.distilled(outer)
         return RunState(outer, jnp.zeros((), jnp.int32), best, self.outer.statistics(outer), jnp.asarray(-jnp.inf))
 
-    def _advance(self, state: Any, steps: jax.Array) -> tuple[Any, Info]:
-        key = named_key(self.key, "outer step")
+    def _advance(self, state: Any, steps: jax.Array, key: jax.Array) -> tuple[Any, Info]:
+        step_key = named_key(key, "outer step")
 
         def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
-            return self.outer.step(self.problem, state, jax.random.fold_in(key, step))
+            return self.outer.step(self.problem, state, jax.random.fold_in(step_key, step))
 
         return jax.lax.scan(one, state, steps)
 
@@ -308,31 +311,42 @@ def to_dataset(
 
 def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -> RunState:
     """The state to start from; writes the configuration of a new run."""
+    state = run.init()  # refuses what no run can be made of, before anything is written
     if folder is None:
         if resume:
             raise FloppyError("A run kept in memory cannot be resumed: give the folder of the run to go on with.")
-        return run.init()
-    config_text = json.dumps(run.config.as_dict(), indent=2) + "\n"
-    if resume:
-        _check_same_run(folder, config_text)
-        state = load_checkpoint(jax.eval_shape(run.init), folder / CHECKPOINT_NAME)
-        _truncate_metrics(folder / METRICS_NAME, int(state.step))
         return state
-    if (folder / CONFIG_NAME).exists() or (folder / DATASET_NAME).exists():
-        if not overwrite:
-            raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
-        for name in (DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME):
-            (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / CONFIG_NAME, config_text.encode())
-    return run.init()
+    if resume:
+        return _resume(run, folder, state)
+    taken = [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+    for name in taken:
+        if (folder / name).is_dir():
+            raise FloppyError(f"{folder / name} is a folder where a run has a file: give another folder.")
+    for name in taken:
+        (folder / name).unlink()
+    write_atomically(folder / CONFIG_NAME, (json.dumps(run.config.as_dict(), indent=2) + "\n").encode())
+    return state
 
 
-def _check_same_run(folder: Path, config_text: str) -> None:
+def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
+    """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
+    _check_same_run(folder, run.config.as_dict())
+    for leftover in folder.glob(f"**/{TEMPORARY_FILES}"):
+        leftover.unlink()  # of a write that was killed
+    has_checkpoint = (folder / CHECKPOINT_NAME).exists()
+    state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
+    _truncate_metrics(folder / METRICS_NAME, int(state.step))
+    return state
+
+
+def _check_same_run(folder: Path, config: dict[str, Any]) -> None:
     try:
-        saved = json.loads((folder / CONFIG_NAME).read_text())
-    except (OSError, ValueError) as error:
+        saved = dict(json.loads((folder / CONFIG_NAME).read_bytes()))
+    except (OSError, TypeError, ValueError) as error:
         raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
-    config = json.loads(config_text)
+    config = json.loads(json.dumps(config))
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
     if differing:
         raise FloppyError(
@@ -345,7 +359,7 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
     """One compiled call of several outer steps, then selection, log and checkpoint."""
     first = int(state.step)
     steps = jnp.arange(first, min(first + run.config.evaluate_every, run.config.outer_steps))
-    outer, info = run.advance(state.outer, steps)
+    outer, info = run.advance(state.outer, steps, run.key)
     figures = {name: np.asarray(values) for name, values in info.items()}
     _check_finite(figures, first, folder)
     previous_best = float(state.best_score)
@@ -364,8 +378,9 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
 def _check_finite(figures: dict[str, np.ndarray], first: int, folder: Path | None) -> None:
     for name, values in figures.items():
         if not np.all(np.isfinite(values)):
-            step = first + int(np.argmin(np.isfinite(values)))
-            kept = "" if folder is None else f" (the best dataset so far is in {folder / DATASET_NAME})"
+            step = first + int(np.argmin(np.isfinite(values))) + 1
+            best = None if folder is None else folder / DATASET_NAME
+            kept = f" (the best dataset so far is {best})" if best and best.exists() else ""
             raise FloppyError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
 
 
@@ -382,8 +397,11 @@ def _append_metrics(path: Path, figures: dict[str, np.ndarray], first: int, scor
 
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops what was logged after the checkpoint, the last line of a killed run included."""
-    kept = path.read_text().splitlines()[:step] if path.exists() else []
-    write_atomically(path, "".join(line + "\n" for line in kept).encode())
+    try:
+        kept = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
+    except ValueError as error:
+        raise FloppyError(f"{path} is no log of a run ({one_line(error)}): run without --resume.") from error
+    write_atomically(path, "".join(kept).encode())
 
 
 @contextmanager

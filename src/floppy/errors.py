@@ -4,6 +4,9 @@ import math
 import reprlib
 from typing import Any
 
+MOST = 2**31 - 1
+"""The largest count: array lengths beyond it are out of reach."""
+
 
 class FloppyError(ValueError):
     """Bad input, said in one sentence: what was got, what is allowed, what to do next.
@@ -45,7 +48,7 @@ def check_number(
     Raises:
       FloppyError: naming the option, what was got and what is allowed.
     """
-    if math.isfinite(value) and least <= value <= most and value > above:
+    if least <= value <= most and above < value and abs(value) != math.inf:
         return
     lower = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
     upper = f" and at most {most:g}" if most < math.inf else ""

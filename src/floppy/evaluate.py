@@ -15,7 +15,7 @@ from floppy.learners import NAMED_DISTRIBUTIONS, Network, Weights, parse_distrib
 from floppy.normalise import RunningStatistics
 from floppy.rollout import play_episodes, play_random
 from floppy.tasks.base import JaxTask
-from floppy.train import task_of, train
+from floppy.train import MOST_LEARNERS, task_of, train
 
 BOOTSTRAP_RESAMPLES = 2000
 
@@ -125,6 +125,6 @@ def _play(
 
 
 def _check_counts(learners: int, episodes: int, seed: int) -> None:
-    check_number("learners", learners, least=1)
-    check_number("episodes", episodes, least=1)
+    check_number("learners", learners, least=1, most=MOST_LEARNERS)
+    check_number("episodes", episodes, least=1, most=MOST_LEARNERS)
     check_number("seed", seed, least=0, most=2**32 - 1)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-QUINTIC_STEPS = 10
+QUINTIC_STEPS = 16
 CUBIC_STEPS = 5
 
 
-def orthogonalise(matrix: jax.Array, largest_singular_value: jax.Array | float) -> jax.Array:
+def orthogonalise(matrix: jax.Array) -> jax.Array:
     """The orthogonal polar factor `U Vᵀ` of `matrix = U S Vᵀ`, by matrix products alone.
 
     The polar factor of a Gaussian matrix is uniform (Haar) on the matrices with orthonormal rows or columns, as is the
@@ -25,13 +25,11 @@ def orthogonalise(matrix: jax.Array, largest_singular_value: jax.Array | float) 
 
     Args:
       matrix: `[rows, columns]`.
-      largest_singular_value: an estimate, good to about 10%, by which the matrix is scaled first.
 
     Returns:
       `[rows, columns]`, orthonormal along its shorter side, with errors near 1e-6.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / largest_singular_value
 
     def product(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
@@ -43,6 +41,8 @@ def orthogonalise(matrix: jax.Array, largest_singular_value: jax.Array | float) 
     def cubic(_: int, a: jax.Array) -> jax.Array:
         return 1.5 * a - 0.5 * product(product(a, a.T), a)
 
+    # Both iterations need singular values of at most 1; |A Aᵀ| bounds the square of the largest.
+    wide = wide / jnp.sqrt(jnp.linalg.norm(product(wide, wide.T)))
     wide = jax.lax.fori_loop(0, QUINTIC_STEPS, quintic, wide)
     wide = jax.lax.fori_loop(0, CUBIC_STEPS, cubic, wide)
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
@@ -66,9 +66,7 @@ def orthogonal(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns:
     Returns:
       `[inputs, outputs]`, zero outside the used block.
     """
-    # A Gaussian matrix's largest singular value lies near sqrt(rows) + sqrt(columns).
-    estimate = jnp.sqrt(1.0 * rows) + jnp.sqrt(1.0 * columns)
-    return gain * orthogonalise(_used_gaussian(key, shape, rows, columns), estimate)
+    return gain * orthogonalise(_used_gaussian(key, shape, rows, columns))
 
 
 def xavier(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax.Array, gain: float) -> jax.Array:

@@ -1,18 +1,23 @@
 """Networks, and the distribution Λ from which a fresh policy is drawn."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, check_number
 from floppy.initialisers import INITIALISERS
 from floppy.keys import named_key
 from floppy.tasks.base import Continuous, Discrete
 
 Layer = dict[str, jax.Array]
 """`kernel [inputs, outputs]`, `bias [outputs]`."""
+
+MOST_UNITS = 100_000
+RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
+"""`64` or `32..256`"""
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 # Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
@@ -53,10 +58,8 @@ class LearnerDistribution:
         """Refuses nonsense."""
         for name in ("width", "depth"):
             least, most = getattr(self, name)
-            if not 1 <= least <= most:
-                raise FloppyError(
-                    f"Learners of {name} {least}..{most} were asked for: give a range with 1 <= least <= most."
-                )
+            check_number(f"{name} of the learners", least, least=1, most=MOST_UNITS)
+            check_number(f"{name} of the learners", most, least=least, most=MOST_UNITS)
         unknown = [name for name in self.initialiser if name not in INITIALISERS]
         if unknown or not self.initialiser:
             got = ", ".join(unknown) or "none"
@@ -101,9 +104,8 @@ def parse_distribution(text: str) -> LearnerDistribution:
     fields: dict[str, Any] = {}
     for pair in text.split(":"):
         key, _, value = pair.partition("=")
-        if key in ("width", "depth") and all(part.isdigit() for part in value.split("..")):
-            bounds = [int(part) for part in value.split("..")]
-            fields[key] = (bounds[0], bounds[-1])
+        if key in ("width", "depth") and (bounds := RANGE.fullmatch(value)):
+            fields[key] = (int(bounds[1]), int(bounds[2] or bounds[1]))
         elif key == "initialiser" and value:
             fields[key] = tuple(value.split("+"))
         elif key == "activation" and value:

@@ -21,7 +21,7 @@ class RunningStatistics(NamedTuple):
 
 
 def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
-    """Statistics before anything was seen: they leave observations as they are."""
+    """Statistics before anything was seen: they scale nothing (but `normalise` clips)."""
     return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 

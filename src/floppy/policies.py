@@ -56,4 +56,4 @@ def entropy(actions: Discrete | Continuous, output: jax.Array, log_std: jax.Arra
     if isinstance(actions, Discrete):
         log_p = jax.nn.log_softmax(output)
         return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-    return jnp.broadcast_to(jnp.sum(log_std + 0.5 + LOG_SQRT_2_PI), output.shape[:-1])
+    return jnp.broadcast_to(jnp.sum(log_std + 0.5 + LOG_SQRT_2_PI, axis=-1), output.shape[:-1])

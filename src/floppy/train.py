@@ -11,11 +11,13 @@ import numpy as np
 
 from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError, check_number, one_line
+from floppy.errors import FloppyError, check_number
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, normalise
 from floppy.tasks.base import Continuous, Discrete, JaxTask
 from floppy.tasks.registry import make_task
+
+MOST_LEARNERS = 1_000_000
 
 CLONING_KINDS: dict[str, type[Cloning]] = {"GradientStep": GradientStep, "AdamSteps": AdamSteps}
 
@@ -48,7 +50,7 @@ def train(
       FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, or if the card's
         recipe cannot be read.
     """
-    check_number("learners", learners, least=1)
+    check_number("learners", learners, least=1, most=MOST_LEARNERS)
     network = network_for(dataset, distribution or card_distributions(dataset)[0])
     weights = _clone_many(cloning_of(dataset), network, distilled_of(dataset), jax.random.split(key, learners))
     return Policies(network, weights, statistics_of(dataset))
@@ -110,14 +112,29 @@ def _from_entry(kind: type, entry: Mapping[str, Any], what: str) -> Any:
         raise FloppyError(
             f"The card's {what} has unknown keys {', '.join(unknown)}: this version knows {sorted(known)}."
         )
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
-    except (TypeError, ValueError) as error:
-        raise FloppyError(f"The card's {what} cannot be read ({one_line(error)}): write the file again.") from error
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    wrong = sorted(name for name, value in entry.items() if not _is_like(value, defaults[name]))
+    if wrong:
+        raise FloppyError(
+            f"The card's {what} has values of the wrong type for {', '.join(wrong)}: write the file again."
+        )
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value from JSON is of the type of a field's default; tuples are lists of the same length or texts."""
+    if isinstance(default, tuple):
+        fits = isinstance(value, list) and (isinstance(default[0], str) or len(value) == len(default))
+        return fits and all(_is_like(element, default[0]) for element in value)
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default)
 
 
 def distilled_of(dataset: DistilledDataset) -> Distilled:
     """The dataset's tensors as the arrays that cloning reads."""
+    if dataset.inner_rate is None and not dataset.card.is_plain_policy:
+        raise FloppyError("The dataset holds no inner_rate, the rate of its cloning: write the file again with it.")
     size = dataset.card.actions["size"]
     no_std = np.zeros(size if dataset.card.actions["kind"] == "continuous" else 0, np.float32)
     layers = len(dataset.encoder) // 2
@@ -129,7 +146,7 @@ def distilled_of(dataset: DistilledDataset) -> Distilled:
         jnp.asarray(dataset.observations),
         jnp.asarray(dataset.targets),
         jnp.asarray(no_std if dataset.log_std is None else dataset.log_std),
-        jnp.asarray(0.0 if dataset.inner_rate is None else dataset.inner_rate, jnp.float32),
+        jnp.asarray(1.0 if dataset.inner_rate is None else dataset.inner_rate, jnp.float32),
         encoder,
     )
 

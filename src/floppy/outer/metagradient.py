@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from floppy.cloning import Distilled, clone
-from floppy.errors import FloppyError, check_number
+from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
@@ -96,7 +96,7 @@ class PPMO:
     def __post_init__(self) -> None:
         """Refuses nonsense."""
         for name in ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"):
-            check_number(name, getattr(self, name), least=1)
+            check_number(name, getattr(self, name), least=1, most=MOST)
         for name in ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps"):
             check_number(name, getattr(self, name), above=0)
         for name in ("discount", "gae_lambda"):

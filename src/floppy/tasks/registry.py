@@ -1,9 +1,10 @@
 """Task ids: `family/name`, short names, and the nearest name for a wrong one."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, shown
 from floppy.tasks.base import JaxTask
 
 SHORT_NAMES = {
@@ -19,13 +20,18 @@ SHORT_NAMES = {
 """Short names that the command line and `make_task` accept in place of a full id."""
 
 
+def full_task_id(name: str) -> str:
+    """The id that a short name stands for; any other name as it is."""
+    return SHORT_NAMES.get(name.lower(), name)
+
+
 def make_task(name: str) -> JaxTask:
     """The task of an id such as `ndcartpole/3` or `gymnax/Acrobot-v1`, or of a short name such as `cartpole`.
 
     Raises:
       FloppyError: if no task has this name; the message offers the nearest one.
     """
-    family, _, rest = SHORT_NAMES.get(name.lower(), name).partition("/")
+    family, _, rest = full_task_id(name).partition("/")
     if family not in FAMILIES or not rest:
         raise _unknown(name, [*SHORT_NAMES, *FAMILIES, "ndcartpole/1", *(f"ndcartpole/{n}" for n in range(2, 6))])
     return FAMILIES[family](rest)
@@ -39,8 +45,10 @@ def list_tasks() -> list[str]:
 def _make_ndcartpole(rest: str) -> JaxTask:
     from floppy.tasks.ndcartpole import NDCartPole
 
-    if not rest.isascii() or not rest.isdigit() or int(rest) < 1:
-        raise FloppyError(f"ndcartpole/{rest} is no task: the name is a number of dimensions >= 1, as in ndcartpole/2.")
+    if not re.fullmatch("[1-9][0-9]{0,3}", rest):
+        raise FloppyError(
+            f"ndcartpole/{shown(rest)} is no task: give a number of dimensions from 1 to 9999, as in ndcartpole/2."
+        )
     return NDCartPole(int(rest))
 
 
@@ -64,6 +72,6 @@ FAMILIES: dict[str, Callable[[str], JaxTask]] = {"ndcartpole": _make_ndcartpole,
 
 def _unknown(name: str, known: Iterable[str]) -> FloppyError:
     by_lower = {candidate.lower(): candidate for candidate in known}
-    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
+    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     offer = f"did you mean {by_lower[nearest[0]]}? " if nearest else ""
-    return FloppyError(f"There is no task {name!r}: {offer}`floppy tasks` lists them all.")
+    return FloppyError(f"There is no task {shown(name)}: {offer}`floppy tasks` lists them all.")
