@@ -49,20 +49,24 @@ class Run:
     dimensions: int
     examples: int
     options: str = ""
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.dimensions}d-k{self.examples}"
+        return f"{self.kind}-{self.dimensions}d-k{self.examples}" + (f"-seed{self.seed}" if self.seed else "")
 
     @property
     def command(self) -> str:
         out = f"runs/cartpole/{self.name}"
-        return f"floppy distill ndcartpole/{self.dimensions} --examples {self.examples} {self.options} --out {out}"
+        seed = f" --seed {self.seed}" if self.seed else ""
+        task = f"ndcartpole/{self.dimensions} --examples {self.examples}"
+        return f"floppy distill {task} {self.options}{seed} --out {out}"
 
 
 RUNS = [
     *(Run("lambda", n, n + 1) for n in range(1, 6)),
-    *(Run("below", n, n, "--rate 2e-3") for n in range(1, 4)),
+    *(Run("below", 1, 1, "--rate 2e-3", seed) for seed in range(4)),
+    *(Run("below", n, n, "--rate 2e-3") for n in range(2, 4)),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(1, 6)),
     *(Run("robust", n, 512, "--recipe ppmo-robust --outer-steps 200") for n in range(1, 6)),
 ]
@@ -137,16 +141,20 @@ def page() -> None:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Ours (± standard deviation over learners) above the paper's, per task and number of examples."""
-    lines = ["| task | k | | " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---|" * len(COLUMNS)]
-    for dimensions, examples in dict.fromkeys((row["dimensions"], row["examples"]) for row in rows):
-        cells = {
-            row["distribution"]: row for row in rows if (row["dimensions"], row["examples"]) == (dimensions, examples)
-        }
+    lines = ["| task | k | seed | | " + " | ".join(COLUMNS) + " |", "|---|---|---|---|" + "---|" * len(COLUMNS)]
+    for dimensions, examples, seed in dict.fromkeys(map(which, rows)):
+        cells = {row["distribution"]: row for row in rows if which(row) == (dimensions, examples, seed)}
         ours = [f"{float(cells[c]['mean']):.1f} ± {float(cells[c]['sd']):.1f}" for c in COLUMNS]
         paper = [cells[c]["paper"] or "–" for c in COLUMNS]
-        lines.append(f"| {dimensions}D | {examples} | floppy | " + " | ".join(ours) + " |")
-        lines.append("| | | paper | " + " | ".join(paper) + " |")
+        lines.append(f"| {dimensions}D | {examples} | {seed} | floppy | " + " | ".join(ours) + " |")
+        if any(cells[c]["paper"] for c in COLUMNS):
+            lines.append("| | | | paper | " + " | ".join(paper) + " |")
     return "\n".join(lines)
+
+
+def which(row: dict[str, str]) -> tuple[str, str, str]:
+    """What tells one distillation of a table from another."""
+    return row["dimensions"], row["examples"], row["distillation_seed"]
 
 
 if __name__ == "__main__":

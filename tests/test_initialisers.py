@@ -54,7 +54,7 @@ def test_no_draw_of_a_small_matrix_diverges(shape: tuple[int, int]):
 @pytest.mark.parametrize("shape", [(3, 5), (5, 5), (6, 2)])
 def test_orthogonalise_is_the_polar_factor(shape: tuple[int, int]):
     matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
     np.testing.assert_allclose(jax.jit(orthogonalise)(matrix), u @ v, atol=1e-5)
 
 

@@ -77,7 +77,7 @@ def quick_init(outer: PPMO, problem: Problem, key: jax.Array = KEY) -> PPMOState
 
 # --- it learns ---
 
-SEEDS = 4
+SEEDS = 3
 LEARNING = PPMO(
     learners=4, environments=8, horizon=10, minibatch_size=160, rate=3e-2, critic_rate=3e-2, discount=0.8, anneal=False
 )

@@ -20,8 +20,10 @@ from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
 DIMENSIONS = (1, 2, 3, 7)
 KEY = jax.random.key(0)
 
-jitted_reset = jax.jit(lambda task, key: task.reset(key), static_argnums=0)
-jitted_step = jax.jit(lambda task, key, state, action: task.step(key, state, action), static_argnums=0)
+jitted_reset = jax.jit(lambda task, key: task.reset(key), static_argnums=0, compiler_options=QUICK)
+jitted_step = jax.jit(
+    lambda task, key, state, action: task.step(key, state, action), static_argnums=0, compiler_options=QUICK
+)
 
 
 def balance(observation: np.ndarray) -> int:
@@ -203,7 +205,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
 def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:
     task = make_task(f"gymnax/{name}")
     environment, parameters = gymnax.make(name)
-    step = jax.jit(environment.step_env)
+    step = jax.jit(environment.step_env, compiler_options=QUICK)
     wanted, wanted_state = environment.reset_env(KEY, parameters)
     state, observation = jitted_reset(task, KEY)
     np.testing.assert_allclose(observation, wanted, rtol=1e-6)

@@ -29,7 +29,7 @@ class Score:
     sd: float
     """Sample standard deviation over learners of a learner's mean return; 0 for one learner."""
     ci95: tuple[float, float]
-    """95% percentile-bootstrap confidence interval of the mean over learners."""
+    """95% percentile-bootstrap confidence interval of the mean; over learners, or over one learner's episodes."""
     learners: int
     episodes: int
     """Per learner."""
@@ -93,12 +93,14 @@ def evaluate_random(task: JaxTask, *, episodes: int = 1000, seed: int = 0) -> Sc
 def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> Score:
     """Summarises returns `[L, episodes]`; `seed` also seeds the bootstrap.
 
-    The bootstrap resamples learners, for the question is how the next fresh learner will do.
+    The bootstrap resamples learners, for the question is how the next fresh learner will do; of one learner it
+    resamples the episodes.
     """
     learner_means = returns.mean(axis=1, dtype=np.float64)
     learners, episodes = returns.shape
-    draws = np.random.default_rng(seed).integers(learners, size=(BOOTSTRAP_RESAMPLES, learners))
-    low, high = np.quantile(learner_means[draws].mean(axis=1), [0.025, 0.975])
+    units = learner_means if learners > 1 else returns[0].astype(np.float64)
+    draws = np.random.default_rng(seed).integers(units.size, size=(BOOTSTRAP_RESAMPLES, units.size))
+    low, high = np.quantile(units[draws].mean(axis=1), [0.025, 0.975])
     at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
     return Score(
         mean=float(learner_means.mean()),

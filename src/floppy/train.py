@@ -52,8 +52,9 @@ def train(
     """
     check_number("learners", learners, least=1, most=MOST_LEARNERS)
     network = network_for(dataset, distribution or card_distributions(dataset)[0])
+    statistics = statistics_of(dataset)
     weights = _clone_many(cloning_of(dataset), network, distilled_of(dataset), jax.random.split(key, learners))
-    return Policies(network, weights, statistics_of(dataset))
+    return Policies(network, weights, statistics)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -166,7 +167,8 @@ def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) ->
     encoder = distilled_of(dataset).encoder
     shapes = [layer["kernel"].shape for layer in encoder]
     wanted = list(zip(network.sizes[:-1], network.sizes[1:], strict=True))[: len(encoder)]
-    if encoder and (shapes != wanted or not distribution.is_fixed):
+    same_activation = distribution.activation == card_distributions(dataset)[0].activation
+    if encoder and (shapes != wanted or not distribution.is_fixed or not same_activation):
         raise FloppyError(
             f"The dataset holds an encoder with layers {shapes}, the learners have {wanted}: "
             "evaluate it with learners of the architecture on its card."

@@ -249,7 +249,7 @@ class PPMO:
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
     ) -> tuple[PPMOState, Info]:
         def policy_objective(parameters: Distilled) -> tuple[jax.Array, Info]:
-            distilled = _from_parameters(parameters)
+            distilled = parameters._replace(inner_rate=jnp.exp(parameters.inner_rate))
             losses = [
                 self._policy_loss(problem, network, distilled, weights, group)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)

@@ -33,7 +33,7 @@ def make_task(name: str) -> JaxTask:
     """
     family, _, rest = full_task_id(name).partition("/")
     if family not in FAMILIES or not rest:
-        raise _unknown(name, [*SHORT_NAMES, *FAMILIES, "ndcartpole/1", *(f"ndcartpole/{n}" for n in range(2, 6))])
+        raise _unknown(name, [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))])
     return FAMILIES[family](rest)
 
 
