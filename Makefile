@@ -1,7 +1,7 @@
 # Everything runs in .venv, made with $(PYTHON) and kept at the versions in constraints.txt.
 PYTHON ?= python3
-# Extra arguments for pytest, for example: make test PYTEST_ARGS="-n 2"
-PYTEST_ARGS ?=
+# Arguments for pytest; two processes, for most of the time goes into compiling.
+PYTEST_ARGS ?= -n 2
 
 VENV := .venv
 BIN := $(VENV)/bin

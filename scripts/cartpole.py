@@ -69,7 +69,8 @@ RUNS = [
     *(Run("lambda", n, n + 1) for n in range(1, 6)),
     *(Run("below", 1, 1, "--rate 2e-3", seed) for seed in range(4)),
     *(Run("below", n, n, "--rate 2e-3") for n in range(2, 4)),
-    *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(1, 6)),
+    Run("robust", 1, 2, "--recipe ppmo-robust --rate 3e-3 --outer-steps 1000"),
+    *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(2, 6)),
     *(Run("robust", n, 512, f"--recipe ppmo-robust --outer-steps {200 if n < 3 else 400}") for n in range(1, 6)),
 ]
 
@@ -95,15 +96,19 @@ def evaluate(only: str) -> None:
     for run in RUNS:
         path = DATASETS / f"{run.name}.safetensors"
         answer = ROOT / "runs" / "cartpole" / run.name / "evaluation.json"
-        if path.exists() and not answer.exists() and only in run.name:
+        is_old = path.exists() and (not answer.exists() or answer.stat().st_mtime < path.stat().st_mtime)
+        if is_old and only in run.name:
+            answer.parent.mkdir(parents=True, exist_ok=True)
             words = ["evaluate", str(path.relative_to(ROOT)), "--distribution", "all", "--seed", str(EVALUATION_SEED)]
             floppy = Path(sys.executable).with_name("floppy")
             done = subprocess.run([floppy, *words, "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
             answer.write_text(done.stdout)
-        if not answer.exists():
+        if not (path.exists() and answer.exists()):
             print(f"left out, not there yet: {run.name}", file=sys.stderr)
             continue
         rows += result_rows(run, path, json.loads(answer.read_text())["distributions"])
+    if not rows:
+        sys.exit("no dataset has been evaluated: run the stage distill first")
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()

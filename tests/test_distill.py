@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
+from floppy.cloning import GradientStep
 from floppy.dataset import DistilledDataset, load
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
@@ -88,11 +89,14 @@ def assert_same_tensors(one: DistilledDataset, other: DistilledDataset) -> None:
 
 
 def assert_same_run(folder: Path, undisturbed: Undisturbed) -> None:
-    """All but the command on the card, which says how the run was ended."""
+    """All but the command that started it, which is kept from the start and stands on the card."""
     dataset = load(folder / "dataset.safetensors")
     assert_same_tensors(dataset, undisturbed.result.dataset)
     assert dataclasses.replace(dataset.card, command=COMMAND) == undisturbed.result.dataset.card
-    for name in ("metrics.jsonl", "config.json", "checkpoints/latest.safetensors"):
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("command") == dataset.card.command
+    assert config == CONFIG.as_dict()
+    for name in ("metrics.jsonl", "checkpoints/latest.safetensors"):
         assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
     assert contents(folder).keys() == RUN_FILES
 
@@ -140,7 +144,7 @@ def fake_run(
 def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None:
     folder, result, _ = undisturbed
     assert contents(folder).keys() == RUN_FILES
-    assert json.loads((folder / "config.json").read_text()) == CONFIG.as_dict()
+    assert json.loads((folder / "config.json").read_text()) == {"command": COMMAND} | CONFIG.as_dict()
     lines = metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, CONFIG.outer_steps + 1))
     names = {"policy_loss", "value_loss", "entropy", "kl", "inner_rate", "episode_return", "episodes", "gradient_norm"}
@@ -440,3 +444,18 @@ def test_configurations_check_themselves(changes: dict[str, Any]) -> None:
     (name,) = changes
     with pytest.raises(FloppyError, match=name):
         DistillConfig("cartpole", **changes)
+
+
+def test_outer_steps_compile_once() -> None:
+    run = module._Run(CONFIG, CONFIG.problem(), CONFIG.outer, "")
+    state = run.init().outer
+    for _ in range(2):
+        state, _ = run.advance(state, jnp.arange(2), run.key)
+    assert run.advance._cache_size() == 1
+
+
+def test_cross_entropy_keeps_its_targets_probabilities() -> None:
+    config = dataclasses.replace(CONFIG, cloning=GradientStep(loss="cross-entropy"))
+    targets = distill(config).dataset.targets
+    np.testing.assert_allclose(targets.sum(axis=1), 1.0, rtol=1e-5)
+    assert np.all(targets > 0)

@@ -15,7 +15,7 @@ from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution, Network
 from floppy.tasks import Continuous, Discrete
-from floppy.train import act, actions_of, card_distributions, cloning_of, network_for, task_of, train
+from floppy.train import actions_of, card_distributions, cloning_of, network_for, policy_outputs, task_of, train
 
 KEY = jax.random.key(5)
 NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier1",))
@@ -90,7 +90,7 @@ def test_one_step_equals_one_by_hand(distribution: LearnerDistribution, loss: st
         assert_layers(policies.weights, learner, wanted)
         observations = np.random.default_rng(2).normal(size=(2, 5, 4)).astype(np.float32)
         by_hand = forward(wanted, observations[learner], distribution.activation)[-1]
-        np.testing.assert_allclose(act(policies, observations)[learner], by_hand, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(policy_outputs(policies, observations)[learner], by_hand, rtol=1e-3, atol=1e-5)
 
 
 def test_several_steps_are_several_single_ones() -> None:
@@ -140,7 +140,7 @@ def test_learners_of_random_architecture() -> None:
         np.testing.assert_array_equal(layer, np.arange(8) < widths[:, None])
     skip = np.stack(policies.weights.skip)
     assert set(skip.sum(axis=0)) == {0.0, 1.0, 2.0}
-    outputs = np.asarray(act(policies, jnp.ones((24, 5, 4))))
+    outputs = np.asarray(policy_outputs(policies, jnp.ones((24, 5, 4))))
     assert outputs.shape == (24, 5, 2)
     assert np.isfinite(outputs).all()
     for learner in range(24):
@@ -171,7 +171,7 @@ def test_observations_are_normalised_by_the_files_statistics() -> None:
     scaled = np.array([[1.0, -2.0, 0.5, 10.0], [-1.0, 10.0, -10.0, -10.0]])
     raw = np.array([[3.0, -2.0, -0.75, 2.1], [-1.0, 99.0, -50.0, 1.9]], np.float32)
     np.testing.assert_allclose(
-        act(policies, np.stack([raw, raw]))[0], forward(wanted, scaled, "tanh")[-1], rtol=1e-3, atol=1e-5
+        policy_outputs(policies, np.stack([raw, raw]))[0], forward(wanted, scaled, "tanh")[-1], rtol=1e-3, atol=1e-5
     )
 
 
@@ -208,7 +208,7 @@ def test_a_plain_policy_is_its_encoder() -> None:
     policies = train(dataset, KEY, learners=3)
     observations = np.random.default_rng(4).normal(size=(5, 4))
     wanted = forward(as_layers(encoder), observations, "tanh")[-1]
-    outputs = act(policies, jnp.asarray(np.stack([observations] * 3), jnp.float32))
+    outputs = policy_outputs(policies, jnp.asarray(np.stack([observations] * 3), jnp.float32))
     np.testing.assert_allclose(outputs, np.stack([wanted] * 3), rtol=1e-3, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ from floppy.learners import LearnerDistribution, parse_distribution
 from floppy.outer import PPMO
 from floppy.recipes import RECIPES, ppo_baseline, recipe
 from floppy.tasks import list_tasks, make_task
-from floppy.train import Policies, act, train
+from floppy.train import Policies, policy_outputs, train
 
 __all__ = [
     "PPMO",
@@ -28,7 +28,6 @@ __all__ = [
     "LearnerDistribution",
     "Policies",
     "Score",
-    "act",
     "distill",
     "evaluate",
     "evaluate_random",
@@ -36,6 +35,7 @@ __all__ = [
     "load",
     "make_task",
     "parse_distribution",
+    "policy_outputs",
     "ppo_baseline",
     "recipe",
     "save",

@@ -284,6 +284,8 @@ class Baseline(Command):
         started = time.monotonic()
         config, time_limit = apply_budget(self.config, self.budget)
         task = make_task(config.task)
+        # The encoder holds every layer, however many the learners have.
+        config = dataclasses.replace(config, encoder_layers=parse_distributions(config.distribution)[0].layers)
         result: Json = {"task": task.task_id, "method": self.method}
         if self.method == "random":
             score = evaluate_random(task, episodes=self.episodes, seed=config.seed)

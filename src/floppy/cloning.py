@@ -91,10 +91,14 @@ class GradientStep:
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
         """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
-        for _ in range(self.steps):
+
+        def step(weights: Weights, _: None) -> tuple[Weights, None]:
             gradient = jax.grad(loss)(weights)
-            weights = jax.tree.map(lambda w, g: w - inner_rate * g, weights, gradient)
-        return weights
+            return jax.tree.map(lambda w, g: w - inner_rate * g, weights, gradient), None
+
+        if self.steps == 1:
+            return step(weights, None)[0]
+        return jax.lax.scan(step, weights, length=self.steps)[0]
 
 
 @dataclasses.dataclass(frozen=True)

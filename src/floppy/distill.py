@@ -200,7 +200,7 @@ def distill(
 
 
 class _Run:
-    """The compiled parts of a run; holds no state of its own."""
+    """The compiled parts of a run, and the command that made it; holds no state of its own."""
 
     def __init__(self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str) -> None:
         self.config, self.problem, self.outer, self.command = config, problem, outer, command
@@ -326,26 +326,30 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
             raise FloppyError(f"{folder / name} is a folder where a run has a file: give another folder.")
     for name in taken:
         (folder / name).unlink()
-    write_atomically(folder / CONFIG_NAME, (json.dumps(run.config.as_dict(), indent=2) + "\n").encode())
+    entry = {"command": run.command} | run.config.as_dict()
+    write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode())
     return state
 
 
 def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
-    _check_same_run(folder, run.config.as_dict())
-    for leftover in folder.glob(f"**/{TEMPORARY_FILES}"):
-        leftover.unlink()  # of a write that was killed
+    run.command = _check_same_run(folder, run.config.as_dict())
+    for place in (folder, (folder / CHECKPOINT_NAME).parent):
+        for leftover in place.glob(TEMPORARY_FILES):
+            leftover.unlink()  # of a write that was killed
     has_checkpoint = (folder / CHECKPOINT_NAME).exists()
     state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
     _truncate_metrics(folder / METRICS_NAME, int(state.step))
     return state
 
 
-def _check_same_run(folder: Path, config: dict[str, Any]) -> None:
+def _check_same_run(folder: Path, config: dict[str, Any]) -> str:
+    """Refuses to resume another run; gives the command that started this one, for the card."""
     try:
         saved = dict(json.loads((folder / CONFIG_NAME).read_bytes()))
     except (OSError, TypeError, ValueError) as error:
         raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
+    command = str(saved.pop("command", ""))
     config = json.loads(json.dumps(config))
     differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
     if differing:
@@ -353,6 +357,7 @@ def _check_same_run(folder: Path, config: dict[str, Any]) -> None:
             f"{folder} holds a run that differs in {', '.join(differing)}: "
             "resume it with the options it was started with."
         )
+    return command
 
 
 def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
@@ -365,7 +370,7 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
     previous_best = float(state.best_score)
     state, score = run.select(state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32)))
     if folder is not None:
-        if float(state.best_score) >= previous_best:
+        if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         _append_metrics(folder / METRICS_NAME, figures, first, score)
         save_checkpoint(state, folder / CHECKPOINT_NAME)

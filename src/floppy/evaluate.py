@@ -99,8 +99,9 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
     learner_means = returns.mean(axis=1, dtype=np.float64)
     learners, episodes = returns.shape
     units = learner_means if learners > 1 else returns[0].astype(np.float64)
-    draws = np.random.default_rng(seed).integers(units.size, size=(BOOTSTRAP_RESAMPLES, units.size))
-    low, high = np.quantile(units[draws].mean(axis=1), [0.025, 0.975])
+    random = np.random.default_rng(seed)
+    means = [random.choice(units, size=units.size).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
     at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
     return Score(
         mean=float(learner_means.mean()),

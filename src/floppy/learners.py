@@ -164,7 +164,7 @@ class Network:
             kernel = jnp.select([choice == i for i in range(len(choices))], kernels)
             layers.append({"kernel": kernel, "bias": jnp.zeros(shape[1])})
         # The first layer changes the width of its input and the last one gives the output: only those between can go.
-        skip = tuple(jnp.where((i > 0) & (i < last) & (i >= depth), 1.0, 0.0) for i in range(last + 1))
+        skip = tuple(((i > 0) & (i < last) & (i >= depth)).astype(jnp.float32) for i in range(last + 1))
         std_size = self.actions.size if isinstance(self.actions, Continuous) else 0
         return Weights(tuple(layers), skip, jnp.zeros(std_size))
 

@@ -8,6 +8,7 @@ from floppy.cloning import AdamSteps, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
 from floppy.outer import PPMO
+from floppy.tasks.base import Continuous
 from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.registry import make_task
 from floppy.train import CLONING_KINDS
@@ -38,7 +39,14 @@ def _ppmo_robust(task: str) -> DistillConfig:
 def _ppmo_paper(task: str) -> DistillConfig:
     """The PPMO paper's constants (section 5.1), with this library's corrections."""
     outer = PPMO(
-        learners=1, environments=10, horizon=200, minibatch_size=512, rate=2.5e-4, critic_rate=2.5e-4, anneal=False
+        learners=1,
+        environments=10,
+        horizon=200,
+        minibatch_size=512,
+        rate=2.5e-4,
+        critic_rate=2.5e-4,
+        anneal=False,
+        clip=0.1 if isinstance(make_task(task).actions, Continuous) else 0.2,
     )
     return dataclasses.replace(_ppmo(task), outer=outer, initial_rate=0.02, outer_steps=3000, evaluate_every=50)
 

@@ -62,7 +62,7 @@ def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: 
     return jax.vmap(lambda key: clone(cloning, network, distilled, network.init(key)))(keys)
 
 
-def act(policies: Policies, observations: jax.Array) -> jax.Array:
+def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
     """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`."""
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
@@ -170,7 +170,8 @@ def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) ->
     same_activation = distribution.activation == card_distributions(dataset)[0].activation
     if encoder and (shapes != wanted or not distribution.is_fixed or not same_activation):
         raise FloppyError(
-            f"The dataset holds an encoder with layers {shapes}, the learners have {wanted}: "
-            "evaluate it with learners of the architecture on its card."
+            f"The dataset holds an encoder of layers {shapes} with {card_distributions(dataset)[0].activation}, "
+            f"learners of layers {wanted} with {distribution.activation} were asked for: "
+            "give the architecture on its card."
         )
     return network

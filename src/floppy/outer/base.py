@@ -43,6 +43,8 @@ class Problem:
         actions = self.task.actions
         observations = jax.random.normal(named_key(key, "observations"), (self.examples, *self.task.observation_shape))
         targets = jax.random.normal(named_key(key, "targets"), (self.examples, actions.size))
+        if self.cloning.loss == "cross-entropy":
+            targets = jax.nn.softmax(targets)
         log_std = jnp.zeros(actions.size if isinstance(actions, Continuous) else 0)
         encoder = self.networks[0].init(named_key(key, "encoder")).layers[: self.encoder_layers]
         return Distilled(observations, targets, log_std, jnp.asarray(self.initial_rate, jnp.float32), encoder)

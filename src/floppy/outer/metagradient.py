@@ -249,7 +249,7 @@ class PPMO:
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
     ) -> tuple[PPMOState, Info]:
         def policy_objective(parameters: Distilled) -> tuple[jax.Array, Info]:
-            distilled = parameters._replace(inner_rate=jnp.exp(parameters.inner_rate))
+            distilled = _from_parameters(parameters, problem.cloning.loss)
             losses = [
                 self._policy_loss(problem, network, distilled, weights, group)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
@@ -260,14 +260,15 @@ class PPMO:
             values = [self._values(problem, critic, group.observations) for group in minibatch]
             return value_loss(jnp.stack(values), jnp.stack([group.returns for group in minibatch]))
 
-        parameters = _to_parameters(state.distilled)
+        parameters = _to_parameters(state.distilled, problem.cloning.loss)
         gradient, info = jax.grad(policy_objective, has_aux=True)(parameters)
         critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
-        distilled = _from_parameters(optax.apply_updates(parameters, change))
+        distilled = _from_parameters(optax.apply_updates(parameters, change), problem.cloning.loss)
+        distilled = distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,
@@ -299,16 +300,19 @@ class PPMO:
         return surrogate - self.entropy_bonus * mean_entropy, info
 
 
-def _to_parameters(distilled: Distilled) -> Distilled:
+def _to_parameters(distilled: Distilled, loss: str) -> Distilled:
     """θ as the optimiser sees it: the inner rate by its logarithm, so that a step changes it by a factor.
 
-    The published code steps η itself, which from a small start falls to its floor.
+    The published code steps η itself, which from a small start falls to its floor. Class probabilities, which are the
+    targets of cross-entropy, are held by their logarithms too, and so stay probabilities.
     """
-    return distilled._replace(inner_rate=jnp.log(distilled.inner_rate))
+    distilled = distilled._replace(inner_rate=jnp.log(distilled.inner_rate))
+    return distilled._replace(targets=jnp.log(distilled.targets)) if loss == "cross-entropy" else distilled
 
 
-def _from_parameters(parameters: Distilled) -> Distilled:
-    return parameters._replace(inner_rate=jnp.maximum(jnp.exp(parameters.inner_rate), LEAST_INNER_RATE))
+def _from_parameters(parameters: Distilled, loss: str) -> Distilled:
+    parameters = parameters._replace(inner_rate=jnp.exp(parameters.inner_rate))
+    return parameters._replace(targets=jax.nn.softmax(parameters.targets)) if loss == "cross-entropy" else parameters
 
 
 def _absorb(statistics: RunningStatistics, trajectories: list[Trajectory]) -> RunningStatistics:
