@@ -69,6 +69,7 @@ RUNS = [
     *(Run("lambda", n, n + 1) for n in range(1, 6)),
     *(Run("below", 1, 1, "--rate 2e-3", seed) for seed in range(4)),
     *(Run("below", n, n, "--rate 2e-3") for n in range(2, 4)),
+    *(Run("errors", n, n + 1, "--published-errors") for n in (1, 2, 3)),
     Run("robust", 1, 2, "--recipe ppmo-robust --rate 3e-3 --outer-steps 1000"),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(2, 6)),
     *(Run("robust", n, 512, f"--recipe ppmo-robust --outer-steps {200 if n < 3 else 400}") for n in range(1, 6)),
@@ -136,6 +137,7 @@ def page() -> None:
     parts = [PAGE.read_text().split(MARK)[0] + MARK]
     titles = {
         "lambda": "Distilled for Λ, k_min examples",
+        "errors": "The same with the published code's errors (`--published-errors`)",
         "below": "Fewer than k_min examples, distilled for Λ",
         "robust": "Distilled for random widths, depths and initialisers",
     }

@@ -103,6 +103,13 @@ def test_published_dataset_plays_cart_pole_with_numpy_alone(tmp_path: Path) -> N
     assert float(result.stdout) >= 475
 
 
+def test_our_dataset_plays_cart_pole_with_numpy_alone() -> None:
+    pytest.importorskip("gymnasium", reason="gymnasium, which plays the episodes, is not installed")
+    result = run_alone(Path(__file__).parents[1] / "docs/results/cartpole/lambda-1d-k2.safetensors")
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) >= 475
+
+
 def test_script_learns_from_the_dataset_and_not_from_elsewhere(tmp_path: Path) -> None:
     """With a dataset that says nothing, the same script stays near the 22 of random play."""
     pytest.importorskip("gymnasium", reason="gymnasium, which plays the episodes, is not installed")
