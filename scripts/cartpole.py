@@ -72,7 +72,8 @@ RUNS = [
     *(Run("errors", n, n + 1, "--published-errors") for n in (1, 2, 3)),
     Run("robust", 1, 2, "--recipe ppmo-robust --rate 3e-3 --outer-steps 1000"),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(2, 6)),
-    *(Run("robust", n, 512, f"--recipe ppmo-robust --outer-steps {200 if n < 3 else 400}") for n in range(1, 6)),
+    Run("robust", 1, 512, "--recipe ppmo-robust --rate 3e-3 --outer-steps 500"),
+    *(Run("robust", n, 512, f"--recipe ppmo-robust --outer-steps {200 if n < 3 else 400}") for n in range(2, 6)),
 ]
 
 

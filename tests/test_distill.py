@@ -311,7 +311,7 @@ def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) ->
     assert process.returncode == 0, err
     result = json.loads(out)
     assert 0 < result["outer_steps"] < CONFIG.outer_steps
-    assert f"`--resume` goes on from step {result['outer_steps']}" in err
+    assert f"--resume goes on from step {result['outer_steps']}" in err
     assert "Traceback" not in err
     assert load(folder / "dataset.safetensors").card.score == result["score"]
     assert contents(folder).keys() == RUN_FILES

@@ -105,7 +105,7 @@ class Distill(Command):
         folder = self.folder(config)
         result = distill_with_progress(config, folder, time_limit, typed, resume=self.resume, overwrite=self.overwrite)
         if not result.finished:
-            print(f"floppy: stopped early; `--resume` goes on from step {result.outer_steps}", file=sys.stderr)
+            print(f"floppy: stopped early; the same command with --resume goes on from step {result.outer_steps}", file=sys.stderr)
         return {
             "task": result.dataset.card.task,
             "dataset": str(folder / DATASET_NAME),
@@ -509,10 +509,11 @@ def distill_with_progress(
 
         def progress(done: int, total: int, figures: dict[str, float]) -> None:
             nonlocal started, first
+            text = f"score {figures['score']:.1f}, best {figures['best']:.1f}"
             if first is None:  # the first call holds the compilation
                 started, first = time.monotonic(), done
-            speed = (done - first) / max(time.monotonic() - started, 1e-9)
-            text = f"score {figures['score']:.1f}, best {figures['best']:.1f}, {speed:.1f} steps/s"
+            else:
+                text += f", {(done - first) / max(time.monotonic() - started, 1e-9):.1f} steps/s"
             bar.update(row, completed=done, figures=text)
             if not console.is_terminal:
                 print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)

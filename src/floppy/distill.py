@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -419,6 +420,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def note(*_: object) -> None:
         event.set()
+        print("stopping at the end of this compiled call; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         signal.signal(signal.SIGINT, previous)
 
     previous = signal.signal(signal.SIGINT, note)

@@ -51,5 +51,5 @@ def check_number(
     if least <= value <= most and above < value and abs(value) != math.inf:
         return
     lower = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
-    upper = f" and at most {most:g}" if most < math.inf else ""
+    upper = f" and at most {most:.10g}" if most < math.inf else ""
     raise FloppyError(f"{name} = {value} was asked for: give a finite number {lower}{upper}.")
