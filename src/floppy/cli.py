@@ -105,7 +105,8 @@ class Distill(Command):
         folder = self.folder(config)
         result = distill_with_progress(config, folder, time_limit, typed, resume=self.resume, overwrite=self.overwrite)
         if not result.finished:
-            print(f"floppy: stopped early; the same command with --resume goes on from step {result.outer_steps}", file=sys.stderr)
+            again = f"the same command with --resume goes on from step {result.outer_steps}"
+            print(f"floppy: stopped early; {again}", file=sys.stderr)
         return {
             "task": result.dataset.card.task,
             "dataset": str(folder / DATASET_NAME),
