@@ -72,6 +72,7 @@ RUNS = [
     *(Run("errors", n, n + 1, "--published-errors") for n in (1, 2, 3)),
     Run("robust", 1, 2, "--recipe ppmo-robust --rate 3e-3 --outer-steps 1000"),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(2, 6)),
+    Run("steps", 2, 16, "--recipe ppmo-robust --cloning.steps 8 --initial-rate 0.1 --outer-steps 300"),
     Run("robust", 1, 512, "--recipe ppmo-robust --rate 3e-3 --outer-steps 500"),
     *(Run("robust", n, 512, f"--recipe ppmo-robust --outer-steps {200 if n < 3 else 400}") for n in range(2, 6)),
 ]
@@ -141,6 +142,7 @@ def page() -> None:
         "errors": "The same with the published code's errors (`--published-errors`)",
         "below": "Fewer than k_min examples, distilled for Λ",
         "robust": "Distilled for random widths, depths and initialisers",
+        "steps": "The same with eight gradient steps in place of one",
     }
     for kind, title in titles.items():
         parts.append(f"### {title}\n\n{table([row for row in rows if row['set'] == kind])}")

@@ -9,6 +9,7 @@ from floppy.dataset import DistilledDataset, load, save
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.evaluate import Score, evaluate, evaluate_random
+from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, parse_distribution
 from floppy.outer import PPMO
 from floppy.recipes import RECIPES, ppo_baseline, recipe
@@ -31,6 +32,7 @@ __all__ = [
     "distill",
     "evaluate",
     "evaluate_random",
+    "import_npz",
     "list_tasks",
     "load",
     "make_task",

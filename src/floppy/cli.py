@@ -30,16 +30,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from floppy.cache import enable_compilation_cache
-from floppy.card import Card
-from floppy.dataset import DistilledDataset, load, save, write_atomically
+from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
-from floppy.errors import FloppyError, check_number, one_line, shown
+from floppy.errors import FloppyError, check_number, shown
 from floppy.evaluate import Score, evaluate, evaluate_random
+from floppy.importing import import_npz
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
 from floppy.recipes import ppo_baseline, recipe
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
-from floppy.train import CLONING_KINDS, cloning_of, task_of, train
+from floppy.train import CLONING_KINDS, train
 
 USER_ERROR = 2
 Json = dict[str, Any]
@@ -338,45 +338,17 @@ class Import(Command):
 
     def run(self, typed: str) -> Json:
         """Reads, checks against the task, and writes."""
-        arrays = read_npz(self.file)
-        task = make_task(self.task)
-        cloning = CLONING_KINDS[self.cloning](loss=self.loss, steps=self.steps)
-        rate = _find(arrays, "inner_lr", "inner_rate") if self.rate is None else np.asarray(self.rate, np.float32)
-        if rate is None:
-            raise FloppyError(f"{self.file} holds neither inner_lr nor inner_rate: give --rate.")
-        observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")
-        if observations is None or targets is None:
-            raise FloppyError(
-                f"{self.file} holds {', '.join(sorted(arrays)) or 'nothing'}: it needs observations, and targets "
-                "(or actions, or y_mean)."
-            )
-        log_std = _find(arrays, "y_logstd", "log_std")
-        mean, var = _find(arrays, "obs_mean"), _find(arrays, "obs_var")
-        has_statistics = mean is not None and mean.size > 0
-        card = Card(
-            task=task.task_id,
-            actions=task.actions.as_dict(),
-            cloning={"kind": self.cloning} | dataclasses.asdict(cloning),
-            learners=[dataclasses.asdict(d) for d in parse_distributions(self.distribution)],
-            algorithm={"name": "import", "config": {"file": self.file.name}},
-            normaliser="frozen" if has_statistics else "none",
-            command=typed,
-            versions={name: importlib.metadata.version(name) for name in sorted({"floppy", task.package})},
+        dataset = import_npz(
+            self.file,
+            self.task,
+            cloning=CLONING_KINDS[self.cloning](loss=self.loss, steps=self.steps),
+            rate=self.rate,
+            distribution=self.distribution,
             notes=self.notes,
+            command=typed,
         )
-        dataset = DistilledDataset(
-            card,
-            observations,
-            targets,
-            log_std=None if log_std is None else log_std.ravel(),
-            inner_rate=rate,
-            obs_mean=mean if has_statistics else None,
-            obs_var=var if has_statistics else None,
-        )
-        task_of(dataset)
-        cloning_of(dataset)
         save(dataset, self.out, overwrite=self.overwrite)
-        return {"task": task.task_id, "dataset": str(self.out), "examples": dataset.examples}
+        return {"task": dataset.card.task, "dataset": str(self.out), "examples": dataset.examples}
 
     def text(self, result: Json) -> str:
         """What was written."""
@@ -528,21 +500,6 @@ def distill_with_progress(
             command=typed,
             progress=progress,
         )
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The numeric arrays of an .npz file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}
-    except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
-        raise FloppyError(
-            f"{path} is no readable .npz ({one_line(error)}): give a file that numpy.savez wrote."
-        ) from error
-
-
-def _find(arrays: dict[str, np.ndarray], *names: str) -> np.ndarray | None:
-    return next((arrays[name] for name in names if name in arrays), None)
 
 
 def _first_word(words: list[str], program: str, example: str) -> str:
