@@ -608,7 +608,7 @@ def test_a_dataset_of_another_task_is_refused(dataset: Path, refuse: Refuse) -> 
         ({"observations": None}, "observations"),
         ({"targets": None}, "targets"),
         ({"inner_lr": None}, "--rate"),
-        ({"observations": np.ones((3, 5))}, "(5,)"),
+        ({"observations": np.ones((3, 5))}, "(3, 5)"),
         ({"observations": np.ones(4)}, "(4,)"),
         ({"observations": np.ones((2, 4))}, "targets"),
         ({"observations": np.ones((0, 4)), "targets": np.ones((0, 2))}, "0 examples"),
