@@ -67,8 +67,8 @@ class Run:
 
 RUNS = [
     *(Run("lambda", n, n + 1) for n in range(1, 6)),
-    *(Run("below", 1, 1, "--rate 2e-3", seed) for seed in range(4)),
-    *(Run("below", n, n, "--rate 2e-3") for n in range(2, 4)),
+    *(Run("below", 1, 1, "", seed) for seed in range(5)),
+    *(Run("below", n, n) for n in range(2, 4)),
     *(Run("errors", n, n + 1, "--published-errors") for n in (1, 2, 3)),
     Run("robust", 1, 2, "--recipe ppmo-robust --rate 3e-3 --outer-steps 1000"),
     *(Run("robust", n, n + 1, "--recipe ppmo-robust") for n in range(2, 6)),

@@ -95,8 +95,11 @@ class Distill(Command):
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
         early.add_argument("--recipe", default="ppmo")
         early.add_argument("--cloning", default=None)
+        early.add_argument("--examples", default="")
         known = parse_early(early, words[1:])
-        default = recipe(task, known.recipe, cloning=known.cloning or None)
+        # Anything but a plain positive number is left for tyro to refuse.
+        examples = int(known.examples) if re.fullmatch("[1-9][0-9]{0,8}", known.examples) else None
+        default = recipe(task, known.recipe, examples=examples, cloning=known.cloning or None)
         return parse_options(cls, words, "floppy distill", default=cls(default))
 
     def run(self, typed: str) -> Json:
