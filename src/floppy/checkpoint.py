@@ -43,4 +43,8 @@ def load_checkpoint(like: Tree, path: Path) -> Tree:
     )
     if not fits:
         raise FloppyError(f"The checkpoint at {path} is of a run with another configuration: run without --resume.")
-    return jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
+    restored = [
+        arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name])
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(structure, restored)

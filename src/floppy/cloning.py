@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,6 +144,11 @@ class AdamSteps:
 Cloning = GradientStep | AdamSteps
 
 
+def as_entry(part: Any) -> dict[str, Any]:
+    """A part of a configuration in plain JSON, with the `kind` it is of."""
+    return {"kind": type(part).__name__} | dataclasses.asdict(part)
+
+
 def _clip_by_norm(most: float) -> optax.GradientTransformation:
     """As `optax.clip_by_global_norm`, which however has a NaN derivative where the gradient is exactly 0."""
 
@@ -180,3 +185,13 @@ def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weigh
 
     learner = fresh._replace(layers=fresh.layers[len(encoder) :])
     return join(cloning.run(loss, learner, distilled.inner_rate))
+
+
+def map_clones(cloning: Cloning, function: Callable[[Any], Weights], xs: Any) -> Weights:
+    """`function`, which clones, for every row of `xs`; leaves of the result get a leading axis.
+
+    On CPU several steps of one clone keep its weights in the caches: one after the other measured 30 to 40% faster than
+    all at once. A single step, and an accelerator, do better in one batch.
+    """
+    one_by_one = cloning.steps > 1 and jax.default_backend() == "cpu"
+    return jax.lax.map(function, xs) if one_by_one else jax.vmap(function)(xs)

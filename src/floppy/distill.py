@@ -1,7 +1,6 @@
 """A distillation run: outer steps, progress, checkpoints, the best dataset, resuming."""
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import signal
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +19,17 @@ import tyro
 
 from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
-from floppy.cloning import Cloning, Distilled, GradientStep, check_loss, clone
+from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
 from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
 from floppy.errors import MOST, FloppyError, check_number, one_line
+from floppy.evaluate import clone_and_play, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
-from floppy.outer import PPMO, Info, OuterLoop, Problem
-from floppy.rollout import play_episodes
+from floppy.outer import PPMO, HaDES, Info, OuterLoop, Problem
+from floppy.outer.base import INITIAL_EXAMPLES, TARGETS
+from floppy.parallel import replicate
+from floppy.tasks.base import Continuous
 from floppy.tasks.registry import full_task_id, make_task
 
 DATASET_NAME = "dataset.safetensors"
@@ -61,7 +63,15 @@ class DistillConfig:
     """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: plain PPO."""
     cloning: tyro.conf.AvoidSubcommands[Cloning] = dataclasses.field(default_factory=GradientStep)
     """How a fresh policy learns from the dataset."""
-    outer: Annotated[PPMO, tyro.conf.arg(name="")] = dataclasses.field(default_factory=PPMO)
+    targets: Literal["learned", "one-hot"] = "learned"
+    """learned, or one-hot: fixed class labels, spread evenly over the actions."""
+    initial_examples: Literal["normal", "zeros", "random-policy"] = "normal"
+    """Where the examples start: normal or zeros, or observations that random actions meet with normal targets."""
+    learned_rate: bool = True
+    """Whether the inner rate is improved too."""
+    outer: Annotated[tyro.conf.AvoidSubcommands[PPMO | HaDES], tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=PPMO
+    )
     """How the dataset is improved."""
     evaluate_every: int = 25
     """Outer steps between the evaluations that choose the best dataset; also those of one compiled call."""
@@ -80,6 +90,9 @@ class DistillConfig:
         # With every layer in the encoder there is nothing to clone, and no example to store.
         check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
         check_number("initial_rate", self.initial_rate, above=0)
+        for name, allowed in (("targets", TARGETS), ("initial_examples", INITIAL_EXAMPLES)):
+            if (got := getattr(self, name)) not in allowed:
+                raise FloppyError(f"{name} = {got} was asked for: choose from {', '.join(allowed)}.")
 
     def problem(self) -> Problem:
         """The bi-level problem of this configuration, checked as a whole."""
@@ -88,8 +101,19 @@ class DistillConfig:
         learners = parse_distributions(self.distribution)
         if self.encoder_layers:
             self._check_encoder(learners[0].layers, fixed=len(learners) == 1 and learners[0].is_fixed)
+        if self.targets == "one-hot" and isinstance(task.actions, Continuous):
+            raise FloppyError(f"One-hot targets were asked for, {task.task_id} has continuous actions: learn them.")
         return Problem(
-            task, learners, self.cloning, self.examples, self.initial_rate, self.encoder_layers, self.outer_steps
+            task=task,
+            learners=learners,
+            cloning=self.cloning,
+            examples=self.examples,
+            initial_rate=self.initial_rate,
+            encoder_layers=self.encoder_layers,
+            outer_steps=self.outer_steps,
+            targets=self.targets,
+            initial_examples=self.initial_examples,
+            learned_rate=self.learned_rate,
         )
 
     def _check_encoder(self, layers: int, *, fixed: bool) -> None:
@@ -108,10 +132,7 @@ class DistillConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, with the `kind` of cloning and outer loop named."""
-        entry = dataclasses.asdict(self)
-        for name in ("cloning", "outer"):
-            entry[name] = {"kind": type(getattr(self, name)).__name__} | entry[name]
-        return entry
+        return dataclasses.asdict(self) | {"cloning": as_entry(self.cloning), "outer": as_entry(self.outer)}
 
 
 class RunState(NamedTuple):
@@ -125,6 +146,8 @@ class RunState(NamedTuple):
     best_statistics: RunningStatistics | None
     best_score: jax.Array
     """`[]`: selection score of `best`; -inf before the first evaluation."""
+    env_steps: np.ndarray
+    """`[]` int64: environment steps taken; a NumPy array, for JAX has no such integers by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +217,7 @@ def distill(
     return DistillResult(
         dataset,
         outer_steps=int(state.step),
-        env_steps=int(state.step) * run.outer.env_steps(problem),
+        env_steps=int(state.env_steps),
         seconds=time.monotonic() - started,
         finished=int(state.step) >= config.outer_steps,
     )
@@ -206,15 +229,20 @@ class _Run:
     def __init__(self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str) -> None:
         self.config, self.problem, self.outer, self.command = config, problem, outer, command
         # An argument of the compiled functions, not a constant within: another seed compiles nothing anew.
-        self.key = jax.random.key(config.seed)
-        self.init = functools.partial(jax.jit(self._init), self.key)
+        self.key = replicate(jax.random.key(config.seed))
         self.advance = jax.jit(self._advance)
-        self.scores = jax.jit(self._scores, static_argnames=("learners", "episodes"))
 
-    def _init(self, key: jax.Array) -> RunState:
-        outer = self.outer.init(self.problem, named_key(key, "init"))
-        best = self.outer.distilled(outer)
-        return RunState(outer, jnp.zeros((), jnp.int32), best, self.outer.statistics(outer), jnp.asarray(-jnp.inf))
+    def init(self) -> RunState:
+        """The state before the first step."""
+        outer = replicate(jax.jit(self.outer.init, static_argnums=0)(self.problem, named_key(self.key, "init")))
+        return RunState(
+            outer,
+            jnp.zeros((), jnp.int32),
+            self.outer.distilled(outer),
+            self.outer.statistics(outer),
+            jnp.asarray(-jnp.inf),
+            np.zeros((), np.int64),
+        )
 
     def _advance(self, state: Any, steps: jax.Array, key: jax.Array) -> tuple[Any, Info]:
         step_key = named_key(key, "outer step")
@@ -224,49 +252,44 @@ class _Run:
 
         return jax.lax.scan(one, state, steps)
 
-    def _scores(
+    def returns(
         self, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, learners: int, episodes: int
-    ) -> jax.Array:
-        """Returns `[distributions, learners, episodes]` of fresh learners."""
-        returns = []
-        for index, network in enumerate(self.problem.networks):
-            group_key = named_key(key, f"group {index}")
-            keys = jax.random.split(named_key(group_key, "learners"), learners)
-            weights = jax.vmap(lambda k, n=network: clone(self.config.cloning, n, distilled, n.init(k)))(keys)
-            returns.append(
-                play_episodes(self.problem.task, network, weights, group_key, episodes=episodes, statistics=statistics)
+    ) -> np.ndarray:
+        """Returns `[distributions · learners, episodes]` of fresh learners."""
+        groups = [
+            clone_and_play(
+                self.problem.task,
+                network,
+                self.config.cloning,
+                distilled,
+                named_key(key, f"group {index}"),
+                learners=learners,
+                episodes=episodes,
+                statistics=statistics,
             )
-        return jnp.stack(returns)
+            for index, network in enumerate(self.problem.networks)
+        ]
+        return np.concatenate([np.asarray(group) for group in groups])
 
     def select(self, state: RunState) -> tuple[RunState, float]:
         """Evaluates the dataset as it stands, on seeds of its own, and keeps it if it is the best so far."""
         distilled, statistics = self.outer.distilled(state.outer), self.outer.statistics(state.outer)
         key = jax.random.fold_in(named_key(self.key, "select"), state.step)
         config = self.config
-        returns = self.scores(
-            distilled, statistics, key, learners=config.selection_learners, episodes=config.selection_episodes
-        )
-        score = jnp.mean(returns)
+        returns = self.returns(distilled, statistics, key, config.selection_learners, config.selection_episodes)
+        score = float(returns.mean(dtype=np.float64))
         # On a tie the later dataset wins: it has seen more.
-        if score >= state.best_score:
-            state = state._replace(best=distilled, best_statistics=statistics, best_score=score)
-        return state, float(score)
+        if score >= float(state.best_score):
+            state = state._replace(best=distilled, best_statistics=statistics, best_score=jnp.asarray(score))
+        return state, score
 
     def dataset(self, state: RunState, *, score: bool) -> DistilledDataset:
         """The best dataset as a file's content; with `score`, evaluated once more on fresh seeds."""
         entry = None
         if score:
-            returns = np.asarray(
-                self.scores(state.best, state.best_statistics, named_key(self.key, "score"), learners=100, episodes=10)
-            )
-            learner_means = returns.mean(axis=2).ravel()
-            entry = {
-                "mean": float(learner_means.mean()),
-                "sd": float(learner_means.std(ddof=1)),
-                "learners": int(learner_means.size),
-                "episodes": returns.shape[2],
-                "seed": self.config.seed,
-            }
+            key = named_key(self.key, "score")
+            returns = self.returns(state.best, state.best_statistics, key, learners=100, episodes=10)
+            entry = score_returns(returns, self.problem.task.max_return, self.config.seed).as_dict()
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
 
 
@@ -284,9 +307,9 @@ def to_dataset(
     card = Card(
         task=problem.task.task_id,
         actions=problem.task.actions.as_dict(),
-        cloning={"kind": type(config.cloning).__name__} | dataclasses.asdict(config.cloning),
+        cloning=as_entry(config.cloning),
         learners=[dataclasses.asdict(distribution) for distribution in problem.learners],
-        algorithm={"name": type(config.outer).__name__.lower(), "config": config.as_dict()},
+        algorithm={"name": config.outer.name, "config": config.as_dict()},
         normaliser="none" if statistics is None else "frozen",
         command=command,
         versions={package: importlib.metadata.version(package) for package in packages},
@@ -369,7 +392,9 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
     figures = {name: np.asarray(values) for name, values in info.items()}
     _check_finite(figures, first, folder)
     previous_best = float(state.best_score)
-    state, score = run.select(state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32)))
+    env_steps = state.env_steps + figures["env_steps"].astype(np.int64).sum()
+    state = state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32), env_steps=env_steps)
+    state, score = run.select(state)
     if folder is not None:
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)

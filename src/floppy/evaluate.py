@@ -2,20 +2,31 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from floppy.cloning import Cloning, Distilled, clone, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.errors import check_number
 from floppy.keys import named_key
-from floppy.learners import NAMED_DISTRIBUTIONS, Network, Weights, parse_distribution
+from floppy.learners import NAMED_DISTRIBUTIONS, Network, parse_distribution
 from floppy.normalise import RunningStatistics
+from floppy.parallel import chunk_size, replicate, sharded_map
 from floppy.rollout import play_episodes, play_random
 from floppy.tasks.base import JaxTask
-from floppy.train import MOST_LEARNERS, task_of, train
+from floppy.train import (
+    MOST_LEARNERS,
+    card_distributions,
+    cloning_of,
+    distilled_of,
+    network_for,
+    statistics_of,
+    task_of,
+)
 
 BOOTSTRAP_RESAMPLES = 2000
 
@@ -74,9 +85,18 @@ def evaluate(
     scores = {}
     for name, distribution in chosen.items():
         key = named_key(jax.random.key(seed), f"evaluate {name}")
-        policies = train(dataset, named_key(key, "learners"), learners=learners, distribution=distribution)
-        returns = _play(
-            task, policies.network, policies.weights, named_key(key, "play"), episodes, greedy, policies.statistics
+        network = network_for(dataset, distribution or card_distributions(dataset)[0])
+        returns = clone_and_play(
+            task,
+            network,
+            cloning_of(dataset),
+            replicate(distilled_of(dataset)),
+            replicate(key),
+            learners=learners,
+            episodes=episodes,
+            greedy=greedy,
+            statistics=replicate(statistics_of(dataset)),
+            afresh=dataset.card.normaliser == "per-evaluation",
         )
         scores[name] = score_returns(np.asarray(returns), task.max_return, seed)
     return scores
@@ -86,8 +106,8 @@ def evaluate_random(task: JaxTask, *, episodes: int = 1000, seed: int = 0) -> Sc
     """The score of uniformly random actions, as one learner."""
     _check_counts(1, episodes, seed)
     key = named_key(jax.random.key(seed), "evaluate random")
-    returns = jax.jit(play_random, static_argnums=(0, 2))(task, key, episodes)
-    return score_returns(np.asarray(returns)[None], task.max_return, seed)
+    played = jax.jit(play_random, static_argnums=(0, 2))(task, key, episodes)
+    return score_returns(np.asarray(played.returns), task.max_return, seed)
 
 
 def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> Score:
@@ -114,17 +134,58 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 4, 5))
-def _play(
+@functools.partial(jax.jit, static_argnames=("task", "network", "cloning", "learners", "episodes", "greedy", "afresh"))
+def clone_and_play(
     task: JaxTask,
     network: Network,
-    weights: Weights,
+    cloning: Cloning,
+    distilled: Distilled,
     key: jax.Array,
+    *,
+    learners: int,
     episodes: int,
-    greedy: bool,
-    statistics: RunningStatistics | None,
+    greedy: bool = False,
+    statistics: RunningStatistics | None = None,
+    afresh: bool = False,
 ) -> jax.Array:
-    return play_episodes(task, network, weights, key, episodes=episodes, greedy=greedy, statistics=statistics)
+    """Trains fresh learners and lets them play, spread over all devices and in chunks.
+
+    Args:
+      task: what is played.
+      network: how fresh learners are drawn.
+      cloning: how they learn.
+      distilled: what they learn from.
+      key: PRNG key, consumed; a learner depends on it and its own number alone.
+      learners: `L`.
+      episodes: per learner.
+      greedy: as for `play_episodes`.
+      statistics: as for `play_episodes`.
+      afresh: as for `play_episodes`.
+
+    Returns:
+      `[L, episodes]` undiscounted returns.
+    """
+
+    def some(
+        indices: jax.Array, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array
+    ) -> jax.Array:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+        fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(keys)
+        weights = map_clones(cloning, lambda w: clone(cloning, network, distilled, w), fresh)
+        return play_episodes(
+            task,
+            network,
+            weights,
+            jax.vmap(lambda k: named_key(k, "play"))(keys),
+            episodes=episodes,
+            greedy=greedy,
+            statistics=statistics,
+            afresh=afresh,
+        ).returns
+
+    fresh = jax.eval_shape(network.init, key)
+    floats = 5 * sum(leaf.size for leaf in jax.tree.leaves(fresh)) + 8 * episodes * math.prod(task.observation_shape)
+    return sharded_map(some, learners, chunk_size(learners, 4 * floats), distilled, statistics, key)
 
 
 def _check_counts(learners: int, episodes: int, seed: int) -> None:

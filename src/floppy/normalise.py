@@ -20,19 +20,49 @@ class RunningStatistics(NamedTuple):
     """`[*obs]`, population variance."""
 
 
+class Moments(NamedTuple):
+    """Sums over observations, which add up over time, environments, policies and devices."""
+
+    count: jax.Array
+    """`[]`: how many."""
+    first: jax.Array
+    """`[*obs]`: sum of `o - shift`."""
+    second: jax.Array
+    """`[*obs]`: sum of `(o - shift)²`."""
+
+
 def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
     """Statistics before anything was seen: they scale nothing (but `normalise` clips)."""
     return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
-def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:
-    """Merges a batch `[n, *obs]` (Chan et al., 1979: parallel variance)."""
-    count = batch.shape[0]
-    mean, var = jnp.mean(batch, axis=0), jnp.var(batch, axis=0)
-    total = statistics.seen + count
+def moments_of(batch: jax.Array, weight: jax.Array, shift: jax.Array) -> Moments:
+    """Sums over a batch `[n, *obs]` with weights `[n]` (0 leaves an observation out) about `shift [*obs]`.
+
+    Near the mean as a shift, the difference of the sums does not cancel.
+    """
+    centred = batch - shift
+    return Moments(jnp.sum(weight), jnp.tensordot(weight, centred, 1), jnp.tensordot(weight, centred**2, 1))
+
+
+def absorb_moments(statistics: RunningStatistics, moments: Moments, shift: jax.Array) -> RunningStatistics:
+    """Merges sums taken about `shift [*obs]` (Chan et al., 1979: parallel variance); of nothing, they change nothing."""
+    count = jnp.maximum(moments.count, 1.0)
+    offset = moments.first / count
+    mean, squares = shift + offset, jnp.maximum(moments.second - moments.count * offset**2, 0.0)
+    total = jnp.maximum(statistics.seen + moments.count, 1.0)
     delta = mean - statistics.mean
-    squares = statistics.var * statistics.seen + var * count + delta**2 * statistics.seen * count / total
-    return RunningStatistics(total, statistics.mean + delta * count / total, squares / total)
+    squares = statistics.var * statistics.seen + squares + delta**2 * statistics.seen * moments.count / total
+    merged = RunningStatistics(
+        statistics.seen + moments.count, statistics.mean + delta * moments.count / total, squares / total
+    )
+    return jax.tree.map(lambda new, old: jnp.where(moments.count > 0, new, old), merged, statistics)
+
+
+def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:
+    """Merges a batch `[n, *obs]`."""
+    shift = jnp.mean(batch, axis=0)
+    return absorb_moments(statistics, moments_of(batch, jnp.ones(batch.shape[0]), shift), shift)
 
 
 def normalise(statistics: RunningStatistics | None, observations: jax.Array) -> jax.Array:

@@ -7,8 +7,8 @@ from typing import Any
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
-from floppy.outer import PPMO
-from floppy.tasks.base import Continuous
+from floppy.outer import PPMO, HaDES
+from floppy.tasks.base import Continuous, Discrete
 from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.registry import make_task
 from floppy.train import CLONING_KINDS
@@ -62,11 +62,28 @@ def _ppmo_published(task: str, examples: int | None = None) -> DistillConfig:
     return dataclasses.replace(config, outer=dataclasses.replace(config.outer, published_errors=True))
 
 
+def _hades(task: str, examples: int | None = None) -> DistillConfig:
+    """HaDES-R that finishes on a small CPU: narrow learners, few Adam steps, a small population."""
+    known = make_task(task)
+    discrete = isinstance(known.actions, Discrete)
+    config = DistillConfig(
+        task,
+        examples=(2 if isinstance(known, NDCartPole) else 16) if examples is None else examples,
+        outer_steps=100,
+        evaluate_every=10,
+        initial_rate=0.03,
+        cloning=AdamSteps(loss="cross-entropy" if discrete else "gaussian-nll", steps=32),
+        outer=HaDES(),
+    )
+    return config
+
+
 RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
     "ppmo": _ppmo,
     "ppmo-robust": _ppmo_robust,
     "ppmo-paper": _ppmo_paper,
     "ppmo-published": _ppmo_published,
+    "hades": _hades,
 }
 """Recipes by name; each takes a task id and a number of examples (None: the recipe's own)."""
 

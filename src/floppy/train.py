@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, check_number
 from floppy.learners import LearnerDistribution, Network, Weights
@@ -59,7 +59,7 @@ def train(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: jax.Array) -> Weights:
-    return jax.vmap(lambda key: clone(cloning, network, distilled, network.init(key)))(keys)
+    return map_clones(cloning, lambda key: clone(cloning, network, distilled, network.init(key)), keys)
 
 
 def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
@@ -154,8 +154,6 @@ def distilled_of(dataset: DistilledDataset) -> Distilled:
 
 def statistics_of(dataset: DistilledDataset) -> RunningStatistics | None:
     """The frozen normaliser, if the file carries one."""
-    if dataset.card.normaliser == "per-evaluation":
-        raise FloppyError("The dataset asks for a normaliser per evaluation: this version knows none and frozen.")
     if dataset.obs_mean is None or dataset.obs_var is None:
         return None
     return RunningStatistics(jnp.zeros(()), jnp.asarray(dataset.obs_mean), jnp.asarray(dataset.obs_var))

@@ -1,6 +1,10 @@
 """Outer loops: how a distilled dataset is improved."""
 
 from floppy.outer.base import Info, OuterLoop, Problem
+from floppy.outer.evolution import HaDES
 from floppy.outer.metagradient import PPMO
 
-__all__ = ["PPMO", "Info", "OuterLoop", "Problem"]
+OUTER_LOOPS = {loop.name: loop for loop in (PPMO, HaDES)}
+"""Outer loops by name."""
+
+__all__ = ["OUTER_LOOPS", "PPMO", "HaDES", "Info", "OuterLoop", "Problem"]

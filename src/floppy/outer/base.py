@@ -1,19 +1,29 @@
 """The contract of an outer loop, and the bi-level problem that it is given."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from floppy.cloning import Cloning, Distilled
+from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network
 from floppy.normalise import RunningStatistics
+from floppy.rollout import random_observations
 from floppy.tasks.base import Continuous, JaxTask
+
+Parameters = dict[str, Any]
+"""Improved parts of θ by their names in `Distilled`."""
 
 Info = dict[str, jax.Array]
 """Named scalars that a step reports; the same names stand in the log and in the docs."""
+
+
+LEAST_INNER_RATE = 1e-6
+TARGETS = ("learned", "one-hot")
+INITIAL_EXAMPLES = ("normal", "zeros", "random-policy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,25 +39,79 @@ class Problem:
     initial_rate: float
     """Where the inner rate η starts."""
     encoder_layers: int
-    """`l` leading layers are trained in the outer loop and given to every learner; all of them: plain PPO."""
+    """`l` leading layers are trained in the outer loop and given to every learner; all of them: plain PPO, or direct
+    neuroevolution."""
     outer_steps: int
     """Length of the run, over which rates are annealed."""
+    targets: str = "learned"
+    """`learned`, or `one-hot`: fixed class labels, spread evenly over the actions."""
+    initial_examples: str = "normal"
+    """Where the examples start: see `init_distilled`."""
+    learned_rate: bool = True
+    """Whether η is improved too."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """One per member of the mixture."""
         return tuple(Network(d, self.task.observation_shape, self.task.actions) for d in self.learners)
 
+    def share(self, count: int, what: str) -> int:
+        """How many of `count` learners each distribution of the mixture gets."""
+        groups = len(self.learners)
+        if count % groups:
+            raise FloppyError(
+                f"{count} {what} cannot be shared equally by {groups} learner distributions: give a multiple of {groups}."
+            )
+        return count // groups
+
     def init_distilled(self, key: jax.Array) -> Distilled:
-        """The dataset before the first step: standard normal observations and targets, a fresh encoder."""
+        """The dataset before the first step.
+
+        Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
+        met by random actions (in the task's own units) and the targets normal. The encoder is fresh.
+        """
         actions = self.task.actions
         observations = jax.random.normal(named_key(key, "observations"), (self.examples, *self.task.observation_shape))
         targets = jax.random.normal(named_key(key, "targets"), (self.examples, actions.size))
-        if self.cloning.loss == "cross-entropy":
+        if self.initial_examples == "zeros":
+            observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
+        if self.initial_examples == "random-policy":
+            observations = random_observations(self.task, named_key(key, "random policy"), self.examples)
+        if self.targets == "one-hot":
+            targets = jax.nn.one_hot(jnp.arange(self.examples) * actions.size // max(self.examples, 1), actions.size)
+        elif self.cloning.loss == "cross-entropy":
             targets = jax.nn.softmax(targets)
         log_std = jnp.zeros(actions.size if isinstance(actions, Continuous) else 0)
         encoder = self.networks[0].init(named_key(key, "encoder")).layers[: self.encoder_layers]
         return Distilled(observations, targets, log_std, jnp.asarray(self.initial_rate, jnp.float32), encoder)
+
+    def parameters(self, distilled: Distilled) -> Parameters:
+        """The part of θ that is improved, in coordinates in which every real number is allowed.
+
+        The inner rate goes by its logarithm, so that a step changes it by a factor (the published code steps η itself,
+        which from a small start falls to its floor). Class probabilities, the targets of cross-entropy, go by
+        their logarithms too, and so stay probabilities.
+        """
+        free: Parameters = {
+            "observations": distilled.observations,
+            "log_std": distilled.log_std,
+            "encoder": distilled.encoder,
+        }
+        if self.targets == "learned":
+            is_probability = self.cloning.loss == "cross-entropy"
+            free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets
+        if self.learned_rate:
+            free["inner_rate"] = jnp.log(distilled.inner_rate)
+        return free
+
+    def distilled(self, parameters: Parameters, fixed: Distilled) -> Distilled:
+        """θ from what `parameters` gave; what is not improved comes from `fixed`."""
+        changed = dict(parameters)
+        if "targets" in changed and self.cloning.loss == "cross-entropy":
+            changed["targets"] = jax.nn.softmax(changed["targets"])
+        if "inner_rate" in changed:
+            changed["inner_rate"] = jnp.maximum(jnp.exp(changed["inner_rate"]), LEAST_INNER_RATE)
+        return fixed._replace(**changed)
 
 
 class OuterLoop(Protocol):
@@ -56,17 +120,17 @@ class OuterLoop(Protocol):
     `state` is a pytree of arrays: it can be saved, sharded and compared.
     """
 
+    name: ClassVar[str]
+    """The method's, as on the command line and the card."""
+
     def init(self, problem: Problem, key: jax.Array) -> Any:
         """The state before the first step."""
 
     def step(self, problem: Problem, state: Any, key: jax.Array) -> tuple[Any, Info]:
-        """One outer step; pure, so that many run in one compiled call."""
+        """One outer step; pure, so that many run in one compiled call. The info counts its `env_steps`."""
 
     def distilled(self, state: Any) -> Distilled:
         """The dataset as it stands."""
 
     def statistics(self, state: Any) -> RunningStatistics | None:
         """The observation normaliser as it stands, if there is one."""
-
-    def env_steps(self, problem: Problem) -> int:
-        """Environment steps that one outer step takes."""

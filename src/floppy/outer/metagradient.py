@@ -1,24 +1,22 @@
 """PPMO: proximal policy meta-optimisation (Wilhelm and Ventura, ECAI 2025, section 4)."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from floppy.cloning import Distilled, clone
-from floppy.errors import MOST, FloppyError, check_number
+from floppy.errors import MOST, check_number
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
-from floppy.outer.base import Info, Problem
+from floppy.outer.base import Info, Parameters, Problem
 from floppy.policies import entropy, log_probability
 from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
 from floppy.rollout import Environments, Trajectory, collect, start_environments
 from floppy.tasks.base import Continuous, Discrete
-
-LEAST_INNER_RATE = 1e-6
 
 
 class PPMOState(NamedTuple):
@@ -57,6 +55,7 @@ class PPMO:
     layer nothing is left to clone, and this is plain PPO.
     """
 
+    name: ClassVar[str] = "ppmo"
     learners: int = 16
     """Fresh learners per outer step, in equal shares over the learner distributions."""
     environments: int = 4
@@ -115,7 +114,7 @@ class PPMO:
         )
         return PPMOState(
             distilled,
-            self._optimiser(problem, self.rate).init(distilled),
+            self._optimiser(problem, self.rate).init(problem.parameters(distilled)),
             critic,
             self._optimiser(problem, self.critic_rate).init(critic),
             environments,
@@ -148,7 +147,8 @@ class PPMO:
         state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
         if self.normalise_observations:
             state = state._replace(statistics=_absorb(state.statistics, [t for t, _ in trajectories]))
-        return state._replace(environments=tuple(environments)), losses | _episode_info([t for t, _ in trajectories])
+        info = losses | _episode_info([t for t, _ in trajectories])
+        return state._replace(environments=tuple(environments)), info
 
     def distilled(self, state: PPMOState) -> Distilled:
         """The dataset as it stands."""
@@ -158,18 +158,8 @@ class PPMO:
         """The running statistics, if observations are normalised."""
         return state.statistics if self.normalise_observations else None
 
-    def env_steps(self, problem: Problem) -> int:
-        """Environment steps per outer step."""
-        return self._share(problem) * len(problem.learners) * self.environments * self.horizon
-
     def _share(self, problem: Problem) -> int:
-        groups = len(problem.learners)
-        if self.learners % groups:
-            raise FloppyError(
-                f"{self.learners} learners per outer step cannot be shared equally by {groups} learner distributions: "
-                f"give a multiple of {groups}."
-            )
-        return self.learners // groups
+        return problem.share(self.learners, "learners per outer step")
 
     def _minibatches(self, problem: Problem) -> int:
         per_learner = self.horizon * self.environments
@@ -248,8 +238,8 @@ class PPMO:
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
     ) -> tuple[PPMOState, Info]:
-        def policy_objective(parameters: Distilled) -> tuple[jax.Array, Info]:
-            distilled = _from_parameters(parameters, problem.cloning.loss)
+        def policy_objective(parameters: Parameters) -> tuple[jax.Array, Info]:
+            distilled = problem.distilled(parameters, state.distilled)
             losses = [
                 self._policy_loss(problem, network, distilled, weights, group)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
@@ -260,15 +250,14 @@ class PPMO:
             values = [self._values(problem, critic, group.observations) for group in minibatch]
             return value_loss(jnp.stack(values), jnp.stack([group.returns for group in minibatch]))
 
-        parameters = _to_parameters(state.distilled, problem.cloning.loss)
+        parameters = problem.parameters(state.distilled)
         gradient, info = jax.grad(policy_objective, has_aux=True)(parameters)
         critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
-        distilled = _from_parameters(optax.apply_updates(parameters, change), problem.cloning.loss)
-        distilled = distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
+        distilled = problem.distilled(optax.apply_updates(parameters, change), state.distilled)
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,
@@ -300,21 +289,6 @@ class PPMO:
         return surrogate - self.entropy_bonus * mean_entropy, info
 
 
-def _to_parameters(distilled: Distilled, loss: str) -> Distilled:
-    """θ as the optimiser sees it: the inner rate by its logarithm, so that a step changes it by a factor.
-
-    The published code steps η itself, which from a small start falls to its floor. Class probabilities, which are the
-    targets of cross-entropy, are held by their logarithms too, and so stay probabilities.
-    """
-    distilled = distilled._replace(inner_rate=jnp.log(distilled.inner_rate))
-    return distilled._replace(targets=jnp.log(distilled.targets)) if loss == "cross-entropy" else distilled
-
-
-def _from_parameters(parameters: Distilled, loss: str) -> Distilled:
-    parameters = parameters._replace(inner_rate=jnp.exp(parameters.inner_rate))
-    return parameters._replace(targets=jax.nn.softmax(parameters.targets)) if loss == "cross-entropy" else parameters
-
-
 def _absorb(statistics: RunningStatistics, trajectories: list[Trajectory]) -> RunningStatistics:
     for trajectory in trajectories:
         shape = statistics.mean.shape
@@ -326,4 +300,9 @@ def _episode_info(trajectories: list[Trajectory]) -> Info:
     """Finished episodes of this step and their mean return (0 where none finished)."""
     episodes: Any = sum(jnp.sum(t.terminated | t.truncated) for t in trajectories)
     total: Any = sum(jnp.sum(t.final_returns) for t in trajectories)
-    return {"episodes": episodes, "episode_return": total / jnp.maximum(episodes, 1)}
+    env_steps = sum(t.rewards.size for t in trajectories)
+    return {
+        "env_steps": jnp.asarray(env_steps),
+        "episodes": episodes,
+        "episode_return": total / jnp.maximum(episodes, 1),
+    }

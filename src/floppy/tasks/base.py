@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 TaskState = Any
 """A task's own state, any pytree."""
@@ -84,3 +85,8 @@ class JaxTask(Protocol):
 
     def step(self, key: jax.Array, state: TaskState, action: jax.Array) -> Transition:
         """Takes one action: `[]` int for discrete actions, `[size]` float for continuous ones."""
+
+
+def strong_types(state: Any) -> Any:
+    """Gives every leaf a fixed dtype: some environments' `reset` holds Python numbers where `step` returns arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), state)

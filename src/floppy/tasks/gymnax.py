@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.errors import FloppyError, one_line
-from floppy.tasks.base import Continuous, Discrete, Transition
+from floppy.tasks.base import Continuous, Discrete, Transition, strong_types
 
 # Known from the environments' rules; elsewhere the highest return is not known.
 MAX_RETURN = {"CartPole-v1": 500.0}
@@ -96,7 +96,7 @@ class GymnaxTask:
         """Starts an episode."""
         environment, parameters, *_ = make_environment(self.name)
         observation, state = environment.reset_env(key, parameters)
-        return _strong_types(state), self._observation(observation)
+        return strong_types(state), self._observation(observation)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
         """Takes one action, without resetting at the end of the episode."""
@@ -106,7 +106,7 @@ class GymnaxTask:
         observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
         truncated = environment.is_truncated(state, parameters)
         return Transition(
-            _strong_types(state),
+            strong_types(state),
             self._observation(observation),
             jnp.asarray(reward, jnp.float32).reshape(()),
             jnp.asarray(terminated, bool).reshape(()),
@@ -115,8 +115,3 @@ class GymnaxTask:
 
     def _observation(self, observation: jax.Array) -> jax.Array:
         return jnp.asarray(observation, jnp.float32).reshape(self.observation_shape)
-
-
-def _strong_types(state: Any) -> Any:
-    """Gives every leaf a fixed dtype: `reset` holds Python numbers where `step` returns arrays."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), state)

@@ -16,6 +16,15 @@ SHORT_NAMES = {
     "breakout": "gymnax/Breakout-MinAtar",
     "freeway": "gymnax/Freeway-MinAtar",
     "space-invaders": "gymnax/SpaceInvaders-MinAtar",
+    "ant": "brax/ant",
+    "halfcheetah": "brax/halfcheetah",
+    "hopper": "brax/hopper",
+    "humanoid": "brax/humanoid",
+    "humanoidstandup": "brax/humanoidstandup",
+    "inverted-double-pendulum": "brax/inverted_double_pendulum",
+    "inverted-pendulum": "brax/inverted_pendulum",
+    "reacher": "brax/reacher",
+    "walker2d": "brax/walker2d",
 }
 """Short names that the command line and `make_task` accept in place of a full id."""
 
@@ -38,8 +47,17 @@ def make_task(name: str) -> JaxTask:
 
 
 def list_tasks() -> list[str]:
-    """The ids of all known tasks; `ndcartpole/N` also exists for every other N >= 1."""
-    return [*(f"ndcartpole/{n}" for n in range(1, 6)), *(f"gymnax/{name}" for name in _gymnax_names())]
+    """The ids of all known tasks.
+
+    `ndcartpole/N` also exists for every other N >= 1, and `brax/NAME/BACKEND` for the backends spring and generalized.
+    """
+    from floppy.tasks import brax
+
+    return [
+        *(f"ndcartpole/{n}" for n in range(1, 6)),
+        *(f"gymnax/{name}" for name in _gymnax_names()),
+        *(f"brax/{name}" for name in brax.NAMES),
+    ]
 
 
 def _make_ndcartpole(rest: str) -> JaxTask:
@@ -61,13 +79,27 @@ def _make_gymnax(rest: str) -> JaxTask:
     return GymnaxTask(rest)
 
 
+def _make_brax(rest: str) -> JaxTask:
+    from floppy.tasks.brax import BACKENDS, NAMES, BraxTask
+
+    name, _, backend = rest.partition("/")
+    if name not in NAMES or backend not in ("", *BACKENDS):
+        known = [f"brax/{name}{suffix}" for name in NAMES for suffix in ("", *(f"/{b}" for b in BACKENDS))]
+        raise _unknown(f"brax/{rest}", known)
+    return BraxTask(name, backend or BACKENDS[0])
+
+
 def _gymnax_names() -> list[str]:
     import gymnax
 
     return list(gymnax.registered_envs)
 
 
-FAMILIES: dict[str, Callable[[str], JaxTask]] = {"ndcartpole": _make_ndcartpole, "gymnax": _make_gymnax}
+FAMILIES: dict[str, Callable[[str], JaxTask]] = {
+    "ndcartpole": _make_ndcartpole,
+    "gymnax": _make_gymnax,
+    "brax": _make_brax,
+}
 
 
 def _unknown(name: str, known: Iterable[str]) -> FloppyError:

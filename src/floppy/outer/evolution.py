@@ -1,0 +1,228 @@
+"""HaDES: hallucinating datasets with evolution strategies (Lupu et al., ICLR 2024, section 4)."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from floppy.cloning import Distilled, clone, map_clones
+from floppy.errors import MOST, FloppyError, check_number
+from floppy.keys import named_key
+from floppy.learners import Network, Weights
+from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, moments_of
+from floppy.outer.base import Info, Problem
+from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
+from floppy.parallel import chunk_size, sharded_map
+from floppy.rollout import play_episodes, random_observations
+
+WARM_UP = 512
+"""Observations of a random policy that the normaliser starts from."""
+
+
+class HaDESState(NamedTuple):
+    """Everything that the next generation depends on."""
+
+    distilled: Distilled
+    """The mean of the search distribution, and what is not searched."""
+    strategy: Any
+    statistics: RunningStatistics
+
+
+class _Outcome(NamedTuple):
+    """What became of candidates; leaves `[candidates, ...]`."""
+
+    fitness: jax.Array
+    steps: jax.Array
+    moments: Moments | None
+
+
+@dataclasses.dataclass(frozen=True)
+class HaDES:
+    """Outer loop by evolution: datasets are sampled, fresh learners cloned from each, and their returns compared.
+
+    The fitness of a candidate is the mean undiscounted return of its clones, one episode per environment; an episode that
+    is cut by the horizon counts with the return it has by then. With an encoder that holds every layer nothing is left
+    to clone, and this is direct neuroevolution. HaDES-F is a learner distribution with an `init_seed`; without one it
+    is HaDES-R.
+    """
+
+    name: ClassVar[str] = "hades"
+    strategy: str = "Open_ES"
+    """A distribution-based strategy of evosax: Open_ES, SNES, CMA_ES, ..."""
+    population: int = 64
+    """Candidates per generation."""
+    initialisations: int = 2
+    """Fresh learners per generation, in equal shares over the learner distributions; all candidates share them."""
+    environments: int = 4
+    """Environments per learner, with one episode each."""
+    horizon: int = 0
+    """Steps after which an episode is cut; 0 for the task's own limit."""
+    sigma: float = 0.1
+    """Standard deviation of the search at the start."""
+    sigma_decay: float = 1.0
+    """Factor by which the deviation changes over the run (SNES and some others adapt it by themselves)."""
+    rate: float | None = None
+    """Step of the mean: Adam's rate for Open_ES and its kin (by default 0.05), a factor for SNES (by default 1)."""
+    rate_decay: float = 1.0
+    """Factor by which the rate changes over the run."""
+    shaping: str = "centred-rank"
+    """How Open_ES weighs fitness: centred-rank or z-score; every other strategy has a rule of its own."""
+    antithetic: bool = True
+    """Whether the noise of Open_ES and SNES comes in pairs of opposite sign."""
+    common_random_numbers: bool = True
+    """Whether all candidates of a generation meet the same episodes and the same noise in their actions."""
+    normalise_observations: bool = False
+    """Whether observations are scaled by running statistics, which the file then carries."""
+    chunk: int = 0
+    """Candidates that a device evaluates at a time; 0 chooses by memory. It changes results by rounding at most."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        for name in ("population", "initialisations", "environments"):
+            check_number(name, getattr(self, name), least=2 if name == "population" else 1, most=MOST)
+        for name in ("horizon", "chunk"):
+            check_number(name, getattr(self, name), least=0, most=MOST)
+        for name in ("sigma", "sigma_decay", "rate_decay"):
+            check_number(name, getattr(self, name), above=0)
+        if self.rate is not None:
+            check_number("rate", self.rate, above=0)
+        if self.shaping not in SHAPINGS:
+            raise FloppyError(f"Shaping {self.shaping} was asked for: choose from {', '.join(SHAPINGS)}.")
+        if self.antithetic and self.population % 2:
+            raise FloppyError(
+                f"population = {self.population} was asked for with antithetic noise: give an even number."
+            )
+        check_strategy(self.strategy)
+
+    def init(self, problem: Problem, key: jax.Array) -> HaDESState:
+        """The state before the first generation."""
+        self._share(problem)
+        distilled = problem.init_distilled(named_key(key, "distilled"))
+        mean, _ = ravel_pytree(problem.parameters(distilled))
+        statistics = init_statistics(problem.task.observation_shape)
+        if self.normalise_observations:
+            met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
+            statistics = absorb_moments(
+                statistics, moments_of(met, jnp.ones(WARM_UP), statistics.mean), statistics.mean
+            )
+        return HaDESState(distilled, self._strategy(problem, mean.size).init(mean), statistics)
+
+    def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:
+        """One generation: sample, clone, play, move the search distribution."""
+        mean, unravel = ravel_pytree(problem.parameters(state.distilled))
+        strategy = self._strategy(problem, mean.size)
+        candidates = strategy.ask(state.strategy, named_key(key, "ask"))
+        fresh = tuple(
+            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
+            for group, network in enumerate(problem.networks)
+        )
+        play_key = named_key(key, "play")
+
+        def outcome(indices: jax.Array, candidates: Any, state: HaDESState, fresh: Any, key: jax.Array) -> _Outcome:
+            def dataset(index: jax.Array) -> Distilled:
+                return problem.distilled(unravel(strategy.member(candidates, index)), state.distilled)
+
+            # A key per candidate, or one for all.
+            keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+            return self._outcome(problem, jax.vmap(dataset)(indices), self.statistics(state), fresh, keys)
+
+        chunk = self.chunk or chunk_size(self.population, self._bytes_each(problem, fresh))
+        result = sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
+        searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
+        after = state._replace(
+            distilled=problem.distilled(unravel(strategy.mean(searched)), state.distilled), strategy=searched
+        )
+        if result.moments is not None:
+            sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
+            after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
+        return after, self._info(result, strategy.sigma(searched), after.distilled)
+
+    def distilled(self, state: HaDESState) -> Distilled:
+        """The mean of the search distribution."""
+        return state.distilled
+
+    def statistics(self, state: HaDESState) -> RunningStatistics | None:
+        """The running statistics, if observations are normalised."""
+        return state.statistics if self.normalise_observations else None
+
+    def _info(self, result: _Outcome, sigma: jax.Array, distilled: Distilled) -> Info:
+        episodes = self.population * self.initialisations * self.environments
+        steps = jnp.sum(result.steps)
+        return {
+            "fitness": jnp.mean(result.fitness),
+            "best_fitness": jnp.max(result.fitness),
+            "fitness_sd": jnp.std(result.fitness),
+            "env_steps": steps,
+            "episode_length": steps / episodes,
+            "sigma": sigma,
+            "inner_rate": distilled.inner_rate,
+        }
+
+    def _outcome(
+        self,
+        problem: Problem,
+        datasets: Distilled,
+        statistics: RunningStatistics | None,
+        fresh: tuple[Weights, ...],
+        keys: jax.Array,
+    ) -> _Outcome:
+        """Clones and plays candidates `[c, ...]`; `keys [1]` or `[c]`."""
+        count, share = datasets.observations.shape[0], self._share(problem)
+        outcomes = []
+        for group, network in enumerate(problem.networks):
+            weights = _clone_each(problem, network, datasets, fresh[group])
+            streams = jax.vmap(lambda k, g=group: jax.random.split(named_key(k, f"group {g}"), share))(keys)
+            played = play_episodes(
+                problem.task,
+                network,
+                weights,
+                streams.ravel(),
+                episodes=self.environments,
+                statistics=statistics,
+                most_steps=self.horizon or None,
+            )
+            per_candidate = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), played)
+            outcomes.append(
+                _Outcome(
+                    jnp.mean(per_candidate.returns, axis=(1, 2)),
+                    jnp.sum(per_candidate.steps, axis=(1, 2)),
+                    jax.tree.map(lambda x: jnp.sum(x, axis=1), per_candidate.moments),
+                )
+            )
+        total = jax.tree.map(lambda *groups: sum(groups), *outcomes)
+        return total._replace(fitness=total.fitness / len(outcomes))
+
+    def _share(self, problem: Problem) -> int:
+        return problem.share(self.initialisations, "initialisations")
+
+    def _strategy(self, problem: Problem, size: int) -> Strategy:
+        rate = self.rate if self.rate is not None else (1.0 if self.strategy == "SNES" else 0.05)
+        schedules = (
+            Decay(rate, self.rate_decay, problem.outer_steps),
+            Decay(self.sigma, self.sigma_decay, problem.outer_steps),
+        )
+        if self.strategy in STREAMED:
+            return Streamed(self.strategy, self.population, self.shaping, self.antithetic, *schedules)
+        return Evosax(self.strategy, self.population, size, *schedules)
+
+    def _bytes_each(self, problem: Problem, fresh: tuple[Weights, ...]) -> int:
+        """Roughly what evaluating one candidate takes: weights with Adam's moments, observations before and after."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(fresh))
+        observation = math.prod(problem.task.observation_shape)
+        return 4 * (5 * weights + 8 * self.initialisations * self.environments * observation)
+
+
+def _clone_each(problem: Problem, network: Network, datasets: Distilled, fresh: Weights) -> Weights:
+    """Every fresh learner `[n]` cloned from every dataset `[c]`: leaves `[c·n, ...]`."""
+
+    def one(dataset: Distilled) -> Weights:
+        return map_clones(problem.cloning, lambda w: clone(problem.cloning, network, dataset, w), fresh)
+
+    clones = map_clones(problem.cloning, one, datasets)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), clones)
+
+
+__all__ = ["HaDES", "HaDESState"]

@@ -1,0 +1,134 @@
+"""Brax environments as tasks. Their physics is no longer maintained upstream: it is pinned, and stays behind this file."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from floppy.errors import FloppyError
+from floppy.tasks.base import Continuous, Transition, strong_types
+
+NAMES = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "reacher",
+    "walker2d",
+)
+BACKENDS = ("positional", "spring", "generalized")
+EPISODE_LENGTH = 1000  # as in both papers
+
+
+@functools.cache
+def make_environment(name: str, backend: str) -> Any:
+    """Makes a Brax environment, once per process.
+
+    Raises:
+      FloppyError: if Brax is not installed.
+    """
+    # Brax computes constants with JAX: made within a compiled function they would have no values.
+    with _quiet(), jax.ensure_compile_time_eval():
+        try:
+            import mujoco
+            from brax import envs
+        except ImportError as error:
+            raise FloppyError(f"Brax is not installed ({error}): pip install 'floppy[brax]'.") from error
+        mujoco.set_mju_user_warning(lambda _: None)  # MuJoCo would write a log file into the current folder
+        try:
+            return envs.get_environment(name, backend=backend)
+        finally:
+            mujoco.set_mju_user_warning(None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Brax prints about packages that it does not need and warns about its own age."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+class BraxState(NamedTuple):
+    """A Brax state without what can be computed from it."""
+
+    environment: Any
+    """Brax's own state."""
+    steps: jax.Array
+    """`[]` int: steps taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BraxTask:
+    """Brax environment `name` on one of Brax's physics backends, with episodes of at most 1000 steps."""
+
+    name: str
+    backend: str = BACKENDS[0]
+    package: str = "brax"
+
+    def __post_init__(self) -> None:
+        """Refuses unknown names."""
+        if self.name not in NAMES or self.backend not in BACKENDS:
+            raise FloppyError(
+                f"Brax has no {self.name} on backend {self.backend} here: choose from {', '.join(NAMES)}, "
+                f"on {', '.join(BACKENDS)}."
+            )
+        make_environment(self.name, self.backend)
+
+    @property
+    def task_id(self) -> str:
+        """`brax/NAME`, or `brax/NAME/BACKEND` for another backend than positional."""
+        return f"brax/{self.name}" + ("" if self.backend == BACKENDS[0] else f"/{self.backend}")
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """`[o]`."""
+        return (int(make_environment(self.name, self.backend).observation_size),)
+
+    @property
+    def actions(self) -> Continuous:
+        """From -1 to 1, which every environment scales to its actuators."""
+        size = int(make_environment(self.name, self.backend).action_size)
+        return Continuous(size, (-1.0,) * size, (1.0,) * size)
+
+    @property
+    def max_steps(self) -> int:
+        """The papers' episode length."""
+        return EPISODE_LENGTH
+
+    @property
+    def max_return(self) -> None:
+        """Not known."""
+        return
+
+    def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
+        """Starts an episode."""
+        environment = make_environment(self.name, self.backend)
+        with _quiet():
+            state = environment.reset(key)
+        state = strong_types(state)
+        return BraxState(state, jnp.zeros((), jnp.int32)), state.obs
+
+    def step(self, key: jax.Array, state: BraxState, action: jax.Array) -> Transition:
+        """Takes one action; the physics is deterministic, `key` is not used."""
+        del key
+        environment = make_environment(self.name, self.backend)
+        with _quiet():
+            following = strong_types(environment.step(state.environment, action))
+        steps = state.steps + 1
+        return Transition(
+            BraxState(following, steps),
+            following.obs,
+            following.reward,
+            following.done > 0.5,
+            steps >= EPISODE_LENGTH,
+        )
