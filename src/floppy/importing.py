@@ -2,26 +2,31 @@
 
 import dataclasses
 import importlib.metadata
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from floppy.card import Card
-from floppy.cloning import Cloning, GradientStep
+from floppy.cloning import AdamSteps, Cloning, GradientStep, as_entry
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, one_line
+from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.learners import parse_distributions
-from floppy.tasks import make_task
+from floppy.tasks import JaxTask, make_task
 from floppy.train import cloning_of, task_of
 
 
 def import_npz(
     path: Path | str,
-    task: str,
+    task: str = "",
     *,
     cloning: Cloning | None = None,
     rate: float | None = None,
-    distribution: str = "lambda",
+    distribution: str = "",
+    normaliser: str = "",
     notes: str = "",
     command: str = "",
 ) -> DistilledDataset:
@@ -29,11 +34,13 @@ def import_npz(
 
     Args:
       path: the file. Read are observations `[k, *obs]`; targets, actions or y_mean `[k, a]`; where present inner_lr or
-        inner_rate `[]`, y_logstd or log_std `[a]`, obs_mean and obs_var `[*obs]`.
+        inner_rate `[]`, y_logstd or log_std `[a]`, obs_mean and obs_var `[*obs]`; and the text `meta` of a published
+        HaDES run, which then gives the defaults of everything below.
       task: id of the task that the dataset is of.
-      cloning: how fresh policies learn from it; one gradient step by default.
+      cloning: how fresh policies learn from it; by default one gradient step.
       rate: of the cloning steps; by default the file's.
-      distribution: the learners that it is for, see `parse_distribution`.
+      distribution: the learners that it is for, see `parse_distribution`; by default lambda.
+      normaliser: none, frozen or per-evaluation; by default frozen if the file has statistics.
       notes: where it comes from, for the card.
       command: what made it, for the card.
 
@@ -43,8 +50,12 @@ def import_npz(
     Raises:
       FloppyError: if the file cannot be read, lacks an array, or does not fit the task.
     """
-    arrays = _read_npz(Path(path))
-    known, cloning = make_task(task), cloning or GradientStep()
+    arrays, published = _read_npz(Path(path)), _read_published(Path(path))
+    if not (task or published):
+        raise FloppyError(f"{path} does not say which task it is of: name the task (--task).")
+    known = make_task(task or published["task"])
+    cloning = cloning or published.get("cloning") or GradientStep()
+    rate = published.get("rate") if rate is None else rate
     inner_rate = _find(arrays, "inner_lr", "inner_rate") if rate is None else np.asarray(rate, np.float32)
     if inner_rate is None:
         raise FloppyError(f"{path} holds neither inner_lr nor inner_rate: give the rate (--rate).")
@@ -52,6 +63,7 @@ def import_npz(
     if observations is None or targets is None:
         held = ", ".join(sorted(arrays)) or "nothing"
         raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
+    observations = _reshape_to(known, observations)
     examples = observations.shape[:1]
     shapes = observations.shape, targets.shape
     wanted = (*examples, *known.observation_shape), (*examples, known.actions.size)
@@ -61,30 +73,71 @@ def import_npz(
             f"needs {wanted[0]} and {wanted[1]}: give the task that it was distilled for."
         )
     log_std, mean, var = _find(arrays, "y_logstd", "log_std"), _find(arrays, "obs_mean"), _find(arrays, "obs_var")
-    has_statistics = mean is not None and mean.size > 0
+    normaliser = normaliser or published.get("normaliser") or ("none" if mean is None or not mean.size else "frozen")
+    learners = parse_distributions(distribution or published.get("distribution", "lambda"))
     card = Card(
         task=known.task_id,
         actions=known.actions.as_dict(),
-        cloning={"kind": type(cloning).__name__} | dataclasses.asdict(cloning),
-        learners=[dataclasses.asdict(learners) for learners in parse_distributions(distribution)],
+        cloning=as_entry(cloning),
+        learners=[dataclasses.asdict(each) for each in learners],
         algorithm={"name": "import", "config": {"file": Path(path).name}},
-        normaliser="frozen" if has_statistics else "none",
+        normaliser=normaliser,
         command=command,
         versions={name: importlib.metadata.version(name) for name in sorted({"floppy", known.package})},
-        notes=notes,
+        reference_score=published.get("reference_score"),
+        notes=notes or published.get("notes", ""),
     )
+    is_frozen = normaliser.startswith("frozen")
     dataset = DistilledDataset(
         card,
         observations,
         targets,
         log_std=None if log_std is None else log_std.ravel(),
         inner_rate=inner_rate,
-        obs_mean=mean if has_statistics else None,
-        obs_var=var if has_statistics else None,
+        obs_mean=_reshape_to(known, mean) if is_frozen and mean is not None else None,
+        obs_var=_reshape_to(known, var) if is_frozen and var is not None else None,
     )
     task_of(dataset)
     cloning_of(dataset)
     return dataset
+
+
+def _reshape_to(task: JaxTask, array: np.ndarray) -> np.ndarray:
+    """Flattened observations in the task's shape; others, or those of another size, as they are."""
+    size = math.prod(task.observation_shape)
+    if array.ndim == 0 or array.shape[-1] != size:
+        return array
+    return array.reshape(*array.shape[:-1], *task.observation_shape)
+
+
+def _read_published(path: Path) -> dict[str, Any]:
+    """What the `meta` of a published HaDES run says, in this library's terms; empty for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(str(archive["meta"]))
+            return _published_defaults(meta)
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _published_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    continuous = not meta["env"].endswith(("-MinAtar", "-misc"))
+    width, activation = meta["width"], meta["activation"]
+    own_draw = f":initialiser={FLAX_ORTHOGONAL}:init_seed={meta['overfit_seed']}" if meta["overfit"] else ""
+    return {
+        "task": f"{'brax' if continuous else 'gymnax'}/{meta['env']}",
+        "cloning": AdamSteps(
+            loss="gaussian-nll" if continuous else "cross-entropy",
+            steps=meta["epochs"],
+            max_grad_norm=meta["max_grad_norm"] or 0.0,
+            eps_root=0.0,
+        ),
+        "rate": meta["lr"],
+        "distribution": f"width={width}:activation={activation}{own_draw}",
+        "normaliser": {"running": "per-evaluation", "constant": "frozen"}.get(meta["obs_normaliser"], "none"),
+        "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
+        "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
+    }
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

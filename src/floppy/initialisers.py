@@ -5,10 +5,12 @@ zero. With an activation that maps 0 to 0 they stay zero under gradient descent,
 width. The initialisers here therefore take the used `rows` and `columns` as (traced) numbers.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 QUINTIC_STEPS = 16
 CUBIC_STEPS = 5
@@ -87,3 +89,32 @@ INITIALISERS: dict[str, tuple[Callable[..., jax.Array], float, float]] = {
     "xavier1": (xavier, 1.0, 1.0),
 }
 """Initialiser by name: function, gain of the hidden layers, gain of the last layer (PPMO, Table 1)."""
+
+FLAX_ORTHOGONAL = "flax-orthogonal"
+"""The one initialiser that is no distribution here: the very weights that flax draws from a seed."""
+
+
+@functools.cache
+def flax_orthogonal(seed: int, sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Kernels of `flax.linen.Dense` layers, orthogonal with gains √2 and 0.01, as the published HaDES code drew them.
+
+    Args:
+      seed: of JAX's threefry key, in the form that was JAX's default until 2025.
+      sizes: of input, hidden layers and output, as a tuple.
+
+    Returns:
+      Kernels `[inputs, outputs]`, by LAPACK and outside of any compiled function.
+    """
+    import flax.linen as nn  # only datasets of the published HaDES-F need it
+
+    class Policy(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for index, size in enumerate(sizes[1:]):
+                gain = HIDDEN_GAIN if index < len(sizes) - 2 else OUTPUT_GAIN
+                x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(gain))(x)
+            return x
+
+    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(False):
+        layers = Policy().init(jax.random.PRNGKey(seed), jnp.zeros(sizes[0]))["params"]
+    return tuple(np.asarray(layers[f"Dense_{index}"]["kernel"]) for index in range(len(sizes) - 1))

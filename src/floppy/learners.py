@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from floppy.errors import FloppyError, check_number
-from floppy.initialisers import INITIALISERS
+from floppy.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orthogonal
 from floppy.keys import named_key
 from floppy.tasks.base import Continuous, Discrete
 
@@ -53,6 +53,9 @@ class LearnerDistribution:
     """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1."""
     activation: str = "tanh"
     """tanh or relu."""
+    init_seed: int = -1
+    """-1 for a new draw every time. Any other number is the seed of one fixed draw, the only policy of this distribution
+    (HaDES-F, HaDES paper, section 4)."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
@@ -60,12 +63,20 @@ class LearnerDistribution:
             least, most = getattr(self, name)
             check_number(f"{name} of the learners", least, least=1, most=MOST_UNITS)
             check_number(f"{name} of the learners", most, least=least, most=MOST_UNITS)
-        unknown = [name for name in self.initialiser if name not in INITIALISERS]
+        known = (*INITIALISERS, FLAX_ORTHOGONAL)
+        unknown = [name for name in self.initialiser if name not in known]
         if unknown or not self.initialiser:
             got = ", ".join(unknown) or "none"
-            raise FloppyError(f"Initialiser {got} was asked for: choose from {', '.join(INITIALISERS)}.")
+            raise FloppyError(f"Initialiser {got} was asked for: choose from {', '.join(known)}.")
         if self.activation not in ACTIVATIONS:
             raise FloppyError(f"Activation {self.activation} was asked for: choose from {', '.join(ACTIVATIONS)}.")
+        check_number("init_seed", self.init_seed, least=-1, most=2**32 - 1)
+        is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1
+        if FLAX_ORTHOGONAL in self.initialiser and not is_one_draw:
+            raise FloppyError(
+                f"Initialiser {FLAX_ORTHOGONAL} was asked for without one fixed draw: "
+                "give it alone, with an init_seed and one width and depth."
+            )
 
     @property
     def is_fixed(self) -> bool:
@@ -110,6 +121,8 @@ def parse_distribution(text: str) -> LearnerDistribution:
             fields[key] = tuple(value.split("+"))
         elif key == "activation" and value:
             fields[key] = value
+        elif key == "init_seed" and value.isdecimal():
+            fields[key] = int(value)
         else:
             raise FloppyError(
                 f"Learner distribution {text!r} is unknown: give one of {', '.join(NAMED_DISTRIBUTIONS)}, "
@@ -144,10 +157,14 @@ class Network:
         return [inputs, *hidden, self.actions.size]
 
     def init(self, key: jax.Array) -> Weights:
-        """Draws a fresh policy φ0 ~ Λ; `key` is consumed."""
+        """Draws a fresh policy φ0 ~ Λ; `key` is consumed (and has no influence where the distribution fixes one draw)."""
+        if self.distribution.init_seed >= 0:
+            key = jax.random.key(self.distribution.init_seed)
         width = _draw_between(named_key(key, "width"), self.distribution.width)
         depth = _draw_between(named_key(key, "depth"), self.distribution.depth)
         choices = self.distribution.initialiser
+        if choices == (FLAX_ORTHOGONAL,):
+            return self._flax_weights()
         choice = jax.random.randint(named_key(key, "initialiser"), (), 0, len(choices))
         sizes, last = self.sizes, self.distribution.depth[1]
         layers = []
@@ -163,6 +180,15 @@ class Network:
                 kernels.append(initialise(layer_key, shape, jnp.asarray(rows), jnp.asarray(columns), gain))
             kernel = jnp.select([choice == i for i in range(len(choices))], kernels)
             layers.append({"kernel": kernel, "bias": jnp.zeros(shape[1])})
+        return self._weights(layers, depth)
+
+    def _flax_weights(self) -> Weights:
+        kernels = flax_orthogonal(self.distribution.init_seed, tuple(self.sizes))
+        layers = [{"kernel": jnp.asarray(kernel), "bias": jnp.zeros(kernel.shape[1])} for kernel in kernels]
+        return self._weights(layers, jnp.asarray(self.distribution.depth[1]))
+
+    def _weights(self, layers: list[Layer], depth: jax.Array) -> Weights:
+        last = len(layers) - 1
         # The first layer changes the width of its input and the last one gives the output: only those between can go.
         skip = tuple(((i > 0) & (i < last) & (i >= depth)).astype(jnp.float32) for i in range(last + 1))
         std_size = self.actions.size if isinstance(self.actions, Continuous) else 0

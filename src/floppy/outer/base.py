@@ -10,7 +10,7 @@ from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network
-from floppy.normalise import RunningStatistics
+from floppy.normalise import RunningStatistics, normalise
 from floppy.rollout import random_observations
 from floppy.tasks.base import Continuous, JaxTask
 
@@ -64,11 +64,11 @@ class Problem:
             )
         return count // groups
 
-    def init_distilled(self, key: jax.Array) -> Distilled:
+    def init_distilled(self, key: jax.Array, statistics: RunningStatistics | None = None) -> Distilled:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
-        met by random actions (in the task's own units) and the targets normal. The encoder is fresh.
+        met by random actions, normalised by `statistics`, and the targets normal. The encoder is fresh.
         """
         actions = self.task.actions
         observations = jax.random.normal(named_key(key, "observations"), (self.examples, *self.task.observation_shape))
@@ -76,7 +76,8 @@ class Problem:
         if self.initial_examples == "zeros":
             observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
         if self.initial_examples == "random-policy":
-            observations = random_observations(self.task, named_key(key, "random policy"), self.examples)
+            met = random_observations(self.task, named_key(key, "random policy"), self.examples)
+            observations = normalise(statistics, met)
         if self.targets == "one-hot":
             targets = jax.nn.one_hot(jnp.arange(self.examples) * actions.size // max(self.examples, 1), actions.size)
         elif self.cloning.loss == "cross-entropy":

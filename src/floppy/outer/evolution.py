@@ -12,7 +12,7 @@ from floppy.cloning import Distilled, clone, map_clones
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
-from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, moments_of
+from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, update_statistics
 from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 from floppy.parallel import chunk_size, sharded_map
@@ -100,14 +100,13 @@ class HaDES:
     def init(self, problem: Problem, key: jax.Array) -> HaDESState:
         """The state before the first generation."""
         self._share(problem)
-        distilled = problem.init_distilled(named_key(key, "distilled"))
-        mean, _ = ravel_pytree(problem.parameters(distilled))
         statistics = init_statistics(problem.task.observation_shape)
         if self.normalise_observations:
             met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
-            statistics = absorb_moments(
-                statistics, moments_of(met, jnp.ones(WARM_UP), statistics.mean), statistics.mean
-            )
+            statistics = update_statistics(statistics, met)
+        known = statistics if self.normalise_observations else None
+        distilled = problem.init_distilled(named_key(key, "distilled"), known)
+        mean, _ = ravel_pytree(problem.parameters(distilled))
         return HaDESState(distilled, self._strategy(problem, mean.size).init(mean), statistics)
 
     def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:

@@ -118,7 +118,7 @@ class Streamed:
 
     def init(self, mean: jax.Array) -> GaussianState:
         """The mean with a deviation of σ everywhere."""
-        std = jnp.full(mean.shape, self.sigma_schedule.start)
+        std = jnp.full(mean.shape, self.sigma_schedule.start, jnp.float32)
         return GaussianState(mean, std, self._optimiser.init(mean), jnp.zeros((), jnp.int32))
 
     def ask(self, state: GaussianState, key: jax.Array) -> Samples:
