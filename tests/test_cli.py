@@ -25,6 +25,7 @@ from floppy.dataset import load, save
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
 from floppy.learners import NAMED_DISTRIBUTIONS
+from floppy.outer import HaDES
 from floppy.tasks import list_tasks
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/ppmo/ndcartpole-1d-k2.npz"
@@ -355,9 +356,11 @@ def test_ctrl_c_leaves_no_traceback(
         ("distill cartpole --examples", "--examples"),
         ("distill cartpole --out", "--out"),
         ("distill cartpole --anneal maybe", "maybe"),
-        ("distill cartpole --outer nonsense", "ppmo"),
+        ("distill cartpole --outer nonsense", "ppmo, hades"),
+        ("distill cartpole --outer", "--outer"),
+        ("distill cartpole --outer hades --recipe ppmo-paper", "give one of the two"),
         ("distill cartpole --recipe", "--recipe"),
-        ("distill cartpole --recipe nonsense", "ppmo, ppmo-robust, ppmo-paper, ppmo-published"),
+        ("distill cartpole --recipe nonsense", "ppmo, ppmo-robust, ppmo-paper, ppmo-published, hades"),
         ("distill cartpole --cloning", "--cloning"),
         ("distill cartpole --cloning Nonsense", "GradientStep, AdamSteps"),
         ("distill cartpole --cloning.loss nonsense", "mse, cross-entropy"),
@@ -377,7 +380,8 @@ def test_ctrl_c_leaves_no_traceback(
         ("show", "PATH"),
         ("train", "PATH"),
         ("evaluate", "PATH"),
-        ("import", "--task"),
+        ("import", "PATH"),
+        ("import a.npz", "--out"),
         ("import a.npz --task cartpole", "--out"),
         ("show a b", "b"),
         ("show nowhere.safetensors", "no such file"),
@@ -423,6 +427,18 @@ DISTILL_NUMBERS = {
 }
 ADAM_NUMBERS = {"cloning.max-grad-norm": AT_LEAST_ZERO, "cloning.eps": ABOVE_ZERO, "cloning.eps-root": AT_LEAST_ZERO}
 
+HADES_NUMBERS = {
+    "population": [*WHOLE_NUMBERS, "1", "7"],
+    "initialisations": WHOLE_NUMBERS,
+    "environments": WHOLE_NUMBERS,
+    "horizon": WHOLE_NUMBERS[1:],
+    "chunk": WHOLE_NUMBERS[1:],
+    "sigma": ABOVE_ZERO,
+    "sigma-decay": ABOVE_ZERO,
+    "rate": ABOVE_ZERO,
+    "rate-decay": ABOVE_ZERO,
+}
+
 
 def pairs(table: dict[str, list[str]]) -> list[tuple[str, str]]:
     return [(option, value) for option, values in table.items() for value in values]
@@ -438,11 +454,17 @@ def test_adam_steps_refuse_the_number(refuse: Refuse, option: str, value: str) -
     refuse("distill", "cartpole", "--cloning", "AdamSteps", f"--{option}", value)
 
 
+@pytest.mark.parametrize(("option", "value"), pairs(HADES_NUMBERS))
+def test_hades_refuses_the_number(refuse: Refuse, option: str, value: str) -> None:
+    refuse("distill", "cartpole", "--outer", "hades", f"--{option}", value)
+
+
 def test_every_number_of_distill_is_put_to_the_test() -> None:
     names = set(DISTILL_NUMBERS) | set(ADAM_NUMBERS)
-    options = {name.removeprefix("cloning.").replace("-", "_") for name in names}
+    general = {name.removeprefix("cloning.").replace("-", "_") for name in names}
+    evolved = {name.replace("-", "_") for name in HADES_NUMBERS}
     defaults = DistillConfig("cartpole")
-    for part in (defaults, defaults.outer):
+    for part, options in ((defaults, general), (defaults.outer, general), (HaDES(), evolved)):
         numbers = {f.name for f in dataclasses.fields(part) if type(getattr(part, f.name)) in (int, float)}
         assert numbers <= options
 
@@ -509,32 +531,37 @@ def test_budgets_are_read(budget: str, steps: int, seconds: float | None) -> Non
     assert (config.outer_steps, limit) == (steps, seconds)
 
 
+NO_DISTRIBUTIONS = [
+    "nonsense",
+    "small",
+    "lambda,,xavier",
+    ",",
+    "",
+    "width=0",
+    "width=3..2",
+    "width=1..2..3",
+    "width=",
+    "width=²",
+    "width=1.5",
+    "width=nan",
+    "width=-3",
+    "width=" + "9" * 30,
+    "depth=0",
+    "initialiser=",
+    "initialiser=nonsense",
+    "activation=nonsense",
+    "nonsense=3",
+    "width",
+]
+
+
 @pytest.mark.parametrize(
-    "distribution",
+    ("command", "distribution"),
     [
-        "nonsense",
-        "small",
-        "lambda,,xavier",
-        ",",
-        "",
-        "width=0",
-        "width=3..2",
-        "width=1..2..3",
-        "width=",
-        "width=²",
-        "width=1.5",
-        "width=nan",
-        "width=-3",
-        "width=" + "9" * 30,
-        "depth=0",
-        "initialiser=",
-        "initialiser=nonsense",
-        "activation=nonsense",
-        "nonsense=3",
-        "width",
+        *((command, text) for command in ("distill", "evaluate") for text in NO_DISTRIBUTIONS),
+        *(("import", text) for text in NO_DISTRIBUTIONS if text),  # nothing: as the file says
     ],
 )
-@pytest.mark.parametrize("command", ["distill", "evaluate", "import"])
 def test_distributions_are_refused(dataset: Path, refuse: Refuse, command: str, distribution: str) -> None:
     words: dict[str, list[str | Path]] = {
         "distill": ["distill", "cartpole"],
@@ -569,7 +596,10 @@ def test_damaged_files_are_refused(dataset: Path, refuse: Refuse, command: str, 
         {"learners": [{"initialiser": "orthogonal"}]},
         {"learners": [{"activation": {}}]},
         {"learners": [{"nonsense": 1}]},
-        {"normaliser": "per-evaluation"},
+        {"learners": [{"init_seed": 1.5}]},
+        {"learners": [{"init_seed": "1"}]},
+        {"learners": [{"init_seed": 2**32}]},
+        {"learners": [{"initialiser": ["flax-orthogonal"]}]},
     ],
     ids=json.dumps,
 )
@@ -579,6 +609,15 @@ def test_cards_that_cannot_be_followed_are_refused(
 ) -> None:
     save(hand_dataset(changes), dataset, overwrite=True)
     refuse(command, dataset)
+
+
+def test_a_normaliser_per_evaluation_is_followed(dataset: Path, run: Run) -> None:
+    words = ["evaluate", dataset, "--learners", "2", "--episodes", "3"]
+    without = run(*words)["distributions"]["card"]
+    save(hand_dataset({"normaliser": "per-evaluation"}), dataset, overwrite=True)
+    score = run(*words)["distributions"]["card"]
+    assert 8 <= score["mean"] <= 500
+    assert score["mean"] != without["mean"]
 
 
 def test_a_dataset_without_the_rate_that_its_recipe_needs_is_refused(dataset: Path, refuse: Refuse) -> None:
@@ -631,6 +670,11 @@ def test_a_dataset_of_another_task_is_refused(dataset: Path, refuse: Refuse) -> 
 def test_import_refuses_arrays(tmp_path: Path, refuse: Refuse, changes: dict[str, Any], hint: str) -> None:
     write_npz(tmp_path / "a.npz", **changes)
     assert hint in refuse("import", "a.npz", "--task", "cartpole", "--out", "b.safetensors")
+
+
+def test_import_asks_for_the_task_where_the_file_does_not_say_it(tmp_path: Path, refuse: Refuse) -> None:
+    write_npz(tmp_path / "a.npz")
+    assert "--task" in refuse("import", "a.npz", "--out", "b.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "npy", "pickle", *BROKEN])

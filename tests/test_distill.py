@@ -119,19 +119,19 @@ def fake_run(
     def advance(_: object, state: Any, steps: jax.Array, __: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         moved = state.distilled._replace(observations=state.distilled.observations + len(steps))
         loss = 1.0 * steps if infinite_at is None else jnp.where(steps == infinite_at, jnp.nan, 1.0 * steps)
-        return state._replace(distilled=moved), {"fine": 2.0 * steps, "loss": loss}
+        return state._replace(distilled=moved), {"env_steps": 0 * steps, "fine": 2.0 * steps, "loss": loss}
 
-    def play(run: Any, distilled: Any, _: object, key: jax.Array, learners: int, episodes: int) -> jax.Array:
+    def play(run: Any, distilled: Any, _: object, key: jax.Array, learners: int, episodes: int) -> np.ndarray:
         evaluations.append((np.asarray(jax.random.key_data(key)).tolist(), learners, episodes))
         moved = round(float(distilled.observations[0, 0] - run.init().best.observations[0, 0]))
         score = (scores or {}).get(moved, 0.0)
-        return jax.random.uniform(key, (1, learners, episodes)) + score
+        return np.asarray(jax.random.uniform(key, (learners, episodes)) + score)
 
     original = module._Run.__init__
 
     def init(run: Any, *arguments: Any) -> None:
         original(run, *arguments)
-        run.scores = lambda *a, **k: play(run, *a, **k)
+        run.returns = lambda *a, **k: play(run, *a, **k)
 
     monkeypatch.setattr(module._Run, "_advance", advance)
     monkeypatch.setattr(module._Run, "__init__", init)

@@ -26,7 +26,8 @@ from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Weights
 from floppy.outer import PPMO, Problem
-from floppy.outer.metagradient import LEAST_INNER_RATE, PPMOState, Samples
+from floppy.outer.base import LEAST_INNER_RATE
+from floppy.outer.metagradient import PPMOState, Samples
 from floppy.rollout import Trajectory, collect
 from floppy.tasks import JaxTask, Transition
 
@@ -362,17 +363,19 @@ def test_learners_are_shared_equally_by_the_distributions(groups: int) -> None:
     outer = dataclasses.replace(TINY, learners=6, environments=3, horizon=5)
     state = jax.eval_shape(lambda key: outer.init(problem, key), KEY)
     assert [group.returns.shape for group in state.environments] == [(6 // groups, 3)] * groups
-    assert outer.env_steps(problem) == 6 * 3 * 5
+    _, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 2)
+    np.testing.assert_array_equal(info["env_steps"], [6 * 3 * 5] * 2)
 
 
 def test_learners_that_cannot_be_shared_equally_are_refused() -> None:
     problem = make_problem(learners=(SMALL,) * 3)
     outer = dataclasses.replace(TINY, learners=4)
-    for refused in (lambda: jax.eval_shape(lambda: outer.init(problem, KEY)), lambda: outer.env_steps(problem)):
+    divisible = jax.eval_shape(lambda: dataclasses.replace(TINY, learners=3).init(problem, KEY))
+    for refused in (lambda: outer.init(problem, KEY), lambda: outer.step(problem, divisible, KEY)):
         with pytest.raises(
             FloppyError, match=r"4 learners .* 3 learner distributions: give a multiple of 3\."
         ) as caught:
-            refused()
+            jax.eval_shape(refused)
         assert "\n" not in str(caught.value)
 
 

@@ -4,16 +4,24 @@ import dataclasses
 import json
 from typing import Any
 
+import jax
 import pytest
 
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
-from floppy.outer import PPMO
+from floppy.outer import OUTER_LOOPS, PPMO
 from floppy.recipes import RECIPES, ppo_baseline, recipe
-from floppy.tasks import make_task
+from floppy.tasks import Continuous, make_task
 
 TASKS = ["cartpole", "ndcartpole/1", "ndcartpole/3", "gymnax/Acrobot-v1", "pendulum"]
+KINDS = {"hades-brax": "continuous", "hades-minatar": "discrete"}
+"""Recipes for one kind of actions only."""
+
+
+def fits(name: str, task: str) -> bool:
+    kind = "continuous" if isinstance(make_task(task).actions, Continuous) else "discrete"
+    return KINDS.get(name, kind) == kind
 
 
 def assert_valid(config: DistillConfig, task: str) -> None:
@@ -22,21 +30,35 @@ def assert_valid(config: DistillConfig, task: str) -> None:
     assert problem.examples == config.examples
     assert problem.outer_steps == config.outer_steps
     assert problem.encoder_layers == config.encoder_layers
-    assert config.outer.env_steps(problem) == config.outer.learners * config.outer.environments * config.outer.horizon
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda: config.outer.init(problem, key))
+    after, info = jax.eval_shape(lambda state: config.outer.step(problem, state, key), state)
+    assert jax.tree.all(jax.tree.map(lambda old, new: (old.shape, old.dtype) == (new.shape, new.dtype), state, after))
+    assert info["env_steps"].shape == ()
+    if isinstance(config.outer, PPMO):
+        played = sum(group.returns.size for group in state.environments)
+        assert played == config.outer.learners * config.outer.environments
     entry = json.loads(json.dumps(config.as_dict(), allow_nan=False))
     assert entry == config.as_dict()
     assert entry["task"] == make_task(task).task_id
     assert entry["outer"].pop("kind") == type(config.outer).__name__
     assert entry["cloning"].pop("kind") == type(config.cloning).__name__
     # All that the configuration holds, and so enough to build it again.
-    parts = {"outer": PPMO(**entry["outer"]), "cloning": type(config.cloning)(**entry["cloning"])}
+    parts = {"outer": type(config.outer)(**entry["outer"]), "cloning": type(config.cloning)(**entry["cloning"])}
     assert DistillConfig(**(entry | parts)) == config
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_for_every_task(name: str, task: str) -> None:
-    assert_valid(recipe(task, name), task)
+    config = recipe(task, name)
+    if not fits(name, task):
+        with pytest.raises(FloppyError, match=f"Loss {config.cloning.loss} was asked for with .* actions"):
+            config.problem()
+        return
+    assert_valid(config, task)
+    assert config.outer.name == name.partition("-")[0]
+    assert type(config.outer) is OUTER_LOOPS[config.outer.name]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -89,21 +111,32 @@ def test_fields_can_be_replaced(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "rate"), [("GradientStep", GradientStep, 1.0), ("AdamSteps", AdamSteps, 0.01)]
+    ("start", "name", "kind", "rate"),
+    [("hades", "GradientStep", GradientStep, 1.0), ("ppmo-paper", "AdamSteps", AdamSteps, 0.01)],
 )
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
-def test_another_cloning_brings_its_own_defaults(task: str, name: str, kind: type, rate: float) -> None:
-    config = recipe(task, "ppmo-paper", cloning=name)
+def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: str, kind: type, rate: float) -> None:
+    config = recipe(task, start, cloning=name)
     assert type(config.cloning) is kind
-    assert config.initial_rate == rate
+    assert config.initial_rate == rate != recipe(task, start).initial_rate
     assert_valid(config, task)
-    assert recipe(task, cloning=name, initial_rate=0.5).initial_rate == 0.5
+    assert recipe(task, start, cloning=name, initial_rate=0.5).initial_rate == 0.5
+
+
+@pytest.mark.parametrize(("start", "name"), [("hades", "AdamSteps"), ("ppmo-paper", "GradientStep")])
+@pytest.mark.parametrize("task", ["cartpole", "pendulum"])
+def test_the_recipes_own_kind_of_cloning_changes_nothing(task: str, start: str, name: str) -> None:
+    assert recipe(task, start, cloning=name) == recipe(task, start)
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "hint"),
     [
-        (("cartpole", "nonsense"), {}, "ppmo, ppmo-robust, ppmo-paper, ppmo-published"),
+        (
+            ("cartpole", "nonsense"),
+            {},
+            "ppmo, ppmo-robust, ppmo-paper, ppmo-published, hades, hades-brax, hades-m",
+        ),
         (("cartpol",), {}, "did you mean cartpole"),
         (("cartpole",), {"cloning": "nonsense"}, "GradientStep, AdamSteps"),
         (("cartpole",), {"examples": 0}, "examples"),

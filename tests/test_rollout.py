@@ -176,6 +176,12 @@ def test_the_same_key_plays_the_same_and_steps_differ() -> None:
 # --- complete episodes ---
 
 
+def starts_of(task: JaxTask, keys: jax.Array, episodes: int) -> Environments:
+    """The environments in which `play_episodes` starts, for one key per learner."""
+    starts = [start_environments(task, named_key(key, "start"), 1, episodes) for key in keys]
+    return jax.tree.map(lambda *learners: jnp.concatenate(learners), *starts)
+
+
 def plain_loop(task: JaxTask, network: Network, weights: Any, starts: Environments) -> np.ndarray:
     """Greedy returns `[L, E]`, one environment and one step at a time."""
     learners, environments = starts.returns.shape
@@ -201,12 +207,13 @@ def test_episodes_equal_a_plain_loop() -> None:
     network = Network(SMALL, task.observation_shape, task.actions)
     weights = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, 3))
     weights = weights._replace(layers=jax.tree.map(lambda leaf: 10 * leaf, weights.layers))
-    returns = jax.jit(
-        lambda key: play_episodes(task, network, weights, key, episodes=4, greedy=True), compiler_options=QUICK
-    )(KEY)
-    wanted = plain_loop(task, network, weights, start_environments(task, named_key(KEY, "start"), 3, 4))
-    assert returns.shape == (3, 4)
-    np.testing.assert_array_equal(returns, wanted)
+    keys = jax.random.split(KEY, 3)
+    played = jax.jit(
+        lambda keys: play_episodes(task, network, weights, keys, episodes=4, greedy=True), compiler_options=QUICK
+    )(keys)
+    wanted = plain_loop(task, network, weights, starts_of(task, keys, 4))
+    assert played.returns.shape == (3, 4)
+    np.testing.assert_array_equal(played.returns, wanted)
     assert len(np.unique(wanted)) > 3, "the episodes are too much alike to tell anything"
 
 
@@ -228,9 +235,11 @@ class EarlyEndProbe(TimeLimitProbe):
 def test_rewards_after_an_episodes_end_do_not_count() -> None:
     task = EarlyEndProbe(max_steps=12)
     network, weights = constant(task, [0.0, 0.0], [0.0, 0.0])
-    returns = jax.jit(lambda key: play_episodes(task, network, weights, key, episodes=20))(KEY)
-    starts = start_environments(task, named_key(KEY, "start"), 2, 20)
-    np.testing.assert_array_equal(returns, starts.states.cue)
+    keys = jax.random.split(KEY, 2)
+    returns, steps, _ = jax.jit(lambda keys: play_episodes(task, network, weights, keys, episodes=20))(keys)
+    lengths = starts_of(task, keys, 20).states.cue
+    np.testing.assert_array_equal(returns, lengths)
+    np.testing.assert_array_equal(steps, lengths)
     assert set(np.unique(returns)) == {1.0, 2.0, 3.0, 4.0, 5.0}
 
 
@@ -248,9 +257,9 @@ def test_rewards_after_an_episodes_end_do_not_count() -> None:
 def test_every_probe_is_solved_by_its_known_policy(task: JaxTask, kernel: Any, bias: Any, best: float) -> None:
     network, weights = hand_policies(task, [kernel], [bias])
     play_greedily = jax.jit(
-        lambda key: play_episodes(task, network, weights, key, episodes=8, greedy=True), compiler_options=QUICK
+        lambda keys: play_episodes(task, network, weights, keys, episodes=8, greedy=True), compiler_options=QUICK
     )
-    np.testing.assert_allclose(play_greedily(KEY), np.full((1, 8), best), atol=1e-6)
+    np.testing.assert_allclose(play_greedily(KEY[None]).returns, np.full((1, 8), best), atol=1e-6)
     assert task.max_return == best
 
 
@@ -258,9 +267,9 @@ def test_greedy_takes_the_likeliest_action_and_sampling_does_not() -> None:
     task = ActionProbe()
     network, weights = constant(task, [0.0, 0.5])
     greedy, sampled = (
-        jax.jit(lambda key, greedy=greedy: play_episodes(task, network, weights, key, episodes=4000, greedy=greedy))(
-            KEY
-        )
+        jax.jit(lambda keys, greedy=greedy: play_episodes(task, network, weights, keys, episodes=4000, greedy=greedy))(
+            KEY[None]
+        ).returns
         for greedy in (True, False)
     )
     assert float(greedy.mean()) == 1.0
@@ -274,9 +283,9 @@ def test_episodes_see_normalised_observations() -> None:
     # Cues of -1 and 1 become 1 and 3: the policy then always takes action 1, right half of the time.
     statistics = RunningStatistics(jnp.ones(()), jnp.array([-2.0]), jnp.array([1.0]))
     run = jax.jit(
-        lambda key: play_episodes(task, network, weights, key, episodes=400, greedy=True, statistics=statistics)
+        lambda keys: play_episodes(task, network, weights, keys, episodes=400, greedy=True, statistics=statistics)
     )
-    assert abs(float(run(KEY).mean()) - 0.5) < 0.1
+    assert abs(float(run(KEY[None]).returns.mean()) - 0.5) < 0.1
 
 
 # --- random actions ---
@@ -295,10 +304,15 @@ class EchoProbe(ActionProbe):
         return transition(state, [1.0, -1.0], reward, terminated=True)
 
 
+def random_returns(task: JaxTask, episodes: int) -> np.ndarray:
+    """Those of `play_random`, `[1, episodes]`."""
+    return np.asarray(jax.jit(play_random, static_argnums=(0, 2))(task, KEY, episodes).returns)
+
+
 def test_random_play_takes_every_action_equally_often() -> None:
     episodes = 5000
-    returns = np.asarray(jax.jit(play_random, static_argnums=(0, 2))(EchoProbe(actions=Discrete(5)), KEY, episodes))
-    assert returns.shape == (episodes,)
+    returns = random_returns(EchoProbe(actions=Discrete(5)), episodes)
+    assert returns.shape == (1, episodes)
     actions, counts = np.unique(returns, return_counts=True)
     np.testing.assert_array_equal(actions, np.arange(5))
     assert (np.abs(counts / episodes - 0.2) < 4 * np.sqrt(0.2 * 0.8 / episodes)).all()
@@ -307,14 +321,14 @@ def test_random_play_takes_every_action_equally_often() -> None:
 @pytest.mark.parametrize(("dimension", "low", "high"), [(0, -1.0, 3.0), (1, 0.0, 0.5)])
 def test_random_play_fills_the_bounds_evenly(dimension: int, low: float, high: float) -> None:
     task = EchoProbe(actions=Continuous(2, (-1.0, 0.0), (3.0, 0.5)), dimension=dimension)
-    returns = np.asarray(jax.jit(play_random, static_argnums=(0, 2))(task, KEY, 5000))
+    returns = random_returns(task, 5000)
     counts, _ = np.histogram(returns, bins=4, range=(low, high))
     assert counts.sum() == 5000
     assert (np.abs(counts / 5000 - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 5000)).all()
 
 
 def test_random_play_plays_whole_episodes() -> None:
-    returns = np.asarray(jax.jit(play_random, static_argnums=(0, 2))(TimeLimitProbe(max_steps=10), KEY, 2000))
+    returns = random_returns(TimeLimitProbe(max_steps=10), 2000)
     # Ten fair coins each.
     assert abs(returns.mean() - 5.0) < 4 * np.sqrt(2.5 / 2000)
     assert abs(returns.var() - 2.5) < 0.5

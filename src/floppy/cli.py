@@ -30,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from floppy.cache import enable_compilation_cache
+from floppy.cloning import Cloning
 from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError, check_number, shown
@@ -37,7 +38,9 @@ from floppy.evaluate import Score, evaluate, evaluate_random
 from floppy.importing import import_npz
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
-from floppy.recipes import ppo_baseline, recipe
+from floppy.outer import OUTER_LOOPS
+from floppy.parallel import Processes, is_first_process
+from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
 from floppy.train import CLONING_KINDS, train
 
@@ -71,12 +74,12 @@ class Distill(Command):
 
     name: ClassVar[str] = "distill"
     config: Annotated[DistillConfig, arg(name="")]
-    outer_loop: Annotated[Literal["ppmo"], arg(name="outer")] = "ppmo"
-    """The outer loop: ppmo."""
+    outer_loop: Annotated[str, arg(name="outer")] = ""
+    """The outer loop, ppmo (meta-gradients, the default) or hades (evolution), with the recipe of its name."""
     cloning_kind: Annotated[str, arg(name="cloning")] = ""
     """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
-    recipe: str = "ppmo"
-    """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published."""
+    recipe: str = ""
+    """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar."""
     out: Path | None = None
     """Folder of the run; by default runs/TASK-kK-seedS."""
     budget: str = ""
@@ -85,21 +88,33 @@ class Distill(Command):
     """Go on with the run in --out."""
     overwrite: bool = False
     """Replace the run in --out."""
+    shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
+    """The processes that share the run."""
     json: bool = False
     """Print exactly one JSON object."""
 
     @classmethod
     def parse(cls, words: list[str]) -> Command:
         """Reads the task and the recipe first, for they give the other options their defaults."""
+        join_processes(words)
         task = _first_word(words, "floppy distill", "cartpole")
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-        early.add_argument("--recipe", default="ppmo")
-        early.add_argument("--cloning", default=None)
+        early.add_argument("--outer", default="")
+        early.add_argument("--recipe", default="")
+        early.add_argument("--cloning", default="")
         early.add_argument("--examples", default="")
         known = parse_early(early, words[1:])
         # Anything but a plain positive number is left for tyro to refuse.
         examples = int(known.examples) if re.fullmatch("[1-9][0-9]{0,8}", known.examples) else None
-        default = recipe(task, known.recipe, examples=examples, cloning=known.cloning or None)
+        if known.outer and known.outer not in OUTER_LOOPS:
+            raise FloppyError(f"Outer loop {shown(known.outer)} was asked for: choose from {', '.join(OUTER_LOOPS)}.")
+        name = known.recipe or known.outer or "ppmo"
+        default = recipe(task, name, examples=examples, cloning=known.cloning or None)
+        if known.outer not in ("", default.outer.name):
+            raise FloppyError(
+                f"--outer {known.outer} was asked for with recipe {name}, which is one of {default.outer.name}: "
+                "give one of the two."
+            )
         return parse_options(cls, words, "floppy distill", default=cls(default))
 
     def run(self, typed: str) -> Json:
@@ -259,28 +274,35 @@ class Evaluate(Command):
 
 @dataclasses.dataclass(frozen=True)
 class Baseline(Command):
-    """Scores what a dataset is compared with: plain PPO through the same code, or random actions."""
+    """Scores what a dataset is compared with: plain PPO or neuroevolution through the same code, or random actions."""
 
     name: ClassVar[str] = "baseline"
     config: Annotated[DistillConfig, arg(name="")]
-    method: Literal["ppo", "random"] = "ppo"
-    """ppo or random."""
+    method: Literal["ppo", "neuroevolution", "random"] = "ppo"
+    """ppo, neuroevolution or random."""
     episodes: int = 1000
     """Episodes of the final evaluation."""
     out: Path | None = None
-    """Folder of the PPO run; by default nothing is kept."""
+    """Folder of the run; by default nothing is kept."""
     budget: str = ""
-    """When to stop PPO: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    """When to stop the run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
     overwrite: bool = False
     """Replace the run in --out."""
+    shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
+    """The processes that share the run."""
     json: bool = False
     """Print exactly one JSON object."""
 
     @classmethod
     def parse(cls, words: list[str]) -> Command:
-        """Reads the task first, for it gives the other options their defaults."""
+        """Reads the task and the method first, for they give the other options their defaults."""
+        join_processes(words)
         task = _first_word(words, "floppy baseline", "cartpole --method random")
-        return parse_options(cls, words, "floppy baseline", default=cls(ppo_baseline(task)))
+        early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        early.add_argument("--method", default="ppo")
+        evolves = parse_early(early, words[1:]).method == "neuroevolution"
+        config = neuroevolution_baseline(task) if evolves else ppo_baseline(task)
+        return parse_options(cls, words, "floppy baseline", default=cls(config))
 
     def run(self, typed: str) -> Json:
         """Runs the method and scores it by complete episodes."""
@@ -312,26 +334,28 @@ class Import(Command):
     """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
 
     Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
-    y_logstd or log_std [a], obs_mean and obs_var [*obs].
+    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES run gives all defaults.
     """
 
     name: ClassVar[str] = "import"
     file: Positional[Path]
     """The .npz file."""
-    task: str
-    """Id of the task that the dataset is of."""
     out: Path
     """The .safetensors file to write."""
-    cloning: Literal["GradientStep", "AdamSteps"] = "GradientStep"
-    """How fresh policies learn from it."""
+    task: str = ""
+    """Id of the task that the dataset is of; a published HaDES run names it itself."""
+    cloning: Literal["", "GradientStep", "AdamSteps"] = ""
+    """How fresh policies learn from it; by default as a published HaDES run says, else by a GradientStep."""
     loss: str = "mse"
     """mse, cross-entropy or gaussian-nll."""
     steps: int = 1
     """Cloning steps."""
     rate: float | None = None
-    """Rate of the cloning steps; by default the file's inner_lr or inner_rate."""
-    distribution: str = "lambda"
-    """The learners that the dataset is for."""
+    """Rate of the cloning steps; by default the file's."""
+    distribution: str = ""
+    """The learners that the dataset is for; by default as a published HaDES run says, else lambda."""
+    normaliser: Literal["", "none", "frozen", "per-evaluation"] = ""
+    """Of the observations; by default as a published HaDES run says, else frozen if the file has statistics."""
     notes: str = ""
     """Where it comes from."""
     overwrite: bool = False
@@ -344,14 +368,21 @@ class Import(Command):
         dataset = import_npz(
             self.file,
             self.task,
-            cloning=CLONING_KINDS[self.cloning](loss=self.loss, steps=self.steps),
+            cloning=self.recipe(),
             rate=self.rate,
             distribution=self.distribution,
+            normaliser=self.normaliser,
             notes=self.notes,
             command=typed,
         )
         save(dataset, self.out, overwrite=self.overwrite)
         return {"task": dataset.card.task, "dataset": str(self.out), "examples": dataset.examples}
+
+    def recipe(self) -> Cloning | None:
+        """The cloning asked for, if any."""
+        if not self.cloning and (self.loss, self.steps) == ("mse", 1):
+            return None
+        return CLONING_KINDS[self.cloning or "GradientStep"](loss=self.loss, steps=self.steps)
 
     def text(self, result: Json) -> str:
         """What was written."""
@@ -419,7 +450,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         enable_compilation_cache()
         command = COMMANDS[words[0]].parse(words[1:])
         result = command.run(shlex.join(["floppy", *words]))
-        print(json.dumps(result) if command.json else command.text(result), flush=True)
+        if is_first_process():
+            print(json.dumps(result) if command.json else command.text(result), flush=True)
     except SystemExit as stop:  # a command's --help
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
@@ -459,6 +491,14 @@ def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
         return parser.parse_known_args(words)[0]
     except argparse.ArgumentError as error:
         raise FloppyError(f"{error}: give a value.") from None
+
+
+def join_processes(words: list[str]) -> None:
+    """Connects the processes that share a run, before anything makes JAX look for its devices."""
+    early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for field in dataclasses.fields(Processes):
+        early.add_argument(f"--{field.name}", default=field.default, type=type(field.default))
+    Processes(**vars(parse_early(early, words))).join()
 
 
 def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:

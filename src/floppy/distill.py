@@ -28,7 +28,7 @@ from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
 from floppy.outer import PPMO, HaDES, Info, OuterLoop, Problem
 from floppy.outer.base import INITIAL_EXAMPLES, TARGETS
-from floppy.parallel import replicate
+from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.tasks.base import Continuous
 from floppy.tasks.registry import full_task_id, make_task
 
@@ -207,12 +207,13 @@ def distill(
     run = _Run(config, problem, config.outer, command)
     state = _prepare(run, folder, resume=resume, overwrite=overwrite)
     with _interruptible() as interrupted:
-        while int(state.step) < config.outer_steps and not interrupted.is_set():
-            if time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0:
+        while int(state.step) < config.outer_steps:
+            late = time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0
+            if first_process_says(late or interrupted.is_set()):
                 break
             state = _advance(run, folder, state, started, progress)
     dataset = run.dataset(state, score=True)
-    if folder is not None:
+    if folder is not None and is_first_process():
         save(dataset, folder / DATASET_NAME, overwrite=True)
     return DistillResult(
         dataset,
@@ -274,7 +275,7 @@ class _Run:
     def select(self, state: RunState) -> tuple[RunState, float]:
         """Evaluates the dataset as it stands, on seeds of its own, and keeps it if it is the best so far."""
         distilled, statistics = self.outer.distilled(state.outer), self.outer.statistics(state.outer)
-        key = jax.random.fold_in(named_key(self.key, "select"), state.step)
+        key = jax.random.fold_in(named_key(self.key, "select"), int(state.step))
         config = self.config
         returns = self.returns(distilled, statistics, key, config.selection_learners, config.selection_episodes)
         score = float(returns.mean(dtype=np.float64))
@@ -342,6 +343,8 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
         return state
     if resume:
         return _resume(run, folder, state)
+    if not is_first_process():
+        return state
     taken = [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
     if taken and not overwrite:
         raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
@@ -358,13 +361,14 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
 def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
     run.command = _check_same_run(folder, run.config.as_dict())
-    for place in (folder, (folder / CHECKPOINT_NAME).parent):
-        for leftover in place.glob(TEMPORARY_FILES):
-            leftover.unlink()  # of a write that was killed
     has_checkpoint = (folder / CHECKPOINT_NAME).exists()
     state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
-    _truncate_metrics(folder / METRICS_NAME, int(state.step))
-    return state
+    if is_first_process():
+        for place in (folder, (folder / CHECKPOINT_NAME).parent):
+            for leftover in place.glob(TEMPORARY_FILES):
+                leftover.unlink()  # of a write that was killed
+        _truncate_metrics(folder / METRICS_NAME, int(state.step))
+    return state._replace(outer=replicate(state.outer))
 
 
 def _check_same_run(folder: Path, config: dict[str, Any]) -> str:
@@ -387,7 +391,7 @@ def _check_same_run(folder: Path, config: dict[str, Any]) -> str:
 def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
     """One compiled call of several outer steps, then selection, log and checkpoint."""
     first = int(state.step)
-    steps = jnp.arange(first, min(first + run.config.evaluate_every, run.config.outer_steps))
+    steps = np.arange(first, min(first + run.config.evaluate_every, run.config.outer_steps))
     outer, info = run.advance(state.outer, steps, run.key)
     figures = {name: np.asarray(values) for name, values in info.items()}
     _check_finite(figures, first, folder)
@@ -395,7 +399,7 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
     env_steps = state.env_steps + figures["env_steps"].astype(np.int64).sum()
     state = state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32), env_steps=env_steps)
     state, score = run.select(state)
-    if folder is not None:
+    if folder is not None and is_first_process():
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         _append_metrics(folder / METRICS_NAME, figures, first, score)

@@ -54,8 +54,8 @@ class LearnerDistribution:
     activation: str = "tanh"
     """tanh or relu."""
     init_seed: int = -1
-    """-1 for a new draw every time. Any other number is the seed of one fixed draw, the only policy of this distribution
-    (HaDES-F, HaDES paper, section 4)."""
+    """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
+    distribution (HaDES-F; HaDES paper, section 4)."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
@@ -157,7 +157,7 @@ class Network:
         return [inputs, *hidden, self.actions.size]
 
     def init(self, key: jax.Array) -> Weights:
-        """Draws a fresh policy φ0 ~ Λ; `key` is consumed (and has no influence where the distribution fixes one draw)."""
+        """Draws a fresh policy φ0 ~ Λ; `key` is consumed, and of no influence where the distribution is one draw."""
         if self.distribution.init_seed >= 0:
             key = jax.random.key(self.distribution.init_seed)
         width = _draw_between(named_key(key, "width"), self.distribution.width)

@@ -23,7 +23,7 @@ class RunningStatistics(NamedTuple):
 class Moments(NamedTuple):
     """Sums over observations, which add up over time, environments, policies and devices."""
 
-    count: jax.Array
+    total: jax.Array
     """`[]`: how many."""
     first: jax.Array
     """`[*obs]`: sum of `o - shift`."""
@@ -46,17 +46,17 @@ def moments_of(batch: jax.Array, weight: jax.Array, shift: jax.Array) -> Moments
 
 
 def absorb_moments(statistics: RunningStatistics, moments: Moments, shift: jax.Array) -> RunningStatistics:
-    """Merges sums taken about `shift [*obs]` (Chan et al., 1979: parallel variance); of nothing, they change nothing."""
-    count = jnp.maximum(moments.count, 1.0)
+    """Merges sums taken about `shift [*obs]` (Chan et al., 1979: parallel variance); sums of nothing change nothing."""
+    count = jnp.maximum(moments.total, 1.0)
     offset = moments.first / count
-    mean, squares = shift + offset, jnp.maximum(moments.second - moments.count * offset**2, 0.0)
-    total = jnp.maximum(statistics.seen + moments.count, 1.0)
+    mean, squares = shift + offset, jnp.maximum(moments.second - moments.total * offset**2, 0.0)
+    seen = jnp.maximum(statistics.seen + moments.total, 1.0)
     delta = mean - statistics.mean
-    squares = statistics.var * statistics.seen + squares + delta**2 * statistics.seen * moments.count / total
+    squares = statistics.var * statistics.seen + squares + delta**2 * statistics.seen * moments.total / seen
     merged = RunningStatistics(
-        statistics.seen + moments.count, statistics.mean + delta * moments.count / total, squares / total
+        statistics.seen + moments.total, statistics.mean + delta * moments.total / seen, squares / seen
     )
-    return jax.tree.map(lambda new, old: jnp.where(moments.count > 0, new, old), merged, statistics)
+    return jax.tree.map(lambda new, old: jnp.where(moments.total > 0, new, old), merged, statistics)
 
 
 def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:

@@ -1,12 +1,17 @@
 """Work spread over every device that JAX sees, those of other processes included, and cut into chunks on each."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from floppy.errors import MOST, FloppyError, check_number, one_line
 
 AXIS = "devices"
 CPU_CHUNK_BYTES = 32 * 2**20  # about what the caches hold; larger chunks measured no faster
@@ -14,6 +19,54 @@ ACCELERATOR_SHARE = 8
 """A chunk takes at most this fraction of an accelerator's memory."""
 
 Tree = TypeVar("Tree")
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The processes that share a run; each sees the devices of all of them."""
+
+    coordinator: str = ""
+    """With several processes: host:port at which process 0 can be reached, the same for all; auto asks the cluster
+    (SLURM, Open MPI, Kubernetes)."""
+    processes: int = 1
+    """How many processes share the run."""
+    process: int = 0
+    """Which of them this one is, from 0."""
+
+    def join(self) -> None:
+        """Connects to the others; before JAX has done anything else."""
+        if not self.coordinator:
+            if self.processes != 1 or self.process != 0:
+                raise FloppyError(f"{self.processes} processes were asked for without a coordinator: give host:port.")
+            return
+        if self.coordinator == "auto":
+            arguments: dict[str, Any] = {}
+        else:
+            check_number("processes", self.processes, least=1, most=MOST)
+            check_number("process", self.process, least=0, most=self.processes - 1)
+            arguments = {
+                "coordinator_address": self.coordinator,
+                "num_processes": self.processes,
+                "process_id": self.process,
+            }
+        try:
+            jax.distributed.initialize(**arguments)
+        except (RuntimeError, ValueError) as error:
+            raise FloppyError(
+                f"The processes could not be joined ({one_line(error)}): start all of them with the same coordinator."
+            ) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def first_process_says(answer: bool) -> bool:
+    """The first process's answer, in all processes: their clocks and signals may differ."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(jnp.asarray(answer)))
 
 
 def device_mesh() -> Mesh:
@@ -24,7 +77,16 @@ def device_mesh() -> Mesh:
 def replicate(tree: Tree) -> Tree:
     """Puts a copy of every array on every device; all processes must hold the same values."""
     everywhere = NamedSharding(device_mesh(), PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere), tree)
+
+    def put(leaf: jax.Array) -> jax.Array:
+        if jax.process_count() == 1 or not leaf.is_fully_addressable:
+            return jax.device_put(leaf, everywhere)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, everywhere, lambda index: values[index])
+
+    return jax.tree.map(put, tree)
 
 
 def chunk_size(count: int, bytes_each: int) -> int:

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from floppy.cloning import AdamSteps, GradientStep
+from floppy.cloning import AdamSteps, Cloning, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
 from floppy.outer import PPMO, HaDES
-from floppy.tasks.base import Continuous, Discrete
+from floppy.tasks.base import Continuous
 from floppy.tasks.ndcartpole import NDCartPole
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import full_task_id, make_task
 from floppy.train import CLONING_KINDS
 
 ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
@@ -33,7 +33,7 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
 def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
     """The same over random widths, depths and initialisers, as in the PPMO paper's Table 1."""
     config = _ppmo(task, examples)
-    outer = dataclasses.replace(config.outer, learners=24, minibatch_size=3072)
+    outer = _changed(config.outer, learners=24, minibatch_size=3072)
     return dataclasses.replace(
         config, distribution=ROBUST_DISTRIBUTIONS, outer=outer, outer_steps=600, evaluate_every=50
     )
@@ -59,23 +59,98 @@ def _ppmo_paper(task: str, examples: int | None = None) -> DistillConfig:
 def _ppmo_published(task: str, examples: int | None = None) -> DistillConfig:
     """The PPMO paper's constants and the published code's errors, to show the difference they make."""
     config = _ppmo_paper(task, examples)
-    return dataclasses.replace(config, outer=dataclasses.replace(config.outer, published_errors=True))
+    return dataclasses.replace(config, outer=_changed(config.outer, published_errors=True))
 
 
 def _hades(task: str, examples: int | None = None) -> DistillConfig:
-    """HaDES-R that finishes on a small CPU: narrow learners, few Adam steps, a small population."""
+    """HaDES-R that finishes on a CPU of two cores: narrow learners, few Adam steps, a small population."""
     known = make_task(task)
-    discrete = isinstance(known.actions, Discrete)
-    config = DistillConfig(
+    if isinstance(known, NDCartPole):
+        return _hades_cartpole(known, examples)
+    if isinstance(known.actions, Continuous):
+        return _hades_continuous(task, examples)
+    return DistillConfig(
         task,
-        examples=(2 if isinstance(known, NDCartPole) else 16) if examples is None else examples,
-        outer_steps=100,
-        evaluate_every=10,
-        initial_rate=0.03,
-        cloning=AdamSteps(loss="cross-entropy" if discrete else "gaussian-nll", steps=32),
-        outer=HaDES(),
+        examples=16 if examples is None else examples,
+        outer_steps=1000,
+        distribution="width=64:activation=relu",
+        initial_rate=0.05,
+        cloning=AdamSteps(loss="cross-entropy", steps=8, max_grad_norm=0.0),
+        targets="one-hot",
+        initial_examples="zeros",
+        outer=HaDES(
+            population=256,
+            environments=2,
+            horizon=500,
+            sigma=0.2,
+            rate=0.02,
+            rate_decay=0.2,
+            normalise_observations=True,
+        ),
+        selection_learners=32,
     )
-    return config
+
+
+def _hades_cartpole(task: NDCartPole, examples: int | None) -> DistillConfig:
+    return DistillConfig(
+        task.task_id,
+        examples=task.dimensions + 1 if examples is None else examples,
+        outer_steps=60 * task.dimensions,
+        evaluate_every=20,
+        initial_rate=0.03,
+        cloning=AdamSteps(loss="cross-entropy", steps=32),
+        outer=HaDES(sigma=0.3, rate=0.1),
+    )
+
+
+def _hades_continuous(task: str, examples: int | None) -> DistillConfig:
+    return DistillConfig(
+        task,
+        examples=16 if examples is None else examples,
+        outer_steps=500,
+        distribution="width=64",
+        initial_rate=0.02,
+        cloning=AdamSteps(loss="gaussian-nll", steps=100),
+        outer=HaDES(population=32, environments=1, sigma=0.2, rate=0.05, normalise_observations=True),
+        selection_learners=16,
+    )
+
+
+def _hades_brax(task: str, examples: int | None = None) -> DistillConfig:
+    """HaDES-R as in the paper's Table 2 for Brax, with a normaliser that is frozen into the file in the end."""
+    quick = ("hopper", "inverted_double_pendulum")
+    return DistillConfig(
+        task,
+        examples=64 if examples is None else examples,
+        outer_steps=2000,
+        evaluate_every=10,
+        distribution="width=512",
+        initial_rate=0.005,
+        learned_rate=False,
+        initial_examples="zeros",
+        cloning=AdamSteps(loss="gaussian-nll", steps=200 if full_task_id(task).endswith(quick) else 400, eps_root=0.0),
+        outer=HaDES(population=2048, sigma=0.03, rate=0.05, horizon=1024, normalise_observations=True),
+        selection_learners=16,
+    )
+
+
+def _hades_minatar(task: str, examples: int | None = None) -> DistillConfig:
+    """HaDES-R as in the paper's Table 3 for MinAtar, but for episodes as long as the game's own."""
+    return DistillConfig(
+        task,
+        examples=16 if examples is None else examples,
+        outer_steps=5000,
+        evaluate_every=50,
+        distribution="width=512:activation=relu",
+        initial_rate=0.03,
+        learned_rate=False,
+        cloning=AdamSteps(loss="cross-entropy", steps=64, max_grad_norm=0.0, eps_root=0.0),
+        targets="one-hot",
+        outer=HaDES(
+            strategy="SNES", population=2048, environments=8, sigma=0.5, antithetic=False, normalise_observations=True
+        ),
+        selection_learners=16,
+    )
 
 
 RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
@@ -84,12 +159,14 @@ RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
     "ppmo-paper": _ppmo_paper,
     "ppmo-published": _ppmo_published,
     "hades": _hades,
+    "hades-brax": _hades_brax,
+    "hades-minatar": _hades_minatar,
 }
 """Recipes by name; each takes a task id and a number of examples (None: the recipe's own)."""
 
 
 def recipe(
-    task: str, name: str = "ppmo", *, examples: int | None = None, cloning: str | None = None, **changes: Any
+    task: str, name: str = "ppmo", *, examples: int | None = None, cloning: str | Cloning | None = None, **changes: Any
 ) -> DistillConfig:
     """The configuration of a recipe for a task.
 
@@ -97,7 +174,7 @@ def recipe(
       task: id or short name.
       name: of the recipe, see `RECIPES`.
       examples: how many, in place of the recipe's number.
-      cloning: kind of cloning, GradientStep or AdamSteps, in place of the recipe's.
+      cloning: in place of the recipe's: a whole one, or a kind, GradientStep or AdamSteps, with defaults of its own.
       **changes: fields of `DistillConfig` to replace.
 
     Returns:
@@ -109,17 +186,32 @@ def recipe(
     if name not in RECIPES:
         raise FloppyError(f"Recipe {name} was asked for: choose from {', '.join(RECIPES)}.")
     config = RECIPES[name](task, examples)
-    if cloning is not None:
+    if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
         changes = _cloning_defaults(cloning) | changes
+    elif cloning is not None and not isinstance(cloning, str):
+        changes = {"cloning": cloning} | changes
     return dataclasses.replace(config, **changes)
 
 
 def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     """Plain PPO on a task: PPMO whose encoder holds every layer."""
     config = recipe(task)
-    outer = dataclasses.replace(config.outer, learners=1, environments=64, rate=2e-3)
+    outer = _changed(config.outer, learners=1, environments=64, rate=2e-3)
     plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "outer": outer}
     return dataclasses.replace(config, **(plain | changes))
+
+
+def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
+    """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer."""
+    config = recipe(task, "hades")
+    outer = _changed(config.outer, population=256, initialisations=1, environments=2, sigma=0.05, rate=0.02)
+    plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "targets": "learned", "outer": outer}
+    return dataclasses.replace(config, **(plain | changes))
+
+
+def _changed(outer: PPMO | HaDES, **changes: Any) -> PPMO | HaDES:
+    """`dataclasses.replace` for a loop of which the fields are known here, though not to the type checker."""
+    return dataclasses.replace(outer, **changes)
 
 
 def _cloning_defaults(kind: str) -> dict[str, Any]:

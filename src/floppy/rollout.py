@@ -13,7 +13,6 @@ from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_st
 from floppy.policies import best_action, clip_action, random_action, sample_action
 from floppy.tasks.base import JaxTask, TaskState
 
-
 RANDOM_STEPS = 100
 
 
@@ -143,7 +142,7 @@ def play_episodes(
       task: what is played.
       network: of the policies.
       weights: leaves `[L, ...]`.
-      keys: `[S]` PRNG keys, consumed; `L` is a multiple of `S`, and learners `i` and `i + S` meet the same random numbers.
+      keys: `[S]` PRNG keys, consumed. `L` is a multiple of `S`: learners `i` and `i + S` meet the same random numbers.
       episodes: per learner.
       greedy: most likely actions in place of sampled ones.
       statistics: by which observations are normalised.
@@ -160,8 +159,8 @@ def play_episodes(
         outputs = jax.vmap(network.apply)(weights, observations)
         if greedy:
             return best_action(network.actions, outputs)
-        output, log_std = (x.reshape(learners // streams, streams, *x.shape[1:]) for x in (outputs, weights.log_std[:, None]))
-        actions = jax.vmap(lambda o, s: sample(keys, output=o, log_std=s))(output, log_std)
+        blocks = [x.reshape(learners // streams, streams, *x.shape[1:]) for x in (outputs, weights.log_std[:, None])]
+        actions = jax.vmap(lambda output, log_std: sample(keys, output=output, log_std=log_std))(*blocks)
         return actions.reshape(learners, *actions.shape[2:])
 
     return _play(task, act, keys, (learners, episodes), statistics, afresh, most_steps)

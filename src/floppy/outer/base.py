@@ -60,7 +60,8 @@ class Problem:
         groups = len(self.learners)
         if count % groups:
             raise FloppyError(
-                f"{count} {what} cannot be shared equally by {groups} learner distributions: give a multiple of {groups}."
+                f"{count} {what} cannot be shared equally by {groups} learner distributions: "
+                f"give a multiple of {groups}."
             )
         return count // groups
 

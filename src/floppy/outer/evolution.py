@@ -43,10 +43,10 @@ class _Outcome(NamedTuple):
 class HaDES:
     """Outer loop by evolution: datasets are sampled, fresh learners cloned from each, and their returns compared.
 
-    The fitness of a candidate is the mean undiscounted return of its clones, one episode per environment; an episode that
-    is cut by the horizon counts with the return it has by then. With an encoder that holds every layer nothing is left
-    to clone, and this is direct neuroevolution. HaDES-F is a learner distribution with an `init_seed`; without one it
-    is HaDES-R.
+    The fitness of a candidate is the mean undiscounted return of its clones, one episode per environment; an episode
+    that is cut by the horizon counts with the return it has by then. With an encoder that holds every layer nothing is
+    left to clone, and this is direct neuroevolution. With learners of one fixed draw (`init_seed`) it is HaDES-F,
+    else HaDES-R.
     """
 
     name: ClassVar[str] = "hades"

@@ -75,10 +75,10 @@ class Strategy(Protocol):
         """The state after a generation with this `fitness [p]`."""
 
     def mean(self, state: Any) -> jax.Array:
-        """`[d]`"""
+        """The centre of the search, `[d]`."""
 
     def sigma(self, state: Any) -> jax.Array:
-        """`[]`: the mean standard deviation of the search."""
+        """The mean standard deviation of the search, `[]`."""
 
 
 class GaussianState(NamedTuple):
@@ -187,8 +187,8 @@ class Streamed:
 class Evosax:
     """Any other distribution-based strategy of evosax; its population `[p, d]` is stored, on every device.
 
-    Those that take an optimiser and a schedule of σ get Adam and the schedule given; the others have rules of their own,
-    and of these settings read at most where σ starts.
+    Those that take an optimiser and a schedule of σ get Adam and the schedule given; the others have rules of their
+    own, and of these settings read at most where σ starts.
     """
 
     name: str
@@ -242,9 +242,7 @@ _UNSUITED = ("RandomSearch", "SV_CMA_ES", "SV_Open_ES")
 
 
 @functools.cache
-def _evosax_algorithm(
-    name: str, population: int, size: int, rate: Decay, sigma_schedule: Decay
-) -> Any:
+def _evosax_algorithm(name: str, population: int, size: int, rate: Decay, sigma_schedule: Decay) -> Any:
     from evosax.algorithms import distribution_based  # takes a second
 
     kind = getattr(distribution_based, name)

@@ -1,4 +1,4 @@
-"""Brax environments as tasks. Their physics is no longer maintained upstream: it is pinned, and stays behind this file."""
+"""Brax environments as tasks. Their physics is unmaintained upstream: it is pinned, and stays behind this file."""
 
 import contextlib
 import dataclasses
