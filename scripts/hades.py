@@ -62,7 +62,7 @@ RUNS = [
     Run("r", "asterix", 16, "--budget 38m", distributions=MINATAR, published="8.9"),
     Run("r", "freeway", 16, "--budget 38m", distributions=MINATAR, published="0"),
     Run("r", "hopper", 4, "--budget 40m", distributions=BRAX, published="1771"),
-    Run("r", "inverted-double-pendulum", 16, "--budget 30m", distributions=BRAX),
+    Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
     Run("r", "reacher", 64, "--budget 30m", distributions=BRAX, published="-168"),
 ]
 

@@ -135,7 +135,7 @@ def test_the_recipes_own_kind_of_cloning_changes_nothing(task: str, start: str, 
         (
             ("cartpole", "nonsense"),
             {},
-            "ppmo, ppmo-robust, ppmo-paper, ppmo-published, hades, hades-brax, hades-m",
+            ", ".join(RECIPES),
         ),
         (("cartpol",), {}, "did you mean cartpole"),
         (("cartpole",), {"cloning": "nonsense"}, "GradientStep, AdamSteps"),

@@ -105,8 +105,12 @@ class HaDES:
             met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
             statistics = update_statistics(statistics, met)
         known = statistics if self.normalise_observations else None
-        distilled = problem.init_distilled(named_key(key, "distilled"), known)
+        return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known), known)
+
+    def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:
+        """The state of a search that starts from a dataset."""
         mean, _ = ravel_pytree(problem.parameters(distilled))
+        statistics = init_statistics(problem.task.observation_shape) if statistics is None else statistics
         return HaDESState(distilled, self._strategy(problem, mean.size).init(mean), statistics)
 
     def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:

@@ -13,6 +13,7 @@ from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.outer.base import Info, Parameters, Problem
+from floppy.parallel import shard_rows
 from floppy.policies import entropy, log_probability
 from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
 from floppy.rollout import Environments, Trajectory, collect, start_environments
@@ -125,7 +126,9 @@ class PPMO:
         """One outer step: draw, clone, collect, update."""
         statistics = self.statistics(state)
         fresh = tuple(
-            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
+            shard_rows(
+                jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
+            )
             for group, network in enumerate(problem.networks)
         )
         environments, trajectories = [], []
@@ -136,7 +139,7 @@ class PPMO:
                 problem.task,
                 network,
                 cloned,
-                state.environments[group],
+                shard_rows(state.environments[group]),
                 group_key,
                 steps=self.horizon,
                 statistics=statistics,
