@@ -1,8 +1,8 @@
 """Seconds per generation of HaDES on Brax hopper, on one and on two host devices: `python benchmarks/generation.py`.
 
-Width 512, 64 examples, 32 candidates, one initialisation, 400 Adam steps, 4 environments of 1000 steps (a whole episode:
-the candidates lie close around a dataset with which hopper does not fall). The published code, whose 1024 steps hold
-2% more, took 31 s on two idle cores.
+Width 512, 64 examples, 32 candidates, one initialisation, 400 Adam steps, 4 environments of 1000 steps (a whole
+episode: the candidates lie close around a dataset with which hopper does not fall). The published code, whose 1024 steps
+hold 2% more, took 31 s on two idle cores.
 """
 
 import os
@@ -27,9 +27,7 @@ GENERATIONS = 2
 
 def seconds_per_generation() -> tuple[float, float]:
     """Seconds, and the mean length of an episode."""
-    outer = HaDES(
-        population=32, initialisations=1, environments=4, sigma=1e-3, rate=1e-6, normalise_observations=True
-    )
+    outer = HaDES(population=32, initialisations=1, environments=4, sigma=1e-3, rate=1e-6, normalise_observations=True)
     config = recipe(
         "hopper",
         "hades-brax",

@@ -5,16 +5,12 @@ machine, each with one core of its own (`taskset -c 0 python scripts/hades.py di
 """
 
 import argparse
-import csv
-import json
 import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-from floppy import load
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -30,12 +30,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from floppy.cache import enable_compilation_cache
-from floppy.cloning import Cloning
+from floppy.cloning import Cloning, GradientStep
 from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError, check_number, shown
 from floppy.evaluate import Score, evaluate, evaluate_random
-from floppy.importing import import_npz
+from floppy.importing import import_npz, read_published
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
 from floppy.outer import OUTER_LOOPS
@@ -196,6 +196,7 @@ class Train(Command):
                 tensors["obs_var"] = np.asarray(policies.statistics.var)
             about = {
                 "task": dataset.card.task,
+                "normaliser": dataset.card.normaliser,
                 "network": json.dumps(dataclasses.asdict(policies.network.distribution)),
                 "seed": str(self.seed),
             }
@@ -346,10 +347,10 @@ class Import(Command):
     """Id of the task that the dataset is of; a published HaDES run names it itself."""
     cloning: Literal["", "GradientStep", "AdamSteps"] = ""
     """How fresh policies learn from it; by default as a published HaDES run says, else by a GradientStep."""
-    loss: str = "mse"
-    """mse, cross-entropy or gaussian-nll."""
-    steps: int = 1
-    """Cloning steps."""
+    loss: str = ""
+    """mse, cross-entropy or gaussian-nll, in place of the published run's or mse."""
+    steps: int | None = None
+    """Cloning steps, in place of the published run's or one."""
     rate: float | None = None
     """Rate of the cloning steps; by default the file's."""
     distribution: str = ""
@@ -378,11 +379,15 @@ class Import(Command):
         save(dataset, self.out, overwrite=self.overwrite)
         return {"task": dataset.card.task, "dataset": str(self.out), "examples": dataset.examples}
 
-    def recipe(self) -> Cloning | None:
-        """The cloning asked for, if any."""
-        if not self.cloning and (self.loss, self.steps) == ("mse", 1):
-            return None
-        return CLONING_KINDS[self.cloning or "GradientStep"](loss=self.loss, steps=self.steps)
+    def recipe(self) -> Cloning:
+        """The published run's cloning, or a gradient step, with what is asked for in its place."""
+        base = read_published(self.file).get("cloning") or GradientStep()
+        asked = {"loss": self.loss, "steps": self.steps}
+        changes: Json = {name: value for name, value in asked.items() if value not in ("", None)}
+        if self.cloning in ("", type(base).__name__):
+            return dataclasses.replace(base, **changes)
+        changes = {"loss": "mse", "steps": 1} | changes
+        return CLONING_KINDS[self.cloning](**changes)
 
     def text(self, result: Json) -> str:
         """What was written."""

@@ -50,7 +50,7 @@ def import_npz(
     Raises:
       FloppyError: if the file cannot be read, lacks an array, or does not fit the task.
     """
-    arrays, published = _read_npz(Path(path)), _read_published(Path(path))
+    arrays, published = _read_npz(Path(path)), read_published(Path(path))
     if not (task or published):
         raise FloppyError(f"{path} does not say which task it is of: name the task (--task).")
     known = make_task(task or published["task"])
@@ -110,13 +110,13 @@ def _reshape_to(task: JaxTask, array: np.ndarray) -> np.ndarray:
     return array.reshape(*array.shape[:-1], *task.observation_shape)
 
 
-def _read_published(path: Path) -> dict[str, Any]:
+def read_published(path: Path) -> dict[str, Any]:
     """What the `meta` of a published HaDES run says, in this library's terms; empty for any other file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
             return _published_defaults(meta)
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # some other file, about which `import_npz` has its say
         return {}
 
 

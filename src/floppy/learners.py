@@ -105,7 +105,7 @@ def parse_distribution(text: str) -> LearnerDistribution:
 
     Example:
       >>> parse_distribution("width=32..256:depth=3:initialiser=xavier")
-      LearnerDistribution(width=(32, 256), depth=(3, 3), initialiser=('xavier',), activation='tanh')
+      LearnerDistribution(width=(32, 256), depth=(3, 3), initialiser=('xavier',), activation='tanh', init_seed=-1)
 
     Raises:
       FloppyError: if the text is neither.
@@ -126,7 +126,7 @@ def parse_distribution(text: str) -> LearnerDistribution:
         else:
             raise FloppyError(
                 f"Learner distribution {text!r} is unknown: give one of {', '.join(NAMED_DISTRIBUTIONS)}, "
-                "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh."
+                "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh:init_seed=7."
             )
     return LearnerDistribution(**fields)
 

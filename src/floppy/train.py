@@ -30,6 +30,9 @@ class Policies(NamedTuple):
     """Leaves `[L, ...]`."""
     statistics: RunningStatistics | None
     """By which observations are normalised before they reach the network."""
+    afresh: bool = False
+    """Whether the dataset asks for statistics that start afresh in every evaluation: there are none to apply then, and
+    `policy_outputs` takes observations that the caller has normalised."""
 
 
 def train(
@@ -54,7 +57,7 @@ def train(
     network = network_for(dataset, distribution or card_distributions(dataset)[0])
     statistics = statistics_of(dataset)
     weights = _clone_many(cloning_of(dataset), network, distilled_of(dataset), jax.random.split(key, learners))
-    return Policies(network, weights, statistics)
+    return Policies(network, weights, statistics, dataset.card.normaliser == "per-evaluation")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -63,7 +66,7 @@ def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: 
 
 
 def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
-    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`."""
+    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]` (see `afresh`)."""
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
 

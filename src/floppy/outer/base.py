@@ -112,8 +112,13 @@ class Problem:
         if "targets" in changed and self.cloning.loss == "cross-entropy":
             changed["targets"] = jax.nn.softmax(changed["targets"])
         if "inner_rate" in changed:
-            changed["inner_rate"] = jnp.maximum(jnp.exp(changed["inner_rate"]), LEAST_INNER_RATE)
+            changed["inner_rate"] = jnp.exp(changed["inner_rate"])
         return fixed._replace(**changed)
+
+    def improved(self, parameters: Parameters, fixed: Distilled) -> Distilled:
+        """As `distilled`, for the end of a step: an inner rate that a step made too small is put back to the least."""
+        distilled = self.distilled(parameters, fixed)
+        return distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
 
 
 class OuterLoop(Protocol):

@@ -136,7 +136,7 @@ class HaDES:
         result = sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
         searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
         after = state._replace(
-            distilled=problem.distilled(unravel(strategy.mean(searched)), state.distilled), strategy=searched
+            distilled=problem.improved(unravel(strategy.mean(searched)), state.distilled), strategy=searched
         )
         if result.moments is not None:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)

@@ -260,7 +260,7 @@ class PPMO:
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
-        distilled = problem.distilled(optax.apply_updates(parameters, change), state.distilled)
+        distilled = problem.improved(optax.apply_updates(parameters, change), state.distilled)
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,

@@ -1,0 +1,538 @@
+"""HaDES: it solves probes by fitness alone, candidates are compared fairly, and a run gives the same bytes again."""
+
+import dataclasses
+import functools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from probes import (
+    PROBES,
+    QUICK,
+    SMALL,
+    TWO_ACTIONS,
+    ActionProbe,
+    ContinuousProbe,
+    DelayProbe,
+    ObservationProbe,
+    ProbeState,
+    TimeLimitProbe,
+    start,
+    transition,
+)
+
+from floppy.cache import enable_compilation_cache
+from floppy.cli import Distill
+from floppy.cloning import AdamSteps, GradientStep, clone
+from floppy.dataset import load
+from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.errors import FloppyError
+from floppy.keys import named_key
+from floppy.learners import LearnerDistribution
+from floppy.outer import HaDES, Problem, evolution
+from floppy.outer.evolution import WARM_UP, HaDESState
+from floppy.rollout import Played, play_episodes, random_observations
+from floppy.tasks import Discrete, JaxTask, Transition
+from floppy.tasks.ndcartpole import NDCartPole
+
+KEY = jax.random.key(0)
+TINY = HaDES(population=8, initialisations=2, environments=3)
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def make_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    values: dict[str, Any] = {
+        "task": task or ObservationProbe(),
+        "learners": (SMALL,),
+        "cloning": GradientStep(),
+        "examples": 2,
+        "initial_rate": 1.0,
+        "encoder_layers": 0,
+        "outer_steps": 60,
+    }
+    return Problem(**(values | changes))
+
+
+def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    """A problem of which the encoder holds both layers: direct neuroevolution."""
+    return make_problem(task, examples=0, encoder_layers=2, **changes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3), compiler_options=QUICK)
+def evolve(outer: HaDES, problem: Problem, key: jax.Array, steps: int) -> tuple[HaDESState, HaDESState, Any]:
+    """The states before and after several generations, and their infos, stacked."""
+    first = outer.init(problem, named_key(key, "init"))
+    last, info = jax.lax.scan(lambda state, k: outer.step(problem, state, k), first, jax.random.split(key, steps))
+    return first, last, info
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+def quick_init(outer: HaDES, problem: Problem, key: jax.Array = KEY) -> HaDESState:
+    return outer.init(problem, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstStepProbe(ActionProbe):
+    """Ends with action 1 or after 6 steps and pays 1 in every step; observations tell the first step from others."""
+
+    max_steps: int = 6
+    max_return: float = 6.0
+
+    def observe(self, time: jax.Array | int) -> jax.Array:
+        first = jnp.where(jnp.asarray(time) == 0, 1.0, 0.0)
+        return jnp.stack([first, 1000.0 + 2.0 * first])
+
+    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
+        del key
+        return start(), self.observe(0)
+
+    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
+        del key
+        time = state.time + 1
+        ends = {"terminated": action == 1, "truncated": time >= self.max_steps}
+        return transition(state._replace(time=time), self.observe(time), 1.0, **ends)
+
+
+# --- it learns ---
+
+
+LEARNING = HaDES(population=32, initialisations=2, environments=16, sigma=0.3, sigma_decay=0.1, rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "plain"),
+    [*((probe, False) for probe in PROBES), (ObservationProbe(), True), (ContinuousProbe(), True)],
+    ids=lambda value: value.task_id if isinstance(value, JaxTask) else "plain" if value else "hades",
+)
+def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
+    problem = (plain_problem if plain else make_problem)(probe, outer_steps=60)
+    _, _, info = evolve(LEARNING, problem, KEY, 60)
+    fitness = np.asarray(info["fitness"])
+    # Fitness is the mean over a population that is spread around the best; continuous actions are spread too.
+    near = probe.max_return - (0.25 if isinstance(probe, ContinuousProbe) else 0.1 * probe.max_return)
+    assert fitness[0] < near - 0.1, "solved before the first step: this shows nothing"
+    assert fitness[-5:].mean() > near, fitness
+    for values in info.values():
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("strategy", ["SNES", "Sep_CMA_ES"])
+def test_other_strategies_solve_a_probe(strategy: str) -> None:
+    outer = dataclasses.replace(LEARNING, strategy=strategy, rate=None)
+    _, _, info = evolve(outer, make_problem(), KEY, 60)
+    assert float(info["fitness"][0]) < 0.7
+    assert float(info["fitness"][-5:].mean()) > 0.9
+
+
+# --- one generation ---
+
+
+def test_a_generation_equals_its_slow_twin() -> None:
+    """One candidate, one learner at a time, from the contract of the strategy."""
+    task = ContinuousProbe(target=(0.5, -0.5))
+    mixture = (SMALL, dataclasses.replace(SMALL, width=(8, 8), initialiser=("xavier1",)))
+    problem = make_problem(task, learners=mixture, cloning=AdamSteps(loss="gaussian-nll", steps=3), initial_rate=0.1)
+    outer = HaDES(population=4, initialisations=4, environments=2, chunk=3)
+    state = quick_init(outer, problem)
+    key = named_key(KEY, "generation")
+    after, info = jax.jit(outer.step, static_argnums=0)(problem, state, key)
+
+    mean, unravel = ravel_pytree(problem.parameters(state.distilled))
+    strategy = outer._strategy(problem, mean.size)
+    candidates = strategy.ask(state.strategy, named_key(key, "ask"))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def episode_returns(group: int, vector: jax.Array, fresh_key: jax.Array, play_key: jax.Array) -> jax.Array:
+        network = problem.networks[group]
+        dataset = problem.distilled(unravel(vector), state.distilled)
+        weights = clone(problem.cloning, network, dataset, network.init(fresh_key))
+        alone = jax.tree.map(lambda leaf: leaf[None], weights)
+        return play_episodes(task, network, alone, play_key[None], episodes=2).returns
+
+    fitness = []
+    for index in range(4):
+        returns = []
+        for group in range(2):
+            fresh_keys = jax.random.split(named_key(key, f"learners {group}"), 2)
+            play_keys = jax.random.split(named_key(named_key(key, "play"), f"group {group}"), 2)
+            for fresh_key, play_key in zip(fresh_keys, play_keys, strict=True):
+                returns.append(episode_returns(group, strategy.member(candidates, index), fresh_key, play_key))
+        fitness.append(np.mean(returns))
+    assert len(np.unique(fitness)) == 4
+    np.testing.assert_allclose(info["fitness"], np.mean(fitness), rtol=1e-4)
+    np.testing.assert_allclose(info["best_fitness"], np.max(fitness), rtol=1e-4)
+    np.testing.assert_allclose(info["fitness_sd"], np.std(fitness), rtol=1e-3)
+    told = strategy.tell(state.strategy, candidates, jnp.asarray(fitness), KEY)
+    np.testing.assert_allclose(after.strategy.mean, told.mean, rtol=1e-4, atol=1e-5)
+    # What is distilled is the new mean.
+    wanted = problem.distilled(unravel(told.mean), state.distilled)
+    for got, leaf in zip(jax.tree.leaves(outer.distilled(after)), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, leaf, rtol=1e-4, atol=1e-5)
+
+
+STILL = 1e-30
+"""A deviation so small that all candidates are one."""
+
+
+@pytest.mark.parametrize("strategy", ["Open_ES", "Sep_CMA_ES"])
+def test_identical_candidates_get_identical_fitness_by_common_random_numbers(strategy: str) -> None:
+    outer = HaDES(strategy=strategy, population=12, initialisations=2, environments=3, sigma=STILL, chunk=5)
+    _, _, info = evolve(outer, make_problem(TimeLimitProbe()), KEY, 1)
+    assert float(info["best_fitness"][0]) == float(info["fitness"][0])
+    assert float(info["fitness_sd"][0]) < 1e-6
+    independent = dataclasses.replace(outer, common_random_numbers=False)
+    _, _, info = evolve(independent, make_problem(TimeLimitProbe()), KEY, 1)
+    # A fair coin in each of 2 x 3 x 5 steps.
+    assert float(info["fitness_sd"][0]) == pytest.approx((5 * 0.25 / 6) ** 0.5, rel=0.5)
+    assert float(info["fitness"][0]) == pytest.approx(2.5, abs=0.5)
+
+
+def test_an_episode_that_is_cut_counts_with_its_return_so_far() -> None:
+    outer = dataclasses.replace(TINY, horizon=5)
+    # Cart-pole cannot fall within five steps and pays 1 for each.
+    _, _, info = evolve(outer, make_problem(NDCartPole(1)), KEY, 2)
+    np.testing.assert_array_equal(info["fitness"], [5.0, 5.0])
+    np.testing.assert_array_equal(info["best_fitness"], [5.0, 5.0])
+    np.testing.assert_array_equal(info["episode_length"], [5.0, 5.0])
+    np.testing.assert_array_equal(info["env_steps"], [8 * 2 * 3 * 5] * 2)
+
+
+def test_a_horizon_beyond_the_tasks_own_limit_changes_nothing() -> None:
+    problem = make_problem(TimeLimitProbe())
+    _, _, info = evolve(dataclasses.replace(TINY, horizon=50), problem, KEY, 1)
+    _, _, unlimited = evolve(TINY, problem, KEY, 1)
+    np.testing.assert_array_equal(info["env_steps"], [8 * 2 * 3 * 5])
+    for name, values in info.items():
+        np.testing.assert_array_equal(values, unlimited[name])
+
+
+def test_env_steps_are_the_sum_of_episode_lengths() -> None:
+    _, _, info = evolve(TINY, make_problem(FirstStepProbe()), KEY, 3)
+    # Every step pays 1.
+    episodes = 8 * 2 * 3
+    np.testing.assert_allclose(info["env_steps"], np.asarray(info["fitness"]) * episodes, rtol=1e-6)
+    np.testing.assert_allclose(info["episode_length"], info["fitness"], rtol=1e-6)
+    assert (np.asarray(info["env_steps"]) < 5 * episodes).all(), "no episode ended early: this shows nothing"
+    assert jnp.issubdtype(info["env_steps"].dtype, jnp.integer)
+
+
+@pytest.mark.parametrize("chunk", [3, 8])
+def test_the_chunk_size_changes_nothing(chunk: int) -> None:
+    problem = make_problem(TimeLimitProbe(), cloning=AdamSteps(loss="cross-entropy", steps=3), initial_rate=0.1)
+    outer = dataclasses.replace(TINY, chunk=1, normalise_observations=True)
+    first, one_by_one, info = evolve(outer, problem, KEY, 3)
+    _, other, other_info = evolve(dataclasses.replace(outer, chunk=chunk), problem, KEY, 3)
+    for name, values in info.items():
+        np.testing.assert_allclose(other_info[name], values, rtol=1e-5, err_msg=name)
+    for got, wanted in zip(jax.tree.leaves(other), jax.tree.leaves(one_by_one), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    assert np.abs(one_by_one.strategy.mean - first.strategy.mean).max() > 0.01, "nothing moved: this shows nothing"
+
+
+# --- what is searched ---
+
+
+def one_hot_problem(**changes: Any) -> Problem:
+    cloning = AdamSteps(loss="cross-entropy", steps=2)
+    return make_problem(cloning=cloning, examples=3, initial_rate=0.1, **({"targets": "one-hot"} | changes))
+
+
+def test_one_hot_targets_and_a_fixed_rate_never_change() -> None:
+    first, last, info = evolve(TINY, one_hot_problem(learned_rate=False), KEY, 4)
+    np.testing.assert_array_equal(last.distilled.targets, [[1, 0], [1, 0], [0, 1]])
+    assert float(last.distilled.inner_rate) == np.float32(0.1)
+    np.testing.assert_array_equal(info["inner_rate"], np.full(4, np.float32(0.1)))
+    assert (np.asarray(last.distilled.observations) != np.asarray(first.distilled.observations)).all()
+
+
+def test_learned_targets_stay_probabilities_and_a_learned_rate_moves() -> None:
+    first, last, info = evolve(TINY, one_hot_problem(targets="learned"), KEY, 4)
+    targets = np.asarray(last.distilled.targets)
+    np.testing.assert_allclose(targets.sum(axis=1), np.ones(3), rtol=1e-5)
+    assert (targets > 0).all()
+    assert (targets != np.asarray(first.distilled.targets)).all()
+    rates = np.asarray(info["inner_rate"])
+    assert len(np.unique(rates)) == 4
+    assert (rates > 0).all()
+
+
+def test_a_fixed_dataset_of_labels_is_spread_evenly_over_the_actions() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class ThreeActions(ActionProbe):
+        actions: Discrete = Discrete(3)
+
+    problem = make_problem(ThreeActions(), examples=7, targets="one-hot", cloning=AdamSteps())
+    targets = np.asarray(quick_init(TINY, problem).distilled.targets)
+    np.testing.assert_array_equal(targets.argmax(axis=1), [0, 0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(targets.sum(axis=1), np.ones(7))
+
+
+def test_initial_examples() -> None:
+    task = NDCartPole(1)
+    normal, zeros, met = (
+        quick_init(TINY, make_problem(task, examples=400, initial_examples=kind)).distilled
+        for kind in ("normal", "zeros", "random-policy")
+    )
+    for values in (normal.observations, normal.targets, met.targets):
+        assert float(jnp.mean(values)) == pytest.approx(0.0, abs=0.1)
+        assert float(jnp.std(values)) == pytest.approx(1.0, abs=0.1)
+    assert not zeros.observations.any()
+    assert not zeros.targets.any()
+    wanted = random_observations(task, named_key(named_key(KEY, "distilled"), "random policy"), 400)
+    np.testing.assert_allclose(met.observations, wanted, rtol=1e-4, atol=1e-5)
+    normalised = quick_init(
+        dataclasses.replace(TINY, normalise_observations=True),
+        make_problem(task, examples=400, initial_examples="random-policy"),
+    ).distilled.observations
+    warm_up = np.asarray(random_observations(task, named_key(KEY, "warm-up"), WARM_UP))
+    scaled = (np.asarray(wanted) - warm_up.mean(axis=0)) / np.sqrt(warm_up.var(axis=0))
+    np.testing.assert_allclose(normalised, np.clip(scaled, -10, 10), rtol=1e-3, atol=1e-4)
+
+
+def test_zero_examples_of_class_labels_are_uniform() -> None:
+    problem = one_hot_problem(targets="learned", initial_examples="zeros")
+    np.testing.assert_allclose(quick_init(TINY, problem).distilled.targets, np.full((3, 2), 0.5))
+
+
+# --- whose clones play ---
+
+
+class FakePlay:
+    """In place of `play_episodes`: a policy's return is the sum of its first kernel; notes who plays."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[LearnerDistribution, int, int]] = []
+
+    def __call__(self, task: JaxTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
+        kernel = weights.layers[0]["kernel"]
+        self.calls.append((network.distribution, kernel.shape[0], keys.shape[0]))
+        shape = (kernel.shape[0], options["episodes"])
+        returns = jnp.broadcast_to(jnp.sum(kernel, axis=(1, 2))[:, None], shape)
+        return Played(returns, jnp.ones(shape, jnp.int32), None)
+
+
+@pytest.fixture
+def fake_play(monkeypatch: pytest.MonkeyPatch) -> FakePlay:
+    fake = FakePlay()
+    monkeypatch.setattr(evolution, "play_episodes", fake)
+    return fake
+
+
+def fitness_of(outer: HaDES, problem: Problem, steps: int = 3) -> np.ndarray:
+    """Mean fitness of some generations, in which cloning changes next to nothing; not from any cache."""
+
+    def run(key: jax.Array) -> Any:
+        state = outer.init(problem, key)
+        return jax.vmap(lambda k: outer.step(problem, state, k)[1])(jax.random.split(key, steps))
+
+    info = jax.jit(run, compiler_options=QUICK)(KEY)
+    # All candidates got the same learners.
+    np.testing.assert_allclose(info["best_fitness"], info["fitness"], rtol=1e-4, atol=1e-4)
+    return np.asarray(info["fitness"])
+
+
+def kernel_sum(distribution: LearnerDistribution, task: JaxTask) -> float:
+    problem = make_problem(task, learners=(distribution,))
+    return float(jnp.sum(problem.networks[0].init(KEY).layers[0]["kernel"]))
+
+
+def test_hades_f_trains_one_learner_and_hades_r_ever_new_ones(fake_play: FakePlay) -> None:
+    settings: dict[str, Any] = {"initial_rate": 1e-6, "learned_rate": False}
+    random = fitness_of(TINY, make_problem(**settings))
+    assert len(np.unique(random)) == 3
+    fixed = dataclasses.replace(SMALL, init_seed=3)
+    got = fitness_of(TINY, make_problem(learners=(fixed,), **settings))
+    np.testing.assert_allclose(got, np.full(3, kernel_sum(fixed, ObservationProbe())), rtol=1e-4)
+    other = dataclasses.replace(SMALL, init_seed=4)
+    assert abs(kernel_sum(other, ObservationProbe()) - got[0]) > 0.01
+
+
+@pytest.mark.parametrize("common", [True, False], ids=["common-streams", "own-streams"])
+def test_a_mixture_shares_the_learners_equally(fake_play: FakePlay, common: bool) -> None:
+    mixture = tuple(
+        dataclasses.replace(SMALL, width=(width, width), init_seed=width, initialiser=("xavier1",))
+        for width in (8, 16, 24)
+    )
+    outer = HaDES(population=4, initialisations=6, environments=2, chunk=4, common_random_numbers=common)
+    problem = make_problem(learners=mixture, initial_rate=1e-6, learned_rate=False)
+    got = fitness_of(outer, problem)
+    wanted = np.mean([kernel_sum(distribution, problem.task) for distribution in mixture])
+    np.testing.assert_allclose(got, np.full(3, wanted), rtol=1e-3)
+    assert [call[0] for call in fake_play.calls[:3]] == list(mixture)
+    # 2 learners of each kind for each of 4 candidates; with common random numbers 2 streams serve all candidates.
+    assert {call[1:] for call in fake_play.calls} == {(8, 2 if common else 8)}
+
+
+def test_learners_that_cannot_be_shared_are_refused() -> None:
+    problem = make_problem(learners=(SMALL, dataclasses.replace(SMALL, width=(8, 8))))
+    with pytest.raises(FloppyError, match=r"^3 initialisations cannot be shared equally by 2 learner distributions: "):
+        HaDES(initialisations=3).init(problem, KEY)
+
+
+# --- observations are normalised ---
+
+
+def test_statistics_are_those_of_all_observations_acted_upon() -> None:
+    outer = dataclasses.replace(TINY, normalise_observations=True, chunk=3)
+    first, last, info = evolve(outer, make_problem(FirstStepProbe()), KEY, 3)
+    statistics = outer.statistics(first)
+    assert float(statistics.seen) == WARM_UP
+    early = round(float(statistics.mean[0]) * WARM_UP)
+    assert 0 < early < WARM_UP
+    steps, episodes = int(info["env_steps"].sum()), 3 * 8 * 2 * 3
+    is_first = np.zeros(WARM_UP + steps)
+    is_first[: early + episodes] = 1.0  # every episode has one first step
+    met = np.stack([is_first, 1000.0 + 2.0 * is_first], axis=1)
+    statistics = outer.statistics(last)
+    assert float(statistics.seen) == len(met)
+    np.testing.assert_allclose(statistics.mean, met.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(statistics.var, met.var(axis=0), rtol=1e-3)
+
+
+def test_without_normalisation_there_are_no_statistics() -> None:
+    state = quick_init(TINY, make_problem())
+    assert TINY.statistics(state) is None
+
+
+def test_policies_see_normalised_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def spy(*arguments: Any, statistics: Any, **options: Any) -> Any:
+        given.append(statistics)
+        return play_episodes(*arguments, statistics=statistics, **options)
+
+    monkeypatch.setattr(evolution, "play_episodes", spy)
+    problem = make_problem(FirstStepProbe())
+    state = quick_init(TINY, problem)
+    for normalise in (False, True):
+        outer = dataclasses.replace(TINY, normalise_observations=normalise)
+        jax.eval_shape(lambda state, key, outer=outer: outer.step(problem, state, key), state, KEY)
+    assert given[0] is None
+    assert given[1].mean.shape == (2,)
+
+
+# --- the state ---
+
+
+@pytest.mark.parametrize("strategy", ["Open_ES", "SNES", "CMA_ES", "PGPE"])
+def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
+    outer = dataclasses.replace(TINY, strategy=strategy, normalise_observations=True)
+    problem = make_problem()
+    traces = []
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def step(state: HaDESState, key: jax.Array) -> HaDESState:
+        traces.append(strategy)
+        return outer.step(problem, state, key)[0]
+
+    state = quick_init(outer, problem)
+    for key in jax.random.split(KEY, 3):
+        assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+        state = step(state, key)
+    assert traces == [strategy]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"population": 1}, "population = 1 was asked for: give a finite number of at least 2 and at most 2147483647."),
+        ({"population": 9}, "population = 9 was asked for with antithetic noise: give an even number."),
+        ({"initialisations": 0}, "initialisations = 0 was asked for: give a finite number of at least 1"),
+        ({"environments": 0}, "environments = 0 was asked for: give a finite number of at least 1"),
+        ({"horizon": -1}, "horizon = -1 was asked for: give a finite number of at least 0"),
+        ({"chunk": -1}, "chunk = -1 was asked for: give a finite number of at least 0"),
+        ({"sigma": 0.0}, "sigma = 0.0 was asked for: give a finite number above 0."),
+        ({"sigma": float("nan")}, "sigma = nan was asked for"),
+        ({"sigma_decay": -1.0}, "sigma_decay = -1.0 was asked for"),
+        ({"rate_decay": float("inf")}, "rate_decay = inf was asked for"),
+        ({"rate": 0.0}, "rate = 0.0 was asked for: give a finite number above 0."),
+        ({"shaping": "rank"}, "Shaping rank was asked for: choose from centred-rank, z-score."),
+        ({"strategy": "OpenES"}, "Strategy OpenES was asked for: choose from "),
+    ],
+    ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(FloppyError, match=f"^{re.escape(message)}"):
+        HaDES(**changes)
+
+
+def test_an_odd_population_is_fine_without_antithetic_noise() -> None:
+    outer = HaDES(population=5, initialisations=1, environments=2, antithetic=False)
+    _, last, info = evolve(outer, make_problem(), KEY, 2)
+    assert np.isfinite(info["fitness"]).all()
+    assert np.isfinite(last.strategy.mean).all()
+
+
+# --- a run ---
+
+
+WORDS = shlex.split(
+    "cartpole --outer hades --outer-steps 6 --evaluate-every 2 --selection-learners 4 --selection-episodes 2 "
+    "--population 8 --environments 2 --horizon 40 --normalise-observations --cloning.steps 3 "
+    "--distribution width=16:depth=1:initialiser=xavier"
+)
+FILES = ("dataset.safetensors", "metrics.jsonl", "checkpoints/latest.safetensors")
+
+
+@pytest.fixture(scope="module")
+def config(quick_compile: None, temporary_cache: None) -> Iterator[DistillConfig]:
+    from jax.experimental.compilation_cache import compilation_cache
+
+    enable_compilation_cache()
+    compilation_cache.reset_cache()  # tests that ran before may have compiled without one
+    yield Distill.parse(WORDS).config  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: DistillConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DistillResult]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    return folder, distill(config, folder, command="floppy distill ...")
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    config: DistillConfig, undisturbed: tuple[Path, DistillResult], tmp_path: Path
+) -> None:
+    folder, result = undisturbed
+    distill(config, tmp_path / "run", command="floppy distill ...")
+    for name in FILES:
+        assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes(), name
+    other = distill(dataclasses.replace(config, seed=1)).dataset
+    assert (other.observations != result.dataset.observations).all()
+
+
+def test_a_resumed_run_gives_the_bytes_of_an_undisturbed_one(
+    config: DistillConfig, undisturbed: tuple[Path, DistillResult], tmp_path: Path
+) -> None:
+    folder, result = undisturbed
+    stopped = distill(config, tmp_path / "run", time_limit=1e-9, command="floppy distill ...")
+    assert (stopped.finished, stopped.outer_steps) == (False, 2)
+    resumed = distill(config, tmp_path / "run", resume=True)
+    assert (resumed.finished, resumed.outer_steps, resumed.env_steps) == (True, 6, result.env_steps)
+    for name in FILES:
+        assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_runs_dataset_carries_what_evolution_used(undisturbed: tuple[Path, DistillResult]) -> None:
+    folder, result = undisturbed
+    dataset = load(folder / "dataset.safetensors")
+    card = dataset.card
+    assert card.algorithm["name"] == "hades"
+    assert card.algorithm["config"]["outer"]["kind"] == "HaDES"
+    assert card.algorithm["config"]["outer"]["population"] == 8
+    assert card.normaliser == "frozen"
+    assert dataset.obs_mean is not None
+    assert dataset.obs_var is not None
+    assert dataset.obs_mean.shape == (4,)
+    assert (dataset.obs_var > 0).all()
+    assert 6 * 8 * 2 * 2 * 8 <= result.env_steps <= 6 * 8 * 2 * 2 * 40
