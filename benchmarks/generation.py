@@ -1,8 +1,8 @@
 """Seconds per generation of HaDES on Brax hopper, on one and on two host devices: `python benchmarks/generation.py`.
 
 Width 512, 64 examples, 32 candidates, one initialisation, 400 Adam steps, 4 environments of 1000 steps (a whole
-episode: the candidates lie close around a dataset with which hopper does not fall). The published code, whose 1024 steps
-hold 2% more, took 31 s on two idle cores.
+episode: the candidates lie close around a dataset with which hopper does not fall). The published code, whose 1024
+steps hold 2% more, took 31 s on two idle cores.
 """
 
 import os

@@ -386,8 +386,8 @@ class Import(Command):
         changes: Json = {name: value for name, value in asked.items() if value not in ("", None)}
         if self.cloning in ("", type(base).__name__):
             return dataclasses.replace(base, **changes)
-        changes = {"loss": "mse", "steps": 1} | changes
-        return CLONING_KINDS[self.cloning](**changes)
+        whole: Json = {"loss": "mse", "steps": 1} | changes
+        return CLONING_KINDS[self.cloning](**whole)
 
     def text(self, result: Json) -> str:
         """What was written."""
