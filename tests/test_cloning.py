@@ -66,7 +66,7 @@ def make_setting(actions: Discrete | Continuous, depth: int = 1, encoder_layers:
             "kernel": jnp.asarray(0.6 * random.normal(size=shape)),
             "bias": jnp.asarray(0.3 * random.normal(size=shape[1])),
         }
-        for shape in itertools.pairwise(network.sizes)
+        for shape in network.kernel_shapes
     )
     log_std = jnp.asarray(0.3 * random.normal(size=2 if continuous else 0))
     fresh = Weights(layers, (jnp.zeros(()),) * len(layers), log_std)

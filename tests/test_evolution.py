@@ -17,10 +17,8 @@ from probes import (
     PROBES,
     QUICK,
     SMALL,
-    TWO_ACTIONS,
     ActionProbe,
     ContinuousProbe,
-    DelayProbe,
     ObservationProbe,
     ProbeState,
     TimeLimitProbe,
@@ -38,6 +36,7 @@ from floppy.keys import named_key
 from floppy.learners import LearnerDistribution
 from floppy.outer import HaDES, Problem, evolution
 from floppy.outer.evolution import WARM_UP, HaDESState
+from floppy.parallel import replicate
 from floppy.rollout import Played, play_episodes, random_observations
 from floppy.tasks import Discrete, JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
@@ -113,12 +112,12 @@ LEARNING = HaDES(population=32, initialisations=2, environments=16, sigma=0.3, s
     ids=lambda value: value.task_id if isinstance(value, JaxTask) else "plain" if value else "hades",
 )
 def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
-    problem = (plain_problem if plain else make_problem)(probe, outer_steps=60)
+    problem = plain_problem(probe) if plain else make_problem(probe, initial_rate=0.1)
     _, _, info = evolve(LEARNING, problem, KEY, 60)
     fitness = np.asarray(info["fitness"])
     # Fitness is the mean over a population that is spread around the best; continuous actions are spread too.
     near = probe.max_return - (0.25 if isinstance(probe, ContinuousProbe) else 0.1 * probe.max_return)
-    assert fitness[0] < near - 0.1, "solved before the first step: this shows nothing"
+    assert fitness[0] < near - 0.2, "solved before the first step: this shows nothing"
     assert fitness[-5:].mean() > near, fitness
     for values in info.values():
         assert np.isfinite(values).all()
@@ -127,7 +126,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
 @pytest.mark.parametrize("strategy", ["SNES", "Sep_CMA_ES"])
 def test_other_strategies_solve_a_probe(strategy: str) -> None:
     outer = dataclasses.replace(LEARNING, strategy=strategy, rate=None)
-    _, _, info = evolve(outer, make_problem(), KEY, 60)
+    _, _, info = evolve(outer, make_problem(initial_rate=0.1), KEY, 60)
     assert float(info["fitness"][0]) < 0.7
     assert float(info["fitness"][-5:].mean()) > 0.9
 
@@ -143,13 +142,13 @@ def test_a_generation_equals_its_slow_twin() -> None:
     outer = HaDES(population=4, initialisations=4, environments=2, chunk=3)
     state = quick_init(outer, problem)
     key = named_key(KEY, "generation")
-    after, info = jax.jit(outer.step, static_argnums=0)(problem, state, key)
+    after, info = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)(problem, state, key)
 
     mean, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, mean.size)
     candidates = strategy.ask(state.strategy, named_key(key, "ask"))
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
     def episode_returns(group: int, vector: jax.Array, fresh_key: jax.Array, play_key: jax.Array) -> jax.Array:
         network = problem.networks[group]
         dataset = problem.distilled(unravel(vector), state.distilled)
@@ -185,11 +184,12 @@ STILL = 1e-30
 @pytest.mark.parametrize("strategy", ["Open_ES", "Sep_CMA_ES"])
 def test_identical_candidates_get_identical_fitness_by_common_random_numbers(strategy: str) -> None:
     outer = HaDES(strategy=strategy, population=12, initialisations=2, environments=3, sigma=STILL, chunk=5)
-    _, _, info = evolve(outer, make_problem(TimeLimitProbe()), KEY, 1)
-    assert float(info["best_fitness"][0]) == float(info["fitness"][0])
+    problem = make_problem(TimeLimitProbe(), initial_rate=1e-6)
+    _, _, info = evolve(outer, problem, KEY, 1)
+    assert float(info["best_fitness"][0]) == pytest.approx(float(info["fitness"][0]), rel=1e-6)
     assert float(info["fitness_sd"][0]) < 1e-6
     independent = dataclasses.replace(outer, common_random_numbers=False)
-    _, _, info = evolve(independent, make_problem(TimeLimitProbe()), KEY, 1)
+    _, _, info = evolve(independent, problem, KEY, 1)
     # A fair coin in each of 2 x 3 x 5 steps.
     assert float(info["fitness_sd"][0]) == pytest.approx((5 * 0.25 / 6) ** 0.5, rel=0.5)
     assert float(info["fitness"][0]) == pytest.approx(2.5, abs=0.5)
@@ -242,7 +242,8 @@ def test_the_chunk_size_changes_nothing(chunk: int) -> None:
 
 def one_hot_problem(**changes: Any) -> Problem:
     cloning = AdamSteps(loss="cross-entropy", steps=2)
-    return make_problem(cloning=cloning, examples=3, initial_rate=0.1, **({"targets": "one-hot"} | changes))
+    values: dict[str, Any] = {"targets": "one-hot", "examples": 3, "initial_rate": 0.1}
+    return make_problem(TimeLimitProbe(), cloning=cloning, **(values | changes))
 
 
 def test_one_hot_targets_and_a_fixed_rate_never_change() -> None:
@@ -265,11 +266,7 @@ def test_learned_targets_stay_probabilities_and_a_learned_rate_moves() -> None:
 
 
 def test_a_fixed_dataset_of_labels_is_spread_evenly_over_the_actions() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class ThreeActions(ActionProbe):
-        actions: Discrete = Discrete(3)
-
-    problem = make_problem(ThreeActions(), examples=7, targets="one-hot", cloning=AdamSteps())
+    problem = make_problem(ActionProbe(actions=Discrete(3)), examples=7, targets="one-hot", cloning=AdamSteps())
     targets = np.asarray(quick_init(TINY, problem).distilled.targets)
     np.testing.assert_array_equal(targets.argmax(axis=1), [0, 0, 0, 1, 1, 2, 2])
     np.testing.assert_array_equal(targets.sum(axis=1), np.ones(7))
@@ -433,7 +430,7 @@ def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
         traces.append(strategy)
         return outer.step(problem, state, key)[0]
 
-    state = quick_init(outer, problem)
+    state = replicate(quick_init(outer, problem))  # as every run begins
     for key in jax.random.split(KEY, 3):
         assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
         state = step(state, key)

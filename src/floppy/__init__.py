@@ -11,8 +11,8 @@ from floppy.errors import FloppyError
 from floppy.evaluate import Score, evaluate, evaluate_random
 from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, parse_distribution
-from floppy.outer import PPMO
-from floppy.recipes import RECIPES, ppo_baseline, recipe
+from floppy.outer import PPMO, HaDES
+from floppy.recipes import RECIPES, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.tasks import list_tasks, make_task
 from floppy.train import Policies, policy_outputs, train
 
@@ -26,6 +26,7 @@ __all__ = [
     "DistilledDataset",
     "FloppyError",
     "GradientStep",
+    "HaDES",
     "LearnerDistribution",
     "Policies",
     "Score",
@@ -36,6 +37,7 @@ __all__ = [
     "list_tasks",
     "load",
     "make_task",
+    "neuroevolution_baseline",
     "parse_distribution",
     "policy_outputs",
     "ppo_baseline",

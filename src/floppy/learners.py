@@ -1,7 +1,9 @@
 """Networks, and the distribution Λ from which a fresh policy is drawn."""
 
 import dataclasses
+import math
 import re
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +15,16 @@ from floppy.keys import named_key
 from floppy.tasks.base import Continuous, Discrete
 
 Layer = dict[str, jax.Array]
-"""`kernel [inputs, outputs]`, `bias [outputs]`."""
+"""`kernel [inputs, outputs]` (of a convolution `[height, width, inputs, outputs]`), `bias [outputs]`."""
 
 MOST_UNITS = 100_000
 RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 """`64` or `32..256`"""
+
+CNN = "minatar-cnn"
+NETWORKS = ("mlp", CNN)
+CNN_CHANNELS = 16
+CNN_WINDOW = 3
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 # Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
@@ -36,7 +43,7 @@ class Weights(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LearnerDistribution:
-    """How a fresh policy is drawn: an MLP of random or fixed width, depth and initialiser.
+    """How a fresh policy is drawn: a network of random or fixed width, depth and initialiser.
 
     Widths and depths are inclusive ranges `(least, most)` drawn uniformly; one width holds for all hidden layers.
     The default is Λ of the PPMO paper (section 5.1): 64-64 tanh, orthogonal, gains √2 and 0.01, zero biases.
@@ -53,6 +60,9 @@ class LearnerDistribution:
     """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1."""
     activation: str = "tanh"
     """tanh or relu."""
+    network: str = "mlp"
+    """mlp, or minatar-cnn: one convolution (16 channels, 3 x 3) before the hidden layers (Young and Tian, 2019, whose
+    network has one hidden layer of width 128 behind it)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -70,12 +80,14 @@ class LearnerDistribution:
             raise FloppyError(f"Initialiser {got} was asked for: choose from {', '.join(known)}.")
         if self.activation not in ACTIVATIONS:
             raise FloppyError(f"Activation {self.activation} was asked for: choose from {', '.join(ACTIVATIONS)}.")
+        if self.network not in NETWORKS:
+            raise FloppyError(f"Network {self.network} was asked for: choose from {', '.join(NETWORKS)}.")
         check_number("init_seed", self.init_seed, least=-1, most=2**32 - 1)
-        is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1
+        is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1 and self.network == "mlp"
         if FLAX_ORTHOGONAL in self.initialiser and not is_one_draw:
             raise FloppyError(
                 f"Initialiser {FLAX_ORTHOGONAL} was asked for without one fixed draw: "
-                "give it alone, with an init_seed and one width and depth."
+                "give it alone, with an init_seed, one width and depth, and network=mlp."
             )
 
     @property
@@ -85,8 +97,8 @@ class LearnerDistribution:
 
     @property
     def layers(self) -> int:
-        """Layers of the deepest network, the output layer included."""
-        return self.depth[1] + 1
+        """Layers of the deepest network, a convolution and the output layer included."""
+        return self.depth[1] + 1 + (self.network == CNN)
 
 
 NAMED_DISTRIBUTIONS = {
@@ -104,8 +116,8 @@ def parse_distribution(text: str) -> LearnerDistribution:
     """A distribution from its name, or from `key=value` pairs joined by colons.
 
     Example:
-      >>> parse_distribution("width=32..256:depth=3:initialiser=xavier")
-      LearnerDistribution(width=(32, 256), depth=(3, 3), initialiser=('xavier',), activation='tanh', init_seed=-1)
+      >>> parse_distribution("width=32..256:depth=3:initialiser=xavier").width
+      (32, 256)
 
     Raises:
       FloppyError: if the text is neither.
@@ -119,7 +131,7 @@ def parse_distribution(text: str) -> LearnerDistribution:
             fields[key] = (int(bounds[1]), int(bounds[2] or bounds[1]))
         elif key == "initialiser" and value:
             fields[key] = tuple(value.split("+"))
-        elif key == "activation" and value:
+        elif key in ("activation", "network") and value:
             fields[key] = value
         elif key == "init_seed" and value.isdecimal():
             fields[key] = int(value)
@@ -148,49 +160,55 @@ class Network:
     actions: Discrete | Continuous
 
     @property
-    def sizes(self) -> list[int]:
-        """Units of input, hidden layers and output, each at its largest."""
-        inputs = 1
-        for length in self.observation_shape:
-            inputs *= length
-        hidden = [self.distribution.width[1]] * self.distribution.depth[1]
-        return [inputs, *hidden, self.actions.size]
+    def kernel_shapes(self) -> list[tuple[int, ...]]:
+        """From input to output, each at its largest: `[in, out]`, of a convolution `[height, width, in, out]`."""
+        shapes: list[tuple[int, ...]] = []
+        inputs = math.prod(self.observation_shape)
+        if self.distribution.network == CNN:
+            rows, columns, channels = self._image_shape()
+            shapes.append((CNN_WINDOW, CNN_WINDOW, channels, CNN_CHANNELS))
+            inputs = (rows - CNN_WINDOW + 1) * (columns - CNN_WINDOW + 1) * CNN_CHANNELS
+        sizes = [inputs, *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
+        return shapes + list(pairwise(sizes))
 
     def init(self, key: jax.Array) -> Weights:
         """Draws a fresh policy φ0 ~ Λ; `key` is consumed, and of no influence where the distribution is one draw."""
+        if self.distribution.initialiser == (FLAX_ORTHOGONAL,):
+            return self._flax_weights()
         if self.distribution.init_seed >= 0:
             key = jax.random.key(self.distribution.init_seed)
         width = _draw_between(named_key(key, "width"), self.distribution.width)
         depth = _draw_between(named_key(key, "depth"), self.distribution.depth)
         choices = self.distribution.initialiser
-        if choices == (FLAX_ORTHOGONAL,):
-            return self._flax_weights()
         choice = jax.random.randint(named_key(key, "initialiser"), (), 0, len(choices))
-        sizes, last = self.sizes, self.distribution.depth[1]
+        shapes = self.kernel_shapes
+        first, last = self._first_dense, len(shapes) - 1
         layers = []
-        for index in range(last + 1):
-            shape = (sizes[index], sizes[index + 1])
-            rows = shape[0] if index == 0 else width
-            columns = shape[1] if index == last else width
+        for index, shape in enumerate(shapes):
+            matrix = (math.prod(shape[:-1]), shape[-1])
+            rows = matrix[0] if index <= first else width
+            columns = matrix[1] if index < first or index == last else width
             layer_key = named_key(key, f"layer {index}")
             kernels = []
             for name in choices:
                 initialise, hidden_gain, output_gain = INITIALISERS[name]
                 gain = output_gain if index == last else hidden_gain
-                kernels.append(initialise(layer_key, shape, jnp.asarray(rows), jnp.asarray(columns), gain))
+                kernels.append(initialise(layer_key, matrix, jnp.asarray(rows), jnp.asarray(columns), gain))
             kernel = jnp.select([choice == i for i in range(len(choices))], kernels)
-            layers.append({"kernel": kernel, "bias": jnp.zeros(shape[1])})
+            layers.append({"kernel": kernel.reshape(shape), "bias": jnp.zeros(shape[-1])})
         return self._weights(layers, depth)
 
     def _flax_weights(self) -> Weights:
-        kernels = flax_orthogonal(self.distribution.init_seed, tuple(self.sizes))
+        shapes = self.kernel_shapes
+        kernels = flax_orthogonal(self.distribution.init_seed, (shapes[0][0], *(shape[1] for shape in shapes)))
         layers = [{"kernel": jnp.asarray(kernel), "bias": jnp.zeros(kernel.shape[1])} for kernel in kernels]
         return self._weights(layers, jnp.asarray(self.distribution.depth[1]))
 
     def _weights(self, layers: list[Layer], depth: jax.Array) -> Weights:
-        last = len(layers) - 1
-        # The first layer changes the width of its input and the last one gives the output: only those between can go.
-        skip = tuple(((i > 0) & (i < last) & (i >= depth)).astype(jnp.float32) for i in range(last + 1))
+        first, last = self._first_dense, len(layers) - 1
+        # The first dense layer changes the width of its input and the last one gives the output: only those between
+        # can go.
+        skip = tuple(((i > first) & (i < last) & (i - first >= depth)).astype(jnp.float32) for i in range(last + 1))
         std_size = self.actions.size if isinstance(self.actions, Continuous) else 0
         return Weights(tuple(layers), skip, jnp.zeros(std_size))
 
@@ -205,16 +223,35 @@ class Network:
           `[k, a]`: logits for discrete actions, means for continuous ones.
         """
         activation = ACTIVATIONS[self.distribution.activation]
-        hidden = observations.reshape(observations.shape[0], -1)
-        last = len(weights.layers) - 1
-        for index, layer in enumerate(weights.layers):
+        hidden = observations
+        first, last = self._first_dense, len(weights.layers) - 1
+        for layer in weights.layers[:first]:
+            hidden = jax.lax.conv_general_dilated(
+                hidden, layer["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            hidden = activation(hidden + layer["bias"])
+        hidden = hidden.reshape(observations.shape[0], -1)
+        for index, layer in enumerate(weights.layers[first:], start=first):
             output = hidden @ layer["kernel"] + layer["bias"]
             if index < last:
                 output = activation(output)
-            if 0 < index < last and self.distribution.depth[0] < self.distribution.depth[1]:
+            if first < index < last and self.distribution.depth[0] < self.distribution.depth[1]:
                 output = jnp.where(jax.lax.stop_gradient(weights.skip[index]) > 0.5, hidden, output)
             hidden = output
         return hidden
+
+    @property
+    def _first_dense(self) -> int:
+        return 1 if self.distribution.network == CNN else 0
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        if len(self.observation_shape) != 3 or min(self.observation_shape[:2]) < CNN_WINDOW:
+            raise FloppyError(
+                f"Network {CNN} was asked for with observations of shape {self.observation_shape}: "
+                f"it needs [rows, columns, channels] of at least {CNN_WINDOW} x {CNN_WINDOW}, give network=mlp."
+            )
+        rows, columns, channels = self.observation_shape
+        return rows, columns, channels
 
 
 def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array:

@@ -167,7 +167,7 @@ def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) ->
     network = Network(distribution, dataset.observation_shape, actions_of(dataset))
     encoder = distilled_of(dataset).encoder
     shapes = [layer["kernel"].shape for layer in encoder]
-    wanted = list(zip(network.sizes[:-1], network.sizes[1:], strict=True))[: len(encoder)]
+    wanted = network.kernel_shapes[: len(encoder)]
     same_activation = distribution.activation == card_distributions(dataset)[0].activation
     if encoder and (shapes != wanted or not distribution.is_fixed or not same_activation):
         raise FloppyError(
