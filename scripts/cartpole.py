@@ -5,20 +5,15 @@ quarter of an hour.
 """
 
 import argparse
-import csv
-import json
-import shlex
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, read_rows, write_rows
+
 from floppy import load
 from floppy.learners import NAMED_DISTRIBUTIONS
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
 DATASETS = RESULTS / "cartpole"
 TABLE = RESULTS / "cartpole.csv"
 PAGE = RESULTS / "cartpole.md"
@@ -78,47 +73,19 @@ RUNS = [
 ]
 
 
-def distill(only: str) -> None:
-    """Runs every distillation whose dataset is not there yet."""
-    DATASETS.mkdir(parents=True, exist_ok=True)
-    for run in RUNS:
-        target = DATASETS / f"{run.name}.safetensors"
-        if target.exists() or only not in run.name:
-            continue
-        words = shlex.split(run.command)
-        if (ROOT / words[-1]).exists():
-            words.append("--resume")
-        print(shlex.join(words), flush=True)
-        subprocess.run([Path(sys.executable).with_name("floppy"), *words[1:]], cwd=ROOT, check=True)
-        shutil.copy(ROOT / "runs" / "cartpole" / run.name / "dataset.safetensors", target)
-
-
 def evaluate(only: str) -> None:
     """Evaluates every dataset under the six distributions, then writes the CSV of all answers."""
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for run in RUNS:
         path = DATASETS / f"{run.name}.safetensors"
         answer = ROOT / "runs" / "cartpole" / run.name / "evaluation.json"
-        is_old = path.exists() and (not answer.exists() or answer.stat().st_mtime < path.stat().st_mtime)
-        if is_old and only in run.name:
-            answer.parent.mkdir(parents=True, exist_ok=True)
-            words = ["evaluate", str(path.relative_to(ROOT)), "--distribution", "all", "--seed", str(EVALUATION_SEED)]
-            floppy = Path(sys.executable).with_name("floppy")
-            done = subprocess.run([floppy, *words, "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
-            answer.write_text(done.stdout)
-        if not (path.exists() and answer.exists()):
-            print(f"left out, not there yet: {run.name}", file=sys.stderr)
-            continue
-        rows += result_rows(run, path, json.loads(answer.read_text())["distributions"])
-    if not rows:
-        sys.exit("no dataset has been evaluated: run the stage distill first")
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        options = f"--distribution all --seed {EVALUATION_SEED}"
+        scores = evaluation(path, options, answer, wanted=only in run.name)
+        rows += [] if scores is None else result_rows(run, path, scores)
+    write_rows(rows, TABLE)
 
 
-def result_rows(run: Run, path: Path, scores: dict[str, dict[str, object]]) -> list[dict[str, object]]:
+def result_rows(run: Run, path: Path, scores: Row) -> list[Row]:
     """One row per distribution."""
     config = load(path).card.algorithm["config"]
     rows = []
@@ -135,7 +102,7 @@ def result_rows(run: Run, path: Path, scores: dict[str, dict[str, object]]) -> l
 
 def page() -> None:
     """Puts the tables made from the CSV below the mark on the page, and a short one into the README."""
-    rows = list(csv.DictReader(TABLE.open()))
+    rows = read_rows(TABLE)
     parts = [PAGE.read_text().split(MARK)[0] + MARK]
     titles = {
         "lambda": "Distilled for Λ, k_min examples",
@@ -189,5 +156,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.stage == "page":
         page()
+    elif arguments.stage == "evaluate":
+        evaluate(arguments.only)
     else:
-        {"distill": distill, "evaluate": evaluate}[arguments.stage](arguments.only)
+        distill_missing(RUNS, DATASETS, arguments.only)

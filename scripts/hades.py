@@ -5,15 +5,16 @@ machine, each with one core of its own (`taskset -c 0 python scripts/hades.py di
 """
 
 import argparse
-import shlex
-import shutil
-import subprocess
+import dataclasses
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
+from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, markdown_table, read_rows, write_rows
+
+from floppy import load, parse_distribution
+
 DATASETS = RESULTS / "hades"
 TABLE = RESULTS / "hades.csv"
 PAGE = RESULTS / "hades.md"
@@ -21,6 +22,11 @@ MARK = "<!-- tables: written by scripts/hades.py -->"
 EVALUATION_SEED = 1000
 OWN = "width=64:init_seed=0"
 """The learners of HaDES-F: one draw."""
+TITLES = {
+    "r": "HaDES-R",
+    "f,fresh": "HaDES-F against HaDES-R on one task",
+}
+"""Tables by the kinds of run that they show."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,89 @@ RUNS = [
     Run("r", "hopper", 4, "--budget 40m", distributions=BRAX, published="1771"),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
     Run("r", "reacher", 64, "--budget 30m", distributions=BRAX, published="-168"),
+    *(Run("f", "cartpole", 2, f"--distribution {OWN}", s, ("card", "lambda"), 100, 100) for s in range(3)),
+    *(Run("fresh", "cartpole", 2, "", s, ("card", OWN), 100, 100) for s in range(3)),
 ]
 
 
-def distill(only: str) -> None:
-    """Runs every distillation whose dataset is not there yet."""
-    DATASETS.mkdir(parents=True, exist_ok=True)
+def evaluate(only: str) -> None:
+    """Evaluates every dataset, then writes the CSV of all answers."""
+    rows: list[Row] = []
     for run in RUNS:
-        target = DATASETS / f"{run.name}.safetensors"
-        if target.exists() or only not in run.name:
-            continue
-        words = shlex.split(run.command)
-        if (ROOT / words[-1]).exists():
-            words.append("--resume")
-        print(shlex.join(words), flush=True)
-        subprocess.run([Path(sys.executable).with_name("floppy"), *words[1:]], cwd=ROOT, check=True)
-        shutil.copy(ROOT / "runs" / "hades" / run.name / "dataset.safetensors", target)
+        path = DATASETS / f"{run.name}.safetensors"
+        folder = ROOT / "runs" / "hades" / run.name
+        options = f"--distribution {','.join(run.distributions)} --learners {run.learners} --episodes {run.episodes}"
+        scores = evaluation(
+            path, f"{options} --seed {EVALUATION_SEED}", folder / "evaluation.json", wanted=only in run.name
+        )
+        if scores is not None:
+            rows += result_rows(run, path, scores, json.loads((folder / "result.json").read_text()))
+    write_rows(rows, TABLE)
+
+
+def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:
+    """One row per distribution."""
+    card = load(path).card
+    rows = []
+    for distribution, score in scores.items():
+        low, high = score.pop("ci95")
+        score.pop("max_share")
+        shown = card.learners[0] if distribution == "card" else dataclasses.asdict(parse_distribution(distribution))
+        row: Row = {"set": run.kind, "task": run.task, "examples": run.examples, "width": shown["width"][0]}
+        row |= {"own_draw": shown.get("init_seed", -1) >= 0}
+        row |= score | {"ci_low": low, "ci_high": high, "published": run.published, "distillation_seed": run.seed}
+        row |= {name: result[name] for name in ("outer_steps", "env_steps", "seconds")}
+        rows.append(row | {"command": " ".join(run.command.split())})
+    print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
+    return rows
+
+
+def page() -> None:
+    """Puts the tables made from the CSV below the mark on the page."""
+    rows = read_rows(TABLE)
+    parts = [PAGE.read_text().split(MARK)[0] + MARK]
+    for kind, title in TITLES.items():
+        chosen = [row for row in rows if row["set"] in kind.split(",")]
+        if chosen:
+            parts.append(f"### {title}\n\n{table(chosen)}")
+    commands = dict.fromkeys(row["command"] for row in rows)
+    parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
+    PAGE.write_text("\n\n".join(parts))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """One line per dataset and learner distribution."""
+    head = [
+        "task",
+        "k",
+        "method",
+        "seed",
+        "learners",
+        "mean return",
+        "published",
+        "outer steps",
+        "env steps",
+        "minutes",
+    ]
+    lines = []
+    for row in rows:
+        learners = f"width {row['width']}" + (", its own draw" if row["own_draw"] == "True" else "")
+        method = {"f": "HaDES-F", "fresh": "HaDES-R"}.get(row["set"], "HaDES-R")
+        lines.append(
+            [
+                row["task"],
+                row["examples"],
+                method,
+                row["distillation_seed"],
+                learners,
+                f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
+                row["published"] or "–",
+                row["outer_steps"],
+                f"{int(row['env_steps']) / 1e6:.1f} M",
+                f"{float(row['seconds']) / 60:.1f}",
+            ]
+        )
+    return markdown_table(head, lines)
 
 
 if __name__ == "__main__":
@@ -83,4 +156,9 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=["distill", "evaluate", "page"])
     parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
     arguments = parser.parse_args()
-    {"distill": distill}[arguments.stage](arguments.only)
+    if arguments.stage == "page":
+        page()
+    elif arguments.stage == "evaluate":
+        evaluate(arguments.only)
+    else:
+        distill_missing(RUNS, DATASETS, arguments.only)

@@ -1,0 +1,80 @@
+"""What the scripts that regenerate a results page share: distil what is missing, evaluate what changed, tables."""
+
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+FLOPPY = Path(sys.executable).with_name("floppy")
+Row = dict[str, Any]
+
+
+class Run(Protocol):
+    """One distillation: `name` of its dataset, and `command` that makes it in the folder that its last word names."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def command(self) -> str: ...
+
+
+def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
+    """Runs, or resumes, every distillation whose dataset is not there yet and whose name holds `only`."""
+    datasets.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        target = datasets / f"{run.name}.safetensors"
+        if target.exists() or only not in run.name:
+            continue
+        words = shlex.split(run.command)
+        folder = ROOT / words[-1]
+        if folder.exists():
+            words.append("--resume")
+        print(shlex.join(words), flush=True)
+        done = subprocess.run([FLOPPY, *words[1:], "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        (folder / "result.json").write_text(done.stdout)
+        shutil.copy(folder / "dataset.safetensors", target)
+
+
+def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:
+    """What `floppy evaluate` says of a dataset, by distribution; asked again if `answer` is older than the dataset."""
+    is_old = path.exists() and (not answer.exists() or answer.stat().st_mtime < path.stat().st_mtime)
+    if is_old and wanted:
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        words = ["evaluate", str(path.relative_to(ROOT)), *shlex.split(options), "--json"]
+        done = subprocess.run([FLOPPY, *words], cwd=ROOT, check=True, capture_output=True, text=True)
+        answer.write_text(done.stdout)
+    if not (path.exists() and answer.exists()):
+        print(f"left out, not there yet: {path.stem}", file=sys.stderr)
+        return None
+    distributions: Row = json.loads(answer.read_text())["distributions"]
+    return distributions
+
+
+def write_rows(rows: list[Row], table: Path) -> None:
+    """The CSV of all answers."""
+    if not rows:
+        sys.exit("no dataset has been evaluated: run the stage distill first")
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The CSV as text."""
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown_table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
