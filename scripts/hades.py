@@ -22,6 +22,7 @@ MARK = "<!-- tables: written by scripts/hades.py -->"
 EVALUATION_SEED = 1000
 OWN = "width=64:init_seed=0"
 """The learners of HaDES-F: one draw."""
+ASTERIX = "--horizon 200 --environments 4 --sigma 0.3 --rate 0.04 --outer-steps 2000 --budget 38m"
 TITLES = {
     "r": "HaDES-R",
     "f,fresh": "HaDES-F against HaDES-R on one task",
@@ -59,11 +60,11 @@ MINATAR = ("card", "width=512:activation=relu")
 BRAX = ("card", "width=512")
 RUNS = [
     Run("r", "cartpole", 2, learners=100, episodes=100),
-    Run("r", "breakout", 16, "--budget 38m", distributions=MINATAR, published="13.5"),
+    Run("r", "breakout", 16, "--outer-steps 600 --budget 38m", distributions=MINATAR, published="13.5"),
     Run("r", "space-invaders", 16, "--budget 38m", distributions=MINATAR, published="49.6"),
-    Run("r", "asterix", 16, "--budget 38m", distributions=MINATAR, published="8.9"),
-    Run("r", "freeway", 16, "--budget 38m", distributions=MINATAR, published="0"),
-    Run("r", "hopper", 4, "--budget 40m", distributions=BRAX, published="1771"),
+    Run("r", "asterix", 16, ASTERIX, distributions=MINATAR, published="8.9"),
+    Run("r", "freeway", 16, "--outer-steps 200 --budget 38m", distributions=MINATAR, published="0"),
+    Run("r", "hopper", 4, "--outer-steps 250 --budget 40m", distributions=BRAX, published="1771"),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
     Run("r", "reacher", 64, "--budget 30m", distributions=BRAX, published="-168"),
     *(Run("f", "cartpole", 2, f"--distribution {OWN}", s, ("card", "lambda"), 100, 100) for s in range(3)),

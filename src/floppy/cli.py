@@ -432,7 +432,8 @@ class Tasks(Command):
     def text(self, result: Json) -> str:
         """One line per task."""
         lines = [f"{entry['task']:<34}{entry['short_name'] or ''}".rstrip() for entry in result["tasks"]]
-        return "\n".join([*lines, "ndcartpole/N exists for every N >= 1."])
+        more = "ndcartpole/N exists for every N >= 1, brax/NAME/BACKEND for the backends spring and generalized."
+        return "\n".join([*lines, more])
 
 
 COMMANDS: dict[str, type[Command]] = {
