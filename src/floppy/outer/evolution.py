@@ -134,6 +134,8 @@ class HaDES:
 
         chunk = self.chunk or chunk_size(self.population, self._bytes_each(problem, fresh))
         result = sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
+        failed = ~jnp.isfinite(result.fitness)
+        result = _failures_as_worst(result, failed)
         searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
         after = state._replace(
             distilled=problem.improved(unravel(strategy.mean(searched)), state.distilled), strategy=searched
@@ -141,7 +143,8 @@ class HaDES:
         if result.moments is not None:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
-        return after, self._info(result, strategy.sigma(searched), after.distilled)
+        info = self._info(result, strategy.sigma(searched), after.distilled)
+        return after, info | {"failed": jnp.sum(failed)}
 
     def distilled(self, state: HaDESState) -> Distilled:
         """The mean of the search distribution."""
@@ -216,6 +219,18 @@ class HaDES:
         weights = sum(leaf.size for leaf in jax.tree.leaves(fresh))
         observation = math.prod(problem.task.observation_shape)
         return 4 * (5 * weights + 8 * self.initialisations * self.environments * observation)
+
+
+def _failures_as_worst(result: _Outcome, failed: jax.Array) -> _Outcome:
+    """A candidate whose clones or physics diverged counts as the worst of the others; its observations do not count."""
+    worst = jnp.min(jnp.where(failed, jnp.inf, result.fitness))
+    fitness = jnp.where(failed, jnp.where(jnp.all(failed), 0.0, worst), result.fitness)
+    if result.moments is None:
+        return result._replace(fitness=fitness)
+    first, second = (sums.reshape(failed.shape[0], -1) for sums in result.moments[1:])
+    lost = failed | ~jnp.all(jnp.isfinite(first) & jnp.isfinite(second), axis=1)
+    kept = jax.tree.map(lambda x: jnp.where(lost.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x), result.moments)
+    return result._replace(fitness=fitness, moments=kept)
 
 
 def _clone_each(problem: Problem, network: Network, datasets: Distilled, fresh: Weights) -> Weights:
