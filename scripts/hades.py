@@ -83,8 +83,19 @@ def evaluate(only: str) -> None:
             path, f"{options} --seed {EVALUATION_SEED}", folder / "evaluation.json", wanted=only in run.name
         )
         if scores is not None:
-            rows += result_rows(run, path, scores, json.loads((folder / "result.json").read_text()))
+            rows += result_rows(run, path, scores, what_it_took(folder))
     write_rows(rows, TABLE)
+
+
+def what_it_took(folder: Path) -> Row:
+    """Generations and environment steps from the log of a run; seconds from its result, if that was kept."""
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+    return {
+        "outer_steps": len(log),
+        "env_steps": int(sum(line["env_steps"] for line in log)),
+        "seconds": result.get("seconds", ""),
+    }
 
 
 def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:
@@ -98,8 +109,7 @@ def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:
         row: Row = {"set": run.kind, "task": run.task, "examples": run.examples, "width": shown["width"][0]}
         row |= {"own_draw": shown.get("init_seed", -1) >= 0}
         row |= score | {"ci_low": low, "ci_high": high, "published": run.published, "distillation_seed": run.seed}
-        row |= {name: result[name] for name in ("outer_steps", "env_steps", "seconds")}
-        rows.append(row | {"command": " ".join(run.command.split())})
+        rows.append(row | result | {"command": " ".join(run.command.split())})
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
     return rows
 
@@ -146,7 +156,7 @@ def table(rows: list[dict[str, str]]) -> str:
                 row["published"] or "–",
                 row["outer_steps"],
                 f"{int(row['env_steps']) / 1e6:.1f} M",
-                f"{float(row['seconds']) / 60:.1f}",
+                f"{float(row['seconds']) / 60:.1f}" if row["seconds"] else "–",
             ]
         )
     return markdown_table(head, lines)

@@ -1,6 +1,5 @@
 """Cloning against NumPy: losses by hand, gradients by manual backpropagation, Adam written out, finite differences."""
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple

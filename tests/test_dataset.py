@@ -329,6 +329,7 @@ def test_specification_lists_exactly_the_keys_and_tensors_there_are() -> None:
     keys = {field.name for field in dataclasses.fields(Card)}
     tensors = {re.sub(r"/\d+/", "/<layer>/", name) for name in make_full_dataset().numpy()}
     others = {"loss", "mse", "cross-entropy", "gaussian-nll", "orthogonal", "orthogonal1", "xavier", "xavier1"}
+    others |= {"flax-orthogonal"}
     assert rows == keys | tensors | others
 
 

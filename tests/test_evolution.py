@@ -34,6 +34,7 @@ from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution
+from floppy.normalise import Moments
 from floppy.outer import HaDES, Problem, evolution
 from floppy.outer.evolution import WARM_UP, HaDESState
 from floppy.parallel import replicate
@@ -100,6 +101,22 @@ class FirstStepProbe(ActionProbe):
         return transition(state._replace(time=time), self.observe(time), 1.0, **ends)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoisyProbe(ContinuousProbe):
+    """Two steps, of which the start and every step are random."""
+
+    max_steps: int = 2
+
+    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
+        return start(), jax.random.normal(key, (2,))
+
+    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
+        reward = jax.random.normal(key) - jnp.sum((action - jnp.array(self.target)) ** 2)
+        time = state.time + 1
+        observation = jax.random.normal(jax.random.fold_in(key, 1), (2,))
+        return transition(state._replace(time=time), observation, reward, terminated=time >= 2)
+
+
 # --- it learns ---
 
 
@@ -136,7 +153,7 @@ def test_other_strategies_solve_a_probe(strategy: str) -> None:
 
 def test_a_generation_equals_its_slow_twin() -> None:
     """One candidate, one learner at a time, from the contract of the strategy."""
-    task = ContinuousProbe(target=(0.5, -0.5))
+    task = NoisyProbe(target=(0.5, -0.5))
     mixture = (SMALL, dataclasses.replace(SMALL, width=(8, 8), initialiser=("xavier1",)))
     problem = make_problem(task, learners=mixture, cloning=AdamSteps(loss="gaussian-nll", steps=3), initial_rate=0.1)
     outer = HaDES(population=4, initialisations=4, environments=2, chunk=3)
@@ -185,8 +202,9 @@ STILL = 1e-30
 def test_identical_candidates_get_identical_fitness_by_common_random_numbers(strategy: str) -> None:
     outer = HaDES(strategy=strategy, population=12, initialisations=2, environments=3, sigma=STILL, chunk=5)
     problem = make_problem(TimeLimitProbe(), initial_rate=1e-6)
-    _, _, info = evolve(outer, problem, KEY, 1)
-    assert float(info["best_fitness"][0]) == pytest.approx(float(info["fitness"][0]), rel=1e-6)
+    for task in (TimeLimitProbe(), NoisyProbe()):
+        _, _, info = evolve(outer, dataclasses.replace(problem, task=task), KEY, 1)
+        assert float(info["best_fitness"][0]) == pytest.approx(float(info["fitness"][0]), rel=1e-5)
     assert float(info["fitness_sd"][0]) < 1e-6
     independent = dataclasses.replace(outer, common_random_numbers=False)
     _, _, info = evolve(independent, problem, KEY, 1)
@@ -372,6 +390,52 @@ def test_learners_that_cannot_be_shared_are_refused() -> None:
     problem = make_problem(learners=(SMALL, dataclasses.replace(SMALL, width=(8, 8))))
     with pytest.raises(FloppyError, match=r"^3 initialisations cannot be shared equally by 2 learner distributions: "):
         HaDES(initialisations=3).init(problem, KEY)
+
+
+# --- what diverges ---
+
+
+class FailingPlay(FakePlay):
+    """As `FakePlay`, but policies with a sum above `most` come to nothing; each meets one observation, its kernel."""
+
+    most: float = 0.0
+
+    def __call__(self, task: JaxTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
+        played = super().__call__(task, network, weights, keys, **options)
+        returns = jnp.where(played.returns > self.most, jnp.nan, played.returns)
+        sums = played.returns[:, :1]
+        return played._replace(returns=returns, moments=Moments(jnp.ones(len(sums)), sums, sums**2))
+
+
+@pytest.mark.parametrize("share", ["some", "all"])
+def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FailingPlay()
+    fake.most = 0.0 if share == "some" else -np.inf
+    monkeypatch.setattr(evolution, "play_episodes", fake)
+    outer = dataclasses.replace(TINY, normalise_observations=True, sigma=0.5, chunk=3)
+    problem = plain_problem()
+    state = quick_init(outer, problem)
+    after, info = jax.jit(lambda: outer.step(problem, state, KEY), compiler_options=QUICK)()
+
+    mean, unravel = ravel_pytree(problem.parameters(state.distilled))
+    strategy = outer._strategy(problem, mean.size)
+    candidates = strategy.ask(state.strategy, named_key(KEY, "ask"))
+    members = [unravel(strategy.member(candidates, index)) for index in range(8)]
+    sums = np.array([float(jnp.sum(member["encoder"][0]["kernel"])) for member in members])
+    failed = sums > fake.most
+    assert 0 < failed.sum() < 8 if share == "some" else failed.all()
+    fitness = np.zeros(8) if failed.all() else np.where(failed, sums[~failed].min(), sums)
+    assert int(info["failed"]) == failed.sum()
+    np.testing.assert_allclose(info["fitness"], fitness.mean(), rtol=1e-4)
+    np.testing.assert_allclose(info["best_fitness"], fitness.max(), rtol=1e-4)
+    np.testing.assert_allclose(info["fitness_sd"], fitness.std(), rtol=1e-4)
+    told = strategy.tell(state.strategy, candidates, jnp.asarray(fitness), KEY)
+    np.testing.assert_allclose(after.strategy.mean, told.mean, rtol=1e-4, atol=1e-5)
+    # Two learners of each of the others met one observation each.
+    assert float(after.statistics.seen) == WARM_UP + 2 * (8 - failed.sum())
+    shift = np.asarray(state.statistics.mean)
+    wanted = (WARM_UP * shift + 2 * np.sum(sums[~failed, None] + shift, axis=0)) / (WARM_UP + 2 * (~failed).sum())
+    np.testing.assert_allclose(after.statistics.mean, wanted, rtol=1e-4, atol=1e-5)
 
 
 # --- observations are normalised ---

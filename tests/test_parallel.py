@@ -105,7 +105,7 @@ def start(words: list[str], folder: Path, devices: int) -> subprocess.Popen[str]
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
     words = [sys.executable, "-W", "ignore", *words]
     return subprocess.Popen(

@@ -504,7 +504,12 @@ def join_processes(words: list[str]) -> None:
     early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for field in dataclasses.fields(Processes):
         early.add_argument(f"--{field.name}", default=field.default, type=type(field.default))
-    Processes(**vars(parse_early(early, words))).join()
+    shared = Processes(**vars(parse_early(early, words)))
+    shared.join()
+    if shared.coordinator:
+        # Gloo writes to the file descriptor of stdout, which is for the result alone.
+        sys.stdout = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
 
 
 def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:

@@ -113,7 +113,7 @@ def _reshape_to(task: JaxTask, array: np.ndarray) -> np.ndarray:
 def read_published(path: Path) -> dict[str, Any]:
     """What the `meta` of a published HaDES run says, in this library's terms; empty for any other file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
             return _published_defaults(meta)
     except Exception:  # some other file, about which `import_npz` has its say

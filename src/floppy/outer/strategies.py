@@ -237,8 +237,8 @@ class Evosax:
         return parameters.replace(std_init=jnp.asarray(self.sigma_schedule.start, jnp.float32))
 
 
-# No mean to follow, or several: they search for one best sample, or with a whole set of distributions.
-_UNSUITED = ("RandomSearch", "SV_CMA_ES", "SV_Open_ES")
+# No mean to follow, or several; LM_MA_ES cannot be compiled, and gives NaN in the second generation.
+_UNSUITED = ("LM_MA_ES", "RandomSearch", "SV_CMA_ES", "SV_Open_ES")
 
 
 @functools.cache

@@ -50,6 +50,14 @@ def make_environment(name: str, backend: str) -> Any:
             mujoco.set_mju_user_warning(None)
 
 
+@functools.cache
+def _observation_size(name: str, backend: str) -> int:
+    """Without a simulation, which Brax's own `observation_size` is."""
+    environment = make_environment(name, backend)
+    with _quiet():
+        return int(jax.eval_shape(environment.reset, jax.random.key(0)).obs.shape[-1])
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Brax prints about packages that it does not need and warns about its own age."""
@@ -92,7 +100,7 @@ class BraxTask:
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """`[o]`."""
-        return (int(make_environment(self.name, self.backend).observation_size),)
+        return (_observation_size(self.name, self.backend),)
 
     @property
     def actions(self) -> Continuous:

@@ -82,8 +82,8 @@ def _make_gymnax(rest: str) -> JaxTask:
 def _make_brax(rest: str) -> JaxTask:
     from floppy.tasks.brax import BACKENDS, NAMES, BraxTask
 
-    name, _, backend = rest.partition("/")
-    if name not in NAMES or backend not in ("", *BACKENDS):
+    name, slash, backend = rest.partition("/")
+    if name not in NAMES or (slash and backend not in BACKENDS):
         known = [f"brax/{name}{suffix}" for name in NAMES for suffix in ("", *(f"/{b}" for b in BACKENDS))]
         raise _unknown(f"brax/{rest}", known)
     return BraxTask(name, backend or BACKENDS[0])
