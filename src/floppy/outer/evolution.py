@@ -61,7 +61,7 @@ class HaDES:
     horizon: int = 0
     """Steps after which an episode is cut; 0 for the task's own limit."""
     sigma: float = 0.1
-    """Standard deviation of the search at the start; other strategies than Open_ES and SNES read it in their own way."""
+    """Standard deviation of the search at the start (Open_ES, SNES; other strategies read it in their own way)."""
     sigma_decay: float = 1.0
     """Factor by which the deviation changes over the run (SNES and some others adapt it by themselves)."""
     rate: float | None = None
