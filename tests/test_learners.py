@@ -83,7 +83,7 @@ def test_shapes(width: tuple[int, int], depth: tuple[int, int], shape: tuple[int
     weights = jax.eval_shape(network.init, jax.random.key(0))
     inputs = int(np.prod(shape))
     sizes = [inputs, *[8] * depth[1], actions.size]
-    assert network.sizes == sizes
+    assert network.kernel_shapes == list(itertools.pairwise(sizes))
     assert [layer["kernel"].shape for layer in weights.layers] == list(itertools.pairwise(sizes))
     assert [layer["bias"].shape for layer in weights.layers] == [(size,) for size in sizes[1:]]
     assert [skip.shape for skip in weights.skip] == [()] * network.distribution.layers
@@ -230,6 +230,7 @@ def test_is_fixed_and_layers():
 def test_named_distributions_are_the_columns_of_the_papers_table():
     default = {"width": (64, 64), "depth": (2, 2), "initialiser": ("orthogonal",), "activation": "tanh"}
     default["init_seed"] = -1
+    default["network"] = "mlp"
     assert {name: dataclasses.asdict(value) for name, value in NAMED_DISTRIBUTIONS.items()} == {
         "lambda": default,
         "ortho1": default | {"initialiser": ("orthogonal1",)},
@@ -328,3 +329,44 @@ def test_distribution_refuses_nonsense_when_built(fields: dict, named: str):
         LearnerDistribution(**fields)
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_convolution_against_loops() -> None:
+    """The CNN of MinAtar, position by position in plain Python."""
+    learners = LearnerDistribution(width=(5, 5), depth=(1, 1), activation="relu", network="minatar-cnn")
+    network = Network(learners, (4, 5, 2), Discrete(3))
+    assert network.kernel_shapes == [(3, 3, 2, 16), (2 * 3 * 16, 5), (5, 3)]
+    assert learners.layers == 3
+    weights = network.init(jax.random.key(0))
+    random = np.random.default_rng(1)
+    layers = tuple(
+        {"kernel": layer["kernel"], "bias": jnp.asarray(random.normal(size=layer["bias"].shape), jnp.float32)}
+        for layer in weights.layers
+    )
+    (kernel, bias), (hidden, hidden_bias), (last, last_bias) = (
+        (np.asarray(layer["kernel"], np.float64), np.asarray(layer["bias"], np.float64)) for layer in layers
+    )
+    image = random.normal(size=(4, 5, 2))
+    convolved = np.zeros((2, 3, 16))
+    for row, column, channel in itertools.product(range(2), range(3), range(16)):
+        window = image[row : row + 3, column : column + 3]
+        convolved[row, column, channel] = max(0.0, float((window * kernel[..., channel]).sum()) + bias[channel])
+    expected = np.maximum(convolved.ravel() @ hidden + hidden_bias, 0.0) @ last + last_bias
+    output = network.apply(weights._replace(layers=layers), jnp.asarray(image, jnp.float32)[None])
+    np.testing.assert_allclose(output[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_kernel_of_the_convolution_is_orthogonal() -> None:
+    network = Network(LearnerDistribution(network="minatar-cnn"), (10, 10, 4), Discrete(3))
+    matrix = np.asarray(network.init(jax.random.key(0)).layers[0]["kernel"]).reshape(36, 16)
+    np.testing.assert_allclose(matrix.T @ matrix, 2.0 * np.eye(16), atol=1e-4)
+
+
+def test_the_convolution_needs_images() -> None:
+    with pytest.raises(FloppyError, match="network=mlp"):
+        Network(LearnerDistribution(network="minatar-cnn"), (4,), Discrete(2)).init(jax.random.key(0))
+
+
+def test_an_unknown_network_is_refused() -> None:
+    with pytest.raises(FloppyError, match="choose from mlp, minatar-cnn"):
+        parse_distribution("network=transformer")
