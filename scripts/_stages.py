@@ -1,12 +1,13 @@
 """What the scripts that regenerate a results page share: distil what is missing, evaluate what changed, tables."""
 
+import argparse
 import csv
 import json
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,3 +79,17 @@ def markdown_table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def run_stage(
+    about: str, distill: Callable[[str], None], evaluate: Callable[[str], None], page: Callable[[], None]
+) -> None:
+    """The command line of such a script: one of its three stages."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("stage", choices=["distill", "evaluate", "page"])
+    parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
+    arguments = parser.parse_args()
+    if arguments.stage == "page":
+        page()
+    else:
+        {"distill": distill, "evaluate": evaluate}[arguments.stage](arguments.only)

@@ -4,12 +4,11 @@ Each stage leaves out what is already there. The distillations take about an hou
 quarter of an hour.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, read_rows, write_rows
+from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, read_rows, run_stage, write_rows
 
 from floppy import load
 from floppy.learners import NAMED_DISTRIBUTIONS
@@ -150,13 +149,4 @@ def which(row: dict[str, str]) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["distill", "evaluate", "page"])
-    parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
-    arguments = parser.parse_args()
-    if arguments.stage == "page":
-        page()
-    elif arguments.stage == "evaluate":
-        evaluate(arguments.only)
-    else:
-        distill_missing(RUNS, DATASETS, arguments.only)
+    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, DATASETS, only), evaluate, page)

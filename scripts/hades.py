@@ -4,14 +4,13 @@ Each stage leaves out what is already there. The distillations take some three h
 machine, each with one core of its own (`taskset -c 0 python scripts/hades.py distill --only breakout`).
 """
 
-import argparse
 import dataclasses
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, markdown_table, read_rows, write_rows
+from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, markdown_table, read_rows, run_stage, write_rows
 
 from floppy import load, parse_distribution
 
@@ -163,13 +162,4 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["distill", "evaluate", "page"])
-    parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
-    arguments = parser.parse_args()
-    if arguments.stage == "page":
-        page()
-    elif arguments.stage == "evaluate":
-        evaluate(arguments.only)
-    else:
-        distill_missing(RUNS, DATASETS, arguments.only)
+    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, DATASETS, only), evaluate, page)

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.typing import ArrayLike
 
 from floppy.dataset import Card, DistilledDataset
+from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.tasks import make_task
 from floppy.tasks.base import Continuous, Discrete, JaxTask, Transition
 
 QUICK = {
@@ -209,3 +212,13 @@ def hand_dataset(
         "inner_rate": 0.5,
     }
     return DistilledDataset(Card(**(entries | (card or {}))), **(arrays | tensors))
+
+
+def task_refusal(name: str) -> str:
+    """The one sentence by which a task's name is refused."""
+    with pytest.raises(FloppyError) as caught:
+        make_task(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import QUICK
+from probes import QUICK, task_refusal
 
 from floppy.errors import FloppyError
 from floppy.tasks import Continuous, JaxTask, make_task
@@ -67,15 +67,6 @@ def player(task: JaxTask) -> Any:
 
 def record(task_id: str, seed: int = 0) -> Record:
     return Record(*map(np.asarray, player(make_task(task_id))(jax.random.key(seed))))
-
-
-def refusal(name: str) -> str:
-    with pytest.raises(FloppyError) as caught:
-        make_task(name)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 # --- shapes and values ---
@@ -209,7 +200,7 @@ def test_a_backend_is_chosen_by_id(backend: str) -> None:
     ],
 )
 def test_a_wrong_name_gets_the_nearest_one(name: str, offer: str) -> None:
-    assert refusal(name) == f"There is no task '{name}': did you mean {offer}? `floppy tasks` lists them all."
+    assert task_refusal(name) == f"There is no task '{name}': did you mean {offer}? `floppy tasks` lists them all."
 
 
 @pytest.mark.parametrize(("name", "backend"), [("pusher", "positional"), ("hopper", "mjx"), ("Hopper", "spring")])

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import PROBES, QUICK
+from probes import PROBES, QUICK, task_refusal
 
-from floppy.errors import FloppyError
 from floppy.policies import random_action
 from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
 from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
@@ -246,29 +245,20 @@ def test_gymnaxs_time_limit_is_truncation(name: str, limit: int) -> None:
 # --- names ---
 
 
-def refusal(name: str) -> str:
-    with pytest.raises(FloppyError) as caught:
-        make_task(name)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
-
-
 WRONG_DIMENSIONS = ("ndcartpole/0", "ndcartpole/x", "ndcartpole/", "ndcartpole/-1", "ndcartpole/²", "ndcartpole/1.5")
 WRONG_NAMES = ("gymnax/", "gymnax/cartpole-v1", "foo/bar", "ndcartpole/1/2", "", " ", "/", "new\nline")
 
 
 @pytest.mark.parametrize("name", WRONG_DIMENSIONS + WRONG_NAMES)
 def test_wrong_names_are_refused_in_one_line(name: str) -> None:
-    message = refusal(name)
+    message = task_refusal(name)
     assert repr(name.partition("/")[2])[1:-1] in message
     assert "ndcartpole/2" in message or "`floppy tasks` lists" in message
 
 
 @pytest.mark.parametrize("name", ["ndcartpole/" + "9" * 5000, "gymnax/" + "x" * 5000, "x" * 5000])
 def test_very_long_names_are_refused_in_a_short_line(name: str) -> None:
-    assert len(refusal(name)) < 300
+    assert len(task_refusal(name)) < 300
 
 
 @pytest.mark.parametrize(
@@ -284,18 +274,18 @@ def test_very_long_names_are_refused_in_a_short_line(name: str) -> None:
     ],
 )
 def test_a_wrong_name_offers_the_nearest(name: str, nearest: str) -> None:
-    assert f"did you mean {nearest}?" in refusal(name)
+    assert f"did you mean {nearest}?" in task_refusal(name)
 
 
 @pytest.mark.parametrize("name", ["ndcartpole", "gymnax", "gymnax/", "ndcartpole/", "procgen/coinrun", "cart"])
 def test_an_offered_name_is_a_task(name: str) -> None:
-    _, _, offer = refusal(name).partition("did you mean ")
+    _, _, offer = task_refusal(name).partition("did you mean ")
     if offer:
         make_task(offer.partition("?")[0])
 
 
 def test_nothing_is_offered_where_nothing_is_near() -> None:
-    assert "did you mean" not in refusal("#########")
+    assert "did you mean" not in task_refusal("#########")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +15,7 @@ from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, Network, parse_distribution
 from floppy.normalise import RunningStatistics
 from floppy.parallel import chunk_size, replicate, sharded_map
-from floppy.rollout import play_episodes, play_random
+from floppy.rollout import play_episodes, play_random, playing_bytes
 from floppy.tasks.base import JaxTask
 from floppy.train import (
     MOST_LEARNERS,
@@ -183,9 +182,8 @@ def clone_and_play(
             afresh=afresh,
         ).returns
 
-    fresh = jax.eval_shape(network.init, key)
-    floats = 5 * sum(leaf.size for leaf in jax.tree.leaves(fresh)) + 8 * episodes * math.prod(task.observation_shape)
-    return sharded_map(some, learners, chunk_size(learners, 4 * floats), distilled, statistics, key)
+    chunk = chunk_size(learners, playing_bytes(task, jax.eval_shape(network.init, key), episodes))
+    return sharded_map(some, learners, chunk, distilled, statistics, key)
 
 
 def _check_counts(learners: int, episodes: int, seed: int) -> None:

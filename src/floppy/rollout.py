@@ -1,5 +1,6 @@
 """Playing policies on JAX tasks. `L` learners play `E` environments each; `T` is time."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -197,6 +198,12 @@ def random_observations(task: JaxTask, key: jax.Array, count: int) -> jax.Array:
         return jax.lax.scan(step, start, jnp.arange(RANDOM_STEPS))[0][2]
 
     return jax.vmap(one)(jax.random.split(key, count))
+
+
+def playing_bytes(task: JaxTask, weights: Any, episodes: int) -> int:
+    """Roughly what cloning and playing take: weights with Adam's moments, observations before and after a step."""
+    floats = 5 * sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return 4 * (floats + 8 * episodes * math.prod(task.observation_shape))
 
 
 class _Playing(NamedTuple):

@@ -1,7 +1,6 @@
 """HaDES: hallucinating datasets with evolution strategies (Lupu et al., ICLR 2024, section 4)."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_st
 from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 from floppy.parallel import chunk_size, sharded_map
-from floppy.rollout import play_episodes, random_observations
+from floppy.rollout import play_episodes, playing_bytes, random_observations
 
 WARM_UP = 512
 """Observations of a random policy that the normaliser starts from."""
@@ -132,7 +131,8 @@ class HaDES:
             keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
             return self._outcome(problem, jax.vmap(dataset)(indices), self.statistics(state), fresh, keys)
 
-        chunk = self.chunk or chunk_size(self.population, self._bytes_each(problem, fresh))
+        episodes = self.initialisations * self.environments
+        chunk = self.chunk or chunk_size(self.population, playing_bytes(problem.task, fresh, episodes))
         result = sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
         failed = ~jnp.isfinite(result.fitness)
         result = _failures_as_worst(result, failed)
@@ -213,12 +213,6 @@ class HaDES:
         if self.strategy in STREAMED:
             return Streamed(self.strategy, self.population, self.shaping, self.antithetic, *schedules)
         return Evosax(self.strategy, self.population, size, *schedules)
-
-    def _bytes_each(self, problem: Problem, fresh: tuple[Weights, ...]) -> int:
-        """Roughly what evaluating one candidate takes: weights with Adam's moments, observations before and after."""
-        weights = sum(leaf.size for leaf in jax.tree.leaves(fresh))
-        observation = math.prod(problem.task.observation_shape)
-        return 4 * (5 * weights + 8 * self.initialisations * self.environments * observation)
 
 
 def _failures_as_worst(result: _Outcome, failed: jax.Array) -> _Outcome:
