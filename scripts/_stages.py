@@ -82,14 +82,16 @@ def markdown_table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def run_stage(
-    about: str, distill: Callable[[str], None], evaluate: Callable[[str], None], page: Callable[[], None]
+    about: str, distill: Callable[[str], None] | None, evaluate: Callable[[str], None], page: Callable[[], None]
 ) -> None:
-    """The command line of such a script: one of its three stages."""
+    """The command line of such a script: one of its stages."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("stage", choices=["distill", "evaluate", "page"])
+    parser.add_argument("stage", choices=[*(["distill"] if distill else []), "evaluate", "page"])
     parser.add_argument("--only", default="", help="distil or evaluate only runs whose name holds this text")
     arguments = parser.parse_args()
     if arguments.stage == "page":
         page()
+    elif arguments.stage == "distill" and distill:
+        distill(arguments.only)
     else:
-        {"distill": distill, "evaluate": evaluate}[arguments.stage](arguments.only)
+        evaluate(arguments.only)

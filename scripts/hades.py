@@ -19,9 +19,18 @@ TABLE = RESULTS / "hades.csv"
 PAGE = RESULTS / "hades.md"
 MARK = "<!-- tables: written by scripts/hades.py -->"
 EVALUATION_SEED = 1000
-OWN = "width=64:init_seed=0"
+FRESH = "width=64:activation=relu"
+OWN = f"{FRESH}:init_seed=0"
 """The learners of HaDES-F: one draw."""
-ASTERIX = "--horizon 200 --environments 4 --sigma 0.3 --rate 0.04 --outer-steps 2000 --budget 38m"
+SHORT = "--outer-steps 300 --budget 20m"
+ASTERIX = (
+    "--smoothness 3 --horizon 300 --environments 4 --sigma 0.4 --rate 0.04 --rate-decay 0.3 --outer-steps 700 "
+    "--budget 38m"
+)
+REACHER = (
+    "--initial-examples zeros --population 128 --environments 8 --horizon 100 --sigma 0.1 --rate-decay 0.2 "
+    "--outer-steps 450 --budget 45m"
+)
 TITLES = {
     "r": "HaDES-R",
     "f,fresh": "HaDES-F against HaDES-R on one task",
@@ -52,7 +61,8 @@ class Run:
     def command(self) -> str:
         seed = f" --seed {self.seed}" if self.seed else ""
         out = f"runs/hades/{self.name}"
-        return f"floppy distill {self.task} --outer hades --examples {self.examples} {self.options}{seed} --out {out}"
+        options = f" {self.options}" if self.options else ""
+        return f"floppy distill {self.task} --outer hades --examples {self.examples}{options}{seed} --out {out}"
 
 
 MINATAR = ("card", "width=512:activation=relu")
@@ -65,15 +75,16 @@ RUNS = [
     Run("r", "freeway", 16, "--outer-steps 200 --budget 38m", distributions=MINATAR, published="0"),
     Run("r", "hopper", 4, "--outer-steps 250 --budget 40m", distributions=BRAX, published="1771"),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
-    Run("r", "reacher", 64, "--budget 30m", distributions=BRAX, published="-168"),
-    *(Run("f", "cartpole", 2, f"--distribution {OWN}", s, ("card", "lambda"), 100, 100) for s in range(3)),
-    *(Run("fresh", "cartpole", 2, "", s, ("card", OWN), 100, 100) for s in range(3)),
+    Run("r", "reacher", 64, REACHER, distributions=BRAX, published="-168"),
+    *(Run("f", "breakout", 16, f"--distribution {OWN} {SHORT}", s, ("card", FRESH)) for s in range(3)),
+    *(Run("fresh", "breakout", 16, SHORT, s, ("card", OWN)) for s in range(3)),
 ]
 
 
 def evaluate(only: str) -> None:
     """Evaluates every dataset, then writes the CSV of all answers."""
     rows: list[Row] = []
+    earlier = {row["command"]: row for row in read_rows(TABLE)}
     for run in RUNS:
         path = DATASETS / f"{run.name}.safetensors"
         folder = ROOT / "runs" / "hades" / run.name
@@ -82,12 +93,17 @@ def evaluate(only: str) -> None:
             path, f"{options} --seed {EVALUATION_SEED}", folder / "evaluation.json", wanted=only in run.name
         )
         if scores is not None:
-            rows += result_rows(run, path, scores, what_it_took(folder))
+            rows += result_rows(run, path, scores, what_it_took(folder, earlier.get(run.command)))
     write_rows(rows, TABLE)
 
 
-def what_it_took(folder: Path) -> Row:
-    """Generations and environment steps from the log of a run; seconds from its result, if that was kept."""
+def what_it_took(folder: Path, earlier: dict[str, str] | None) -> Row:
+    """Generations and environment steps from the log of a run; seconds from its result, if that was kept.
+
+    Of a run whose folder is gone, what the table says already.
+    """
+    if not (folder / "metrics.jsonl").exists() and earlier:
+        return {name: earlier[name] for name in ("outer_steps", "env_steps", "seconds")}
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
     return {
@@ -108,7 +124,7 @@ def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:
         row: Row = {"set": run.kind, "task": run.task, "examples": run.examples, "width": shown["width"][0]}
         row |= {"own_draw": shown.get("init_seed", -1) >= 0}
         row |= score | {"ci_low": low, "ci_high": high, "published": run.published, "distillation_seed": run.seed}
-        rows.append(row | result | {"command": " ".join(run.command.split())})
+        rows.append(row | result | {"command": run.command})
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
     return rows
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from floppy.cloning import GradientStep
 from floppy.dataset import Card, DistilledDataset
 from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.outer import Problem
 from floppy.tasks import make_task
 from floppy.tasks.base import Continuous, Discrete, JaxTask, Transition
 
@@ -178,6 +180,25 @@ class TimeLimitProbe:
 
 
 PROBES = (ActionProbe(), ObservationProbe(), DelayProbe(), ContinuousProbe(), TimeLimitProbe())
+
+
+def make_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    """A small problem for either outer loop: two examples, one gradient step."""
+    values: dict[str, Any] = {
+        "task": task or ObservationProbe(),
+        "learners": (SMALL,),
+        "cloning": GradientStep(),
+        "examples": 2,
+        "initial_rate": 1.0,
+        "encoder_layers": 0,
+        "outer_steps": 60,
+    }
+    return Problem(**(values | changes))
+
+
+def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
+    """A problem of which the encoder holds both layers: plain PPO, or direct neuroevolution."""
+    return make_problem(task, examples=0, encoder_layers=2, **changes)
 
 
 def hand_policies(task: JaxTask, kernels: ArrayLike, biases: ArrayLike) -> tuple[Network, Weights]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,13 +23,15 @@ from probes import (
     ObservationProbe,
     ProbeState,
     TimeLimitProbe,
+    make_problem,
+    plain_problem,
     start,
     transition,
 )
 
 from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
-from floppy.cloning import AdamSteps, GradientStep, clone
+from floppy.cloning import AdamSteps, clone
 from floppy.dataset import load
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
@@ -46,24 +49,6 @@ KEY = jax.random.key(0)
 TINY = HaDES(population=8, initialisations=2, environments=3)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-def make_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
-    values: dict[str, Any] = {
-        "task": task or ObservationProbe(),
-        "learners": (SMALL,),
-        "cloning": GradientStep(),
-        "examples": 2,
-        "initial_rate": 1.0,
-        "encoder_layers": 0,
-        "outer_steps": 60,
-    }
-    return Problem(**(values | changes))
-
-
-def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
-    """A problem of which the encoder holds both layers: direct neuroevolution."""
-    return make_problem(task, examples=0, encoder_layers=2, **changes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3), compiler_options=QUICK)
@@ -253,6 +238,103 @@ def test_the_chunk_size_changes_nothing(chunk: int) -> None:
     for got, wanted in zip(jax.tree.leaves(other), jax.tree.leaves(one_by_one), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
     assert np.abs(one_by_one.strategy.mean - first.strategy.mean).max() > 0.01, "nothing moved: this shows nothing"
+
+
+# --- smooth noise ---
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageProbe(ObservationProbe):
+    """The cue of the observation probe as an image of 8 x 6 pixels, one half bright."""
+
+    observation_shape: tuple[int, ...] = (8, 6, 1)
+
+    def observe(self, cue: jax.Array) -> jax.Array:
+        half = jnp.where(jnp.arange(6) < 3, 1.0, -1.0)
+        return jnp.broadcast_to((cue * half)[:, None], self.observation_shape)
+
+    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
+        state, cue = super().reset(key)
+        return state, self.observe(cue[0])
+
+    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
+        after = super().step(key, state, action)
+        return after._replace(observation=self.observe(state.cue))
+
+
+def slow_smooth(noise: np.ndarray, length: float) -> np.ndarray:
+    """Pixel by pixel: Gaussian weights of all pixels of the channel, of square sum 1."""
+    result = np.zeros_like(noise)
+    examples, rows, columns, channels = noise.shape
+    for row, column in np.ndindex(rows, columns):
+        near = [(i, j, (i - row) ** 2 + (j - column) ** 2) for i in range(rows) for j in range(columns)]
+        weights = [(i, j, math.exp(-squared / (2 * length**2))) for i, j, squared in near]
+        norm = math.sqrt(sum(weight**2 for _, _, weight in weights))
+        for k, channel in np.ndindex(examples, channels):
+            result[k, row, column, channel] = sum(w * noise[k, i, j, channel] for i, j, w in weights) / norm
+    return result
+
+
+def test_smooth_noise_equals_its_slow_twin() -> None:
+    noise = np.random.default_rng(0).normal(size=(2, 4, 3, 2))
+    np.testing.assert_allclose(evolution.smooth(jnp.asarray(noise), 1.5), slow_smooth(noise, 1.5), rtol=1e-5, atol=1e-6)
+
+
+def test_smooth_noise_of_a_row_by_hand() -> None:
+    # Length 1, two pixels: weights 1 and exp(-1/2), divided by their norm.
+    weights = np.array([1.0, np.exp(-0.5)]) / np.sqrt(1 + np.exp(-1))
+    got = evolution.smooth(jnp.array([1.0, 0.0]).reshape(1, 1, 2, 1), 1.0)
+    np.testing.assert_allclose(got[0, 0, :, 0], weights, rtol=1e-6)
+
+
+def test_smooth_noise_has_variance_one_and_is_alike_within_the_length() -> None:
+    # Every pixel of 1 x 41 in turn as the only noise: the columns of the map from white to smooth noise.
+    columns = evolution.smooth(jnp.eye(41).reshape(41, 1, 41, 1), 3.0)[:, 0, :, 0]
+    covariance = np.asarray(columns.T @ columns)
+    np.testing.assert_allclose(np.diag(covariance), np.ones(41), rtol=1e-5)
+    # Far from the border a Gaussian of deviation l, folded with itself, has deviation l √2.
+    np.testing.assert_allclose(covariance[20, 20:27], np.exp(-(np.arange(7) ** 2) / (4 * 9)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["Open_ES", "Sep_CMA_ES"])
+def test_smooth_search_of_nearly_no_length_is_the_plain_one(strategy: str) -> None:
+    outer = dataclasses.replace(TINY, strategy=strategy)
+    problem = make_problem(ImageProbe(), initial_rate=0.1)
+    first, plain, _ = evolve(outer, problem, KEY, 3)
+    _, smooth, _ = evolve(dataclasses.replace(outer, smoothness=1e-3), problem, KEY, 3)
+    for before, got, wanted in zip(*(jax.tree.leaves(s.distilled) for s in (first, smooth, plain)), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+        assert np.size(before) == 0 or (np.asarray(before) != np.asarray(got)).any()
+
+
+def test_a_smooth_search_moves_neighbouring_pixels_alike() -> None:
+    """As differences from a start that is not smooth at all; other parameters move as they do without."""
+    outer = dataclasses.replace(TINY, population=32)
+    moves = {}
+    for smoothness in (0.0, 4.0):
+        first, last, _ = evolve(dataclasses.replace(outer, smoothness=smoothness), make_problem(ImageProbe()), KEY, 1)
+        moves[smoothness] = jax.tree.map(lambda new, old: np.asarray(new - old), last.distilled, first.distilled)
+
+    def roughness(move: np.ndarray) -> float:
+        return float(np.std(np.diff(move, axis=1)) / np.std(move))
+
+    assert roughness(moves[0.0].observations) > 1
+    assert roughness(moves[4.0].observations) < 0.35
+    assert np.std(np.diff(moves[4.0].observations, axis=0)) > 0.01, "each example moves in its own way"
+    np.testing.assert_allclose(np.abs(moves[4.0].targets), np.abs(moves[0.0].targets), rtol=1e-3)
+
+
+def test_a_smooth_search_solves_an_image_probe() -> None:
+    outer = dataclasses.replace(LEARNING, smoothness=3.0)
+    _, _, info = evolve(outer, make_problem(ImageProbe(), initial_rate=0.01), KEY, 60)
+    fitness = np.asarray(info["fitness"])
+    assert fitness[0] < 0.7
+    assert fitness[-5:].mean() > 0.9, fitness
+
+
+def test_smooth_noise_for_observations_that_are_no_images_is_refused() -> None:
+    with pytest.raises(FloppyError, match=r"smoothness = 2 was asked for, probe/observation has observations of shape"):
+        HaDES(smoothness=2.0).init(make_problem(), KEY)
 
 
 # --- what is searched ---
@@ -513,6 +595,7 @@ def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
         ({"environments": 0}, "environments = 0 was asked for: give a finite number of at least 1"),
         ({"horizon": -1}, "horizon = -1 was asked for: give a finite number of at least 0"),
         ({"chunk": -1}, "chunk = -1 was asked for: give a finite number of at least 0"),
+        ({"smoothness": -1.0}, "smoothness = -1.0 was asked for: give a finite number of at least 0"),
         ({"sigma": 0.0}, "sigma = 0.0 was asked for: give a finite number above 0."),
         ({"sigma": float("nan")}, "sigma = nan was asked for"),
         ({"sigma_decay": -1.0}, "sigma_decay = -1.0 was asked for"),

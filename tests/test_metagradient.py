@@ -19,9 +19,11 @@ from probes import (
     ObservationProbe,
     ProbeState,
     TimeLimitProbe,
+    make_problem,
+    plain_problem,
 )
 
-from floppy.cloning import Distilled, GradientStep
+from floppy.cloning import Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Weights
@@ -37,24 +39,6 @@ TINY = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, 
 
 
 TWO_TARGETS = ContinuousProbe(target=(0.5, -0.5))
-
-
-def make_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
-    values: dict[str, Any] = {
-        "task": task or ObservationProbe(),
-        "learners": (SMALL,),
-        "cloning": GradientStep(),
-        "examples": 2,
-        "initial_rate": 1.0,
-        "encoder_layers": 0,
-        "outer_steps": 40,
-    }
-    return Problem(**(values | changes))
-
-
-def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
-    """A problem of which the encoder holds both layers: plain PPO."""
-    return make_problem(task, examples=0, encoder_layers=2, **changes)
 
 
 def plain_policies(distilled: Distilled, learners: int) -> Weights:
@@ -87,7 +71,7 @@ LEARNING = PPMO(
 @functools.cache
 def learnt(probe: JaxTask, plain: bool) -> tuple[PPMOState, np.ndarray]:
     """The final states of `SEEDS` runs and their mean episode returns `[SEEDS, steps]`."""
-    problem = (plain_problem if plain else make_problem)(probe)
+    problem = (plain_problem if plain else make_problem)(probe, outer_steps=40)
 
     def run(key: jax.Array) -> Any:
         def one(state: PPMOState, key: jax.Array) -> Any:

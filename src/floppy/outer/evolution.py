@@ -12,7 +12,7 @@ from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
 from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, update_statistics
-from floppy.outer.base import Info, Problem
+from floppy.outer.base import Info, Parameters, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 from floppy.parallel import chunk_size, sharded_map
 from floppy.rollout import play_episodes, playing_bytes, random_observations
@@ -73,6 +73,9 @@ class HaDES:
     """Whether the noise of Open_ES and SNES comes in pairs of opposite sign."""
     common_random_numbers: bool = True
     """Whether all candidates of a generation meet the same episodes and the same noise in their actions."""
+    smoothness: float = 0.0
+    """Pixels over which the noise on image observations is alike (deviation of a Gaussian kernel); 0: each for itself.
+    A game's pixels mean about the same as their neighbours, and smooth noise then finds its way in fewer dimensions."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     chunk: int = 0
@@ -86,6 +89,7 @@ class HaDES:
             check_number(name, getattr(self, name), least=0, most=MOST)
         for name in ("sigma", "sigma_decay", "rate_decay"):
             check_number(name, getattr(self, name), above=0)
+        check_number("smoothness", self.smoothness, least=0)
         if self.rate is not None:
             check_number("rate", self.rate, above=0)
         if self.shaping not in SHAPINGS:
@@ -99,6 +103,7 @@ class HaDES:
     def init(self, problem: Problem, key: jax.Array) -> HaDESState:
         """The state before the first generation."""
         self._share(problem)
+        self._check_smoothness(problem)
         statistics = init_statistics(problem.task.observation_shape)
         if self.normalise_observations:
             met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
@@ -114,8 +119,8 @@ class HaDES:
 
     def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:
         """One generation: sample, clone, play, move the search distribution."""
-        mean, unravel = ravel_pytree(problem.parameters(state.distilled))
-        strategy = self._strategy(problem, mean.size)
+        centre, unravel = ravel_pytree(problem.parameters(state.distilled))
+        strategy = self._strategy(problem, centre.size)
         candidates = strategy.ask(state.strategy, named_key(key, "ask"))
         fresh = tuple(
             jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
@@ -123,9 +128,17 @@ class HaDES:
         )
         play_key = named_key(key, "play")
 
+        def parameters(vector: jax.Array) -> Parameters:
+            if not self.smoothness:
+                return unravel(vector)
+            # The strategy searches in coordinates whose noise is white: only differences are carried over.
+            moved = unravel(vector - strategy.mean(state.strategy))
+            moved["observations"] = smooth(moved["observations"], self.smoothness)
+            return jax.tree.map(jnp.add, unravel(centre), moved)
+
         def outcome(indices: jax.Array, candidates: Any, state: HaDESState, fresh: Any, key: jax.Array) -> _Outcome:
             def dataset(index: jax.Array) -> Distilled:
-                return problem.distilled(unravel(strategy.member(candidates, index)), state.distilled)
+                return problem.distilled(parameters(strategy.member(candidates, index)), state.distilled)
 
             # A key per candidate, or one for all.
             keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
@@ -138,7 +151,7 @@ class HaDES:
         result = _failures_as_worst(result, failed)
         searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
         after = state._replace(
-            distilled=problem.improved(unravel(strategy.mean(searched)), state.distilled), strategy=searched
+            distilled=problem.improved(parameters(strategy.mean(searched)), state.distilled), strategy=searched
         )
         if result.moments is not None:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
@@ -201,6 +214,14 @@ class HaDES:
         total = jax.tree.map(lambda *groups: sum(groups), *outcomes)
         return total._replace(fitness=total.fitness / len(outcomes))
 
+    def _check_smoothness(self, problem: Problem) -> None:
+        shape = problem.task.observation_shape
+        if self.smoothness and len(shape) != 3:
+            raise FloppyError(
+                f"smoothness = {self.smoothness:g} was asked for, {problem.task.task_id} has observations of shape "
+                f"{shape}, which are no images: leave it at 0."
+            )
+
     def _share(self, problem: Problem) -> int:
         return problem.share(self.initialisations, "initialisations")
 
@@ -213,6 +234,23 @@ class HaDES:
         if self.strategy in STREAMED:
             return Streamed(self.strategy, self.population, self.shaping, self.antithetic, *schedules)
         return Evosax(self.strategy, self.population, size, *schedules)
+
+
+def smooth(noise: jax.Array, length: float) -> jax.Array:
+    """White noise `[k, rows, columns, channels]` made alike in neighbouring pixels, of the same variance everywhere.
+
+    Each pixel becomes a sum over its image, weighted by a Gaussian of standard deviation `length` pixels; the weights
+    have a square sum of 1.
+    """
+    _, rows, columns, _ = noise.shape
+    return jnp.einsum("ri,cj,kijf->krcf", _gaussian_weights(rows, length), _gaussian_weights(columns, length), noise)
+
+
+def _gaussian_weights(size: int, length: float) -> jax.Array:
+    """`[size, size]`, rows of norm 1."""
+    place = jnp.arange(size)
+    weights = jnp.exp(-0.5 * ((place[:, None] - place) / length) ** 2)
+    return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def _failures_as_worst(result: _Outcome, failed: jax.Array) -> _Outcome:
