@@ -45,17 +45,19 @@ def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
 
 
 def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:
-    """What `floppy evaluate` says of a dataset, by distribution; asked again if `answer` is older than the dataset."""
-    is_old = path.exists() and (not answer.exists() or answer.stat().st_mtime < path.stat().st_mtime)
+    """What `floppy evaluate` says of a dataset, by distribution; asked again if dataset or options have changed."""
+    known = json.loads(answer.read_text()) if answer.exists() else {}
+    is_old = path.exists() and known.get("asked") != [options, path.stat().st_mtime]
     if is_old and wanted:
         answer.parent.mkdir(parents=True, exist_ok=True)
         words = ["evaluate", str(path.relative_to(ROOT)), *shlex.split(options), "--json"]
         done = subprocess.run([FLOPPY, *words], cwd=ROOT, check=True, capture_output=True, text=True)
-        answer.write_text(done.stdout)
-    if not (path.exists() and answer.exists()):
-        print(f"left out, not there yet: {path.stem}", file=sys.stderr)
+        known = {"asked": [options, path.stat().st_mtime]} | json.loads(done.stdout)
+        answer.write_text(json.dumps(known))
+    if (is_old and not wanted) or not known:
+        print(f"left out, not evaluated: {path.stem}", file=sys.stderr)
         return None
-    distributions: Row = json.loads(answer.read_text())["distributions"]
+    distributions: Row = known["distributions"]
     return distributions
 
 
@@ -70,7 +72,9 @@ def write_rows(rows: list[Row], table: Path) -> None:
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:
-    """The CSV as text."""
+    """The CSV as text; none where it is not there yet."""
+    if not table.exists():
+        return []
     with table.open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -90,6 +90,7 @@ def result_rows(run: Run, path: Path, scores: Row) -> list[Row]:
     rows = []
     for column, score in scores.items():
         low, high = score.pop("ci95")
+        score.pop("diverged", None)
         paper = PAPER.get((run.dimensions, run.examples), (None,) * 6)[COLUMNS.index(column)]
         row = {"set": run.kind, "dimensions": run.dimensions, "examples": run.examples, "distribution": column}
         row |= score | {"ci_low": low, "ci_high": high, "paper": paper}

@@ -119,7 +119,7 @@ def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:
     rows = []
     for distribution, score in scores.items():
         low, high = score.pop("ci95")
-        score.pop("max_share")
+        score = {name: value for name, value in score.items() if name not in ("max_share", "diverged")}
         shown = card.learners[0] if distribution == "card" else dataclasses.asdict(parse_distribution(distribution))
         row: Row = {"set": run.kind, "task": run.task, "examples": run.examples, "width": shown["width"][0]}
         row |= {"own_draw": shown.get("init_seed", -1) >= 0}
@@ -159,7 +159,7 @@ def table(rows: list[dict[str, str]]) -> str:
     lines = []
     for row in rows:
         learners = f"width {row['width']}" + (", its own draw" if row["own_draw"] == "True" else "")
-        method = {"f": "HaDES-F", "fresh": "HaDES-R"}.get(row["set"], "HaDES-R")
+        method = "HaDES-F" if row["set"] == "f" else "HaDES-R"
         lines.append(
             [
                 row["task"],

@@ -105,6 +105,25 @@ class ObservationProbe:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageProbe(ObservationProbe):
+    """The cue of the observation probe as an image of 8 x 6 pixels, one half bright."""
+
+    observation_shape: tuple[int, ...] = (8, 6, 1)
+
+    def observe(self, cue: jax.Array) -> jax.Array:
+        half = jnp.where(jnp.arange(6) < 3, 1.0, -1.0)
+        return jnp.broadcast_to((cue * half)[:, None], self.observation_shape)
+
+    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
+        state, cue = super().reset(key)
+        return state, self.observe(cue[0])
+
+    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
+        after = super().step(key, state, action)
+        return after._replace(observation=self.observe(state.cue))
+
+
+@dataclasses.dataclass(frozen=True)
 class DelayProbe:
     """Two steps; action 1 in the first earns 1 in the second, unseen till then: fails if credit does not flow back."""
 

@@ -81,6 +81,16 @@ def test_long_sums_keep_their_precision() -> None:
     assert score_returns(half_way, None, seed=0).mean == pytest.approx((1e8 + 1) / 2, rel=1e-9)
 
 
+def test_an_episode_that_diverged_counts_as_the_worst_and_is_named() -> None:
+    returns = np.array([[1.0, 5.0], [np.nan, 3.0], [np.inf, -np.inf], [2.0, 2.0]])
+    score = score_returns(returns, None, seed=0)
+    assert score.diverged == 2
+    assert score.mean == pytest.approx(np.mean([[1, 5], [1, 3], [1, 1], [2, 2]]))
+    assert score_returns(returns[:1], None, seed=0).diverged == 0
+    with pytest.raises(FloppyError, match=r"^Every fresh learner diverged: "):
+        score_returns(returns[2:3], None, seed=0)
+
+
 def test_the_seed_moves_the_interval_only() -> None:
     returns = np.random.default_rng(0).normal(size=(20, 2))
     first, again, other = (score_returns(returns, None, seed) for seed in (0, 0, 1))
@@ -96,7 +106,7 @@ def test_what_an_evaluation_says() -> None:
     scores = evaluate(dataset_for_small_learners(), **QUICKLY, seed=4)
     assert list(scores) == ["card"]
     entry = json.loads(json.dumps(scores["card"].as_dict(), allow_nan=False))
-    assert set(entry) == {"mean", "sd", "ci95", "learners", "episodes", "max_share", "seed"}
+    assert set(entry) == {"mean", "sd", "ci95", "learners", "episodes", "max_share", "diverged", "seed"}
     assert (entry["learners"], entry["episodes"], entry["seed"]) == (3, 2, 4)
     assert 8 <= entry["mean"] <= 500
     low, high = entry["ci95"]

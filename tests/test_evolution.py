@@ -20,6 +20,7 @@ from probes import (
     SMALL,
     ActionProbe,
     ContinuousProbe,
+    ImageProbe,
     ObservationProbe,
     ProbeState,
     TimeLimitProbe,
@@ -33,12 +34,13 @@ from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
 from floppy.cloning import AdamSteps, clone
 from floppy.dataset import load
-from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.distill import DistillConfig, DistillResult, distill, to_dataset
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution
-from floppy.normalise import Moments
+from floppy.normalise import Moments, RunningStatistics
 from floppy.outer import HaDES, Problem, evolution
+from floppy.outer.base import LEAST_INNER_RATE
 from floppy.outer.evolution import WARM_UP, HaDESState
 from floppy.parallel import replicate
 from floppy.rollout import Played, play_episodes, random_observations
@@ -146,8 +148,8 @@ def test_a_generation_equals_its_slow_twin() -> None:
     key = named_key(KEY, "generation")
     after, info = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)(problem, state, key)
 
-    mean, unravel = ravel_pytree(problem.parameters(state.distilled))
-    strategy = outer._strategy(problem, mean.size)
+    _, unravel = ravel_pytree(problem.parameters(state.distilled))
+    strategy = outer._strategy(problem, state.distilled)
     candidates = strategy.ask(state.strategy, named_key(key, "ask"))
 
     @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
@@ -241,25 +243,6 @@ def test_the_chunk_size_changes_nothing(chunk: int) -> None:
 
 
 # --- smooth noise ---
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageProbe(ObservationProbe):
-    """The cue of the observation probe as an image of 8 x 6 pixels, one half bright."""
-
-    observation_shape: tuple[int, ...] = (8, 6, 1)
-
-    def observe(self, cue: jax.Array) -> jax.Array:
-        half = jnp.where(jnp.arange(6) < 3, 1.0, -1.0)
-        return jnp.broadcast_to((cue * half)[:, None], self.observation_shape)
-
-    def reset(self, key: jax.Array) -> tuple[ProbeState, jax.Array]:
-        state, cue = super().reset(key)
-        return state, self.observe(cue[0])
-
-    def step(self, key: jax.Array, state: ProbeState, action: jax.Array) -> Transition:
-        after = super().step(key, state, action)
-        return after._replace(observation=self.observe(state.cue))
 
 
 def slow_smooth(noise: np.ndarray, length: float) -> np.ndarray:
@@ -407,10 +390,12 @@ class FakePlay:
 
     def __init__(self) -> None:
         self.calls: list[tuple[LearnerDistribution, int, int]] = []
+        self.episodes: list[int] = []
 
     def __call__(self, task: JaxTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
         kernel = weights.layers[0]["kernel"]
         self.calls.append((network.distribution, kernel.shape[0], keys.shape[0]))
+        self.episodes.append(options["episodes"])
         shape = (kernel.shape[0], options["episodes"])
         returns = jnp.broadcast_to(jnp.sum(kernel, axis=(1, 2))[:, None], shape)
         return Played(returns, jnp.ones(shape, jnp.int32), None)
@@ -464,8 +449,9 @@ def test_a_mixture_shares_the_learners_equally(fake_play: FakePlay, common: bool
     wanted = np.mean([kernel_sum(distribution, problem.task) for distribution in mixture])
     np.testing.assert_allclose(got, np.full(3, wanted), rtol=1e-3)
     assert [call[0] for call in fake_play.calls[:3]] == list(mixture)
-    # 2 learners of each kind for each of 4 candidates; with common random numbers 2 streams serve all candidates.
-    assert {call[1:] for call in fake_play.calls} == {(8, 2 if common else 8)}
+    # One clone of each kind, which is one draw, for each of 4 candidates; with common random numbers one stream.
+    assert {call[1:] for call in fake_play.calls} == {(4, 1 if common else 4)}
+    assert set(fake_play.episodes) == {2 * 2}, "a single draw plays the episodes of both its initialisations"
 
 
 def test_learners_that_cannot_be_shared_are_refused() -> None:
@@ -499,15 +485,19 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
     state = quick_init(outer, problem)
     after, info = jax.jit(lambda: outer.step(problem, state, KEY), compiler_options=QUICK)()
 
-    mean, unravel = ravel_pytree(problem.parameters(state.distilled))
-    strategy = outer._strategy(problem, mean.size)
+    _, unravel = ravel_pytree(problem.parameters(state.distilled))
+    strategy = outer._strategy(problem, state.distilled)
     candidates = strategy.ask(state.strategy, named_key(KEY, "ask"))
     members = [unravel(strategy.member(candidates, index)) for index in range(8)]
     sums = np.array([float(jnp.sum(member["encoder"][0]["kernel"])) for member in members])
     failed = sums > fake.most
     assert 0 < failed.sum() < 8 if share == "some" else failed.all()
-    fitness = np.zeros(8) if failed.all() else np.where(failed, sums[~failed].min(), sums)
     assert int(info["failed"]) == failed.sum()
+    if failed.all():
+        assert np.isnan(info["fitness"]), "nothing is left to go by: the run must end"
+        assert float(after.statistics.seen) == WARM_UP
+        return
+    fitness = np.where(failed, sums[~failed].min(), sums)
     np.testing.assert_allclose(info["fitness"], fitness.mean(), rtol=1e-4)
     np.testing.assert_allclose(info["best_fitness"], fitness.max(), rtol=1e-4)
     np.testing.assert_allclose(info["fitness_sd"], fitness.std(), rtol=1e-4)
@@ -518,6 +508,47 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
     shift = np.asarray(state.statistics.mean)
     wanted = (WARM_UP * shift + 2 * np.sum(sums[~failed, None] + shift, axis=0)) / (WARM_UP + 2 * (~failed).sum())
     np.testing.assert_allclose(after.statistics.mean, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_of_which_all_candidates_diverge_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FailingPlay()
+    fake.most = -np.inf
+    monkeypatch.setattr(evolution, "play_episodes", fake)
+    config = DistillConfig("cartpole", outer_steps=2, distribution="width=16:depth=1", outer=TINY, selection_learners=2)
+    with pytest.raises(FloppyError, match=r"^The run diverged: best_fitness is not finite at outer step 1: lower the"):
+        distill(config)
+
+
+def test_a_rate_below_its_floor_is_played_as_it_is_stored() -> None:
+    problem = make_problem()
+    state = quick_init(TINY, problem)
+    vector, _ = ravel_pytree(problem.parameters(state.distilled) | {"inner_rate": jnp.log(jnp.asarray(1e-20))})
+    dataset = TINY._dataset(problem, state, vector)
+    assert float(dataset.inner_rate) == np.float32(LEAST_INNER_RATE)
+
+
+def test_a_search_from_a_files_statistics_keeps_them() -> None:
+    outer = dataclasses.replace(TINY, normalise_observations=True)
+    problem = make_problem(FirstStepProbe())
+    of_a_file = RunningStatistics(jnp.zeros(()), jnp.array([0.5, 1001.0]), jnp.array([0.25, 1.0]))
+    state = outer.start(problem, quick_init(outer, problem).distilled, of_a_file)
+    after, _ = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)(problem, state, KEY)
+    assert float(after.statistics.seen) > 1e6
+    np.testing.assert_allclose(after.statistics.mean, of_a_file.mean, rtol=1e-3)
+    np.testing.assert_allclose(after.statistics.var, of_a_file.var, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "encoder_layers", "searched"), [("gaussian-nll", 0, False), ("mse", 0, True), ("gaussian-nll", 2, True)]
+)
+def test_log_std_is_searched_where_it_is_read(loss: str, encoder_layers: int, searched: bool) -> None:
+    shape = {"encoder_layers": encoder_layers, "examples": 0 if encoder_layers else 2}
+    problem = make_problem(ContinuousProbe(), cloning=AdamSteps(loss=loss, steps=2), initial_rate=0.1, **shape)
+    first, last, _ = evolve(TINY, problem, KEY, 1)
+    assert np.any(first.distilled.log_std != last.distilled.log_std) == searched
+    config = DistillConfig("pendulum", outer=TINY, cloning=problem.cloning, **shape)
+    stored = to_dataset(config, problem, last.distilled, None, None, "").log_std
+    assert (stored is not None) == searched
 
 
 # --- observations are normalised ---
@@ -591,6 +622,7 @@ def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
     [
         ({"population": 1}, "population = 1 was asked for: give a finite number of at least 2 and at most 2147483647."),
         ({"population": 9}, "population = 9 was asked for with antithetic noise: give an even number."),
+        ({"population": 9, "strategy": "SNES"}, "population = 9 was asked for with antithetic noise"),
         ({"initialisations": 0}, "initialisations = 0 was asked for: give a finite number of at least 1"),
         ({"environments": 0}, "environments = 0 was asked for: give a finite number of at least 1"),
         ({"horizon": -1}, "horizon = -1 was asked for: give a finite number of at least 0"),
@@ -611,8 +643,15 @@ def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
         HaDES(**changes)
 
 
-def test_an_odd_population_is_fine_without_antithetic_noise() -> None:
-    outer = HaDES(population=5, initialisations=1, environments=2, antithetic=False)
+def test_a_population_that_the_strategy_cannot_share_out_is_refused() -> None:
+    with pytest.raises(FloppyError, match=r"^PGPE takes no population of 9 .*: give an even number of at least 4.$"):
+        HaDES(strategy="PGPE", population=9).init(make_problem(), KEY)
+
+
+@pytest.mark.parametrize("strategy", ["Open_ES", "Sep_CMA_ES"])
+def test_an_odd_population_is_fine_without_antithetic_noise(strategy: str) -> None:
+    antithetic = strategy != "Open_ES"  # which Sep_CMA_ES does not have
+    outer = HaDES(strategy=strategy, population=5, initialisations=1, environments=2, antithetic=antithetic)
     _, last, info = evolve(outer, make_problem(), KEY, 2)
     assert np.isfinite(info["fitness"]).all()
     assert np.isfinite(last.strategy.mean).all()

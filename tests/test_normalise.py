@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
+from floppy.normalise import RunningStatistics, init_statistics, moments_of, normalise, update_statistics
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -34,6 +34,14 @@ def test_mean_far_from_zero_does_not_drown_the_variance():
     for batch in batches:
         statistics = update(statistics, batch)
     np.testing.assert_allclose(statistics.var, batches.astype(np.float64).var((0, 1)), rtol=1e-2)
+
+
+def test_what_has_no_weight_may_be_anything():
+    batch = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf], [3.0, 4.0]])
+    moments = moments_of(batch, jnp.array([1.0, 0.0, 1.0]), jnp.array([1.0, 1.0]))
+    assert float(moments.total) == 2.0
+    np.testing.assert_allclose(moments.first, [2.0, 4.0])
+    np.testing.assert_allclose(moments.second, [4.0, 10.0])
 
 
 @pytest.mark.parametrize(

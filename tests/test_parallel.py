@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import SMALL, ContinuousProbe
+from probes import ContinuousProbe, ImageProbe, make_problem
 
 from floppy import parallel
 from floppy.cli import main
 from floppy.cloning import AdamSteps
 from floppy.dataset import load
 from floppy.errors import FloppyError
-from floppy.outer import HaDES, Problem
+from floppy.outer import HaDES
 from floppy.parallel import (
     CPU_CHUNK_BYTES,
     Processes,
@@ -33,6 +33,7 @@ from floppy.parallel import (
     sharded_map,
     sharded_sum,
 )
+from floppy.tasks import JaxTask
 
 KEY = jax.random.key(0)
 MAPS = ((1, 2), (5, 1), (7, 3), (12, 5))
@@ -68,18 +69,11 @@ def map_figures() -> dict[str, np.ndarray]:
     return figures
 
 
-def evolution_figures() -> dict[str, np.ndarray]:
+def evolution_figures(task: JaxTask, smoothness: float = 0.0) -> dict[str, np.ndarray]:
     """Two generations of a population of 10, with noise that depends on everything."""
-    problem = Problem(
-        task=ContinuousProbe(target=(0.5, -0.5)),
-        learners=(SMALL,),
-        cloning=AdamSteps(loss="gaussian-nll", steps=3),
-        examples=2,
-        initial_rate=0.1,
-        encoder_layers=0,
-        outer_steps=2,
-    )
-    outer = HaDES(population=10, initialisations=2, environments=2, normalise_observations=True)
+    loss = "gaussian-nll" if isinstance(task, ContinuousProbe) else "cross-entropy"
+    problem = make_problem(task, cloning=AdamSteps(loss=loss, steps=3), initial_rate=0.1, outer_steps=2)
+    outer = HaDES(population=10, initialisations=2, environments=2, normalise_observations=True, smoothness=smoothness)
     state = replicate(jax.jit(outer.init, static_argnums=0)(problem, KEY))
     step = jax.jit(outer.step, static_argnums=0)
     figures = {}
@@ -90,13 +84,18 @@ def evolution_figures() -> dict[str, np.ndarray]:
     return figures | {f"leaf {index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
 
 
+def all_evolution_figures() -> dict[str, np.ndarray]:
+    plain = evolution_figures(ContinuousProbe(target=(0.5, -0.5)))
+    return plain | {f"smooth {name}": values for name, values in evolution_figures(ImageProbe(), 2.0).items()}
+
+
 def child(out: str) -> None:
     """What a process of several devices does: all figures into a file."""
     rows = jax.jit(shard_rows)({"even": jnp.arange(12.0).reshape(6, 2), "odd": jnp.arange(5)})
     spread = {name: len(values.sharding.device_set) for name, values in rows.items()}
     sizes = {"devices": jax.device_count(), "chunk": chunk_size(10, CPU_CHUNK_BYTES // 2)}
     others = {f"rows {name}": np.asarray(values) for name, values in rows.items()} | sizes
-    np.savez(out, spread=spread["even"], **map_figures(), **evolution_figures(), **others)
+    np.savez(out, spread=spread["even"], **map_figures(), **all_evolution_figures(), **others)
 
 
 def start(words: list[str], folder: Path, devices: int) -> subprocess.Popen[str]:
@@ -158,7 +157,7 @@ def test_work_on_several_devices_equals_vmap(spread: dict[str, np.ndarray]) -> N
 @functools.cache
 def alone() -> dict[str, np.ndarray]:
     assert jax.device_count() == 1
-    return evolution_figures()
+    return all_evolution_figures()
 
 
 def test_evolution_on_several_devices_equals_that_on_one(spread: dict[str, np.ndarray]) -> None:
@@ -167,7 +166,19 @@ def test_evolution_on_several_devices_equals_that_on_one(spread: dict[str, np.nd
             np.testing.assert_array_equal(spread[name], wanted, err_msg=name)
         else:
             np.testing.assert_allclose(spread[name], wanted, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert float(alone()["fitness_sd 0"]) > 0.01, "all candidates are alike: this shows nothing"
+    for name in ("fitness_sd 0", "smooth fitness_sd 0"):
+        assert float(alone()[name]) > 0.01, "all candidates are alike: this shows nothing"
+
+
+def test_a_chunk_is_at_most_a_devices_share() -> None:
+    seen = []
+
+    def count(indices: jax.Array) -> jax.Array:
+        seen.append(indices.shape)
+        return indices
+
+    np.testing.assert_array_equal(jax.jit(lambda: sharded_map(count, 7, 1000))(), np.arange(7))
+    assert set(seen) == {(7,)}
 
 
 def test_rows_are_spread_where_they_divide_evenly(spread: dict[str, np.ndarray]) -> None:

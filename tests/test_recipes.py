@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import pytest
 
+from floppy.cli import Distill
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
-from floppy.outer import OUTER_LOOPS, PPMO
+from floppy.outer import OUTER_LOOPS, PPMO, HaDES
 from floppy.recipes import RECIPES, ppo_baseline, recipe
 from floppy.tasks import Continuous, make_task
 
@@ -146,6 +147,26 @@ def test_the_recipes_own_kind_of_cloning_changes_nothing(task: str, start: str, 
 def test_nonsense_is_refused(arguments: tuple[str, ...], options: dict[str, Any], hint: str) -> None:
     with pytest.raises(FloppyError, match=hint):
         recipe(*arguments, **options)
+
+
+def test_another_strategy_brings_its_own_rate() -> None:
+    ours, snes = (recipe("breakout", "hades", strategy=strategy).outer for strategy in ("Open_ES", "SNES"))
+    assert isinstance(snes, HaDES)
+    assert ours == recipe("breakout", "hades").outer
+    assert (snes.strategy, snes.rate) == ("SNES", None)
+    assert dataclasses.replace(snes, strategy=ours.strategy, rate=ours.rate) == ours
+    with pytest.raises(FloppyError, match=r"^Strategy SNES was asked for with ppmo, which has none: choose recipe"):
+        recipe("breakout", strategy="SNES")
+
+
+def test_the_command_line_gives_another_strategy_its_own_rate_too() -> None:
+    words = ["cartpole", "--outer", "hades", "--strategy", "SNES"]
+    command = Distill.parse(words)
+    assert isinstance(command, Distill)
+    assert command.config == recipe("cartpole", "hades", strategy="SNES")
+    given = Distill.parse([*words, "--rate", "0.5"])
+    assert isinstance(given, Distill)
+    assert given.config.outer.rate == 0.5
 
 
 def test_the_baseline_refuses_an_unknown_task() -> None:

@@ -84,6 +84,11 @@ def test_z_scores_by_hand(fitness: list[float], wanted: list[float]) -> None:
     np.testing.assert_allclose(z_scores(jnp.array(fitness)), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [1234.567, 0.1, -7.3e5])
+def test_z_scores_of_equal_fitness_are_zero_whatever_their_mean_rounds_to(value: float) -> None:
+    np.testing.assert_array_equal(z_scores(jnp.full(10, value)), np.zeros(10))
+
+
 @pytest.mark.parametrize(
     ("fitness", "wanted"),
     [

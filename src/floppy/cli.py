@@ -102,6 +102,7 @@ class Distill(Command):
         early.add_argument("--outer", default="")
         early.add_argument("--recipe", default="")
         early.add_argument("--cloning", default="")
+        early.add_argument("--strategy", default="")
         early.add_argument("--examples", default="")
         known = parse_early(early, words[1:])
         # Anything but a plain positive number is left for tyro to refuse.
@@ -109,7 +110,8 @@ class Distill(Command):
         if known.outer and known.outer not in OUTER_LOOPS:
             raise FloppyError(f"Outer loop {shown(known.outer)} was asked for: choose from {', '.join(OUTER_LOOPS)}.")
         name = known.recipe or known.outer or "ppmo"
-        default = recipe(task, name, examples=examples, cloning=known.cloning or None)
+        known_strategy = known.strategy or None
+        default = recipe(task, name, examples=examples, cloning=known.cloning or None, strategy=known_strategy)
         if known.outer not in ("", default.outer.name):
             raise FloppyError(
                 f"--outer {known.outer} was asked for with recipe {name}, which is one of {default.outer.name}: "
@@ -269,7 +271,8 @@ class Evaluate(Command):
             low, high = score["ci95"]
             share = score["max_share"]
             perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
-            lines.append(f"{name:>13}: {_mean(score)}, 95% interval {low:.1f} to {high:.1f}{perfect}")
+            failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""
+            lines.append(f"{name:>13}: {_mean(score)}, 95% interval {low:.1f} to {high:.1f}{perfect}{failed}")
         return "\n".join(lines)
 
 

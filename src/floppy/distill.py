@@ -22,7 +22,7 @@ from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
 from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
 from floppy.errors import MOST, FloppyError, check_number, one_line
-from floppy.evaluate import clone_and_play, score_returns
+from floppy.evaluate import clone_and_play, finite_returns, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
@@ -278,7 +278,8 @@ class _Run:
         key = jax.random.fold_in(named_key(self.key, "select"), int(state.step))
         config = self.config
         returns = self.returns(distilled, statistics, key, config.selection_learners, config.selection_episodes)
-        score = float(returns.mean(dtype=np.float64))
+        usable = bool(np.isfinite(returns).any())
+        score = float(finite_returns(returns).mean(dtype=np.float64)) if usable else -float("inf")
         # On a tie the later dataset wins: it has seen more.
         if score >= float(state.best_score):
             state = state._replace(best=distilled, best_statistics=statistics, best_score=jnp.asarray(score))
@@ -322,7 +323,7 @@ def to_dataset(
         card,
         np.asarray(distilled.observations),
         np.asarray(distilled.targets),
-        log_std=np.asarray(distilled.log_std) if distilled.log_std.size else None,
+        log_std=np.asarray(distilled.log_std) if problem.reads_log_std and distilled.log_std.size else None,
         inner_rate=np.asarray(distilled.inner_rate),
         obs_mean=None if statistics is None else np.asarray(statistics.mean),
         obs_var=None if statistics is None else np.asarray(statistics.var),
@@ -343,14 +344,14 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
         return state
     if resume:
         return _resume(run, folder, state)
+    taken = [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
+    # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
+    if first_process_says(bool(taken) and not overwrite):
+        raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+    if first_process_says(any((folder / name).is_dir() for name in taken)):
+        raise FloppyError(f"{folder} has a folder where a run has a file: give another folder.")
     if not is_first_process():
         return state
-    taken = [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
-    if taken and not overwrite:
-        raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
-    for name in taken:
-        if (folder / name).is_dir():
-            raise FloppyError(f"{folder / name} is a folder where a run has a file: give another folder.")
     for name in taken:
         (folder / name).unlink()
     entry = {"command": run.command} | run.config.as_dict()
@@ -425,7 +426,7 @@ def _append_metrics(path: Path, figures: dict[str, np.ndarray], first: int, scor
         {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
         for row in range(count)
     ]
-    lines[-1]["selection_score"] = score
+    lines[-1]["selection_score"] = score if np.isfinite(score) else None  # JSON has no infinity
     with path.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 

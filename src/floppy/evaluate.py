@@ -10,7 +10,7 @@ import numpy as np
 
 from floppy.cloning import Cloning, Distilled, clone, map_clones
 from floppy.dataset import DistilledDataset
-from floppy.errors import check_number
+from floppy.errors import FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, Network, parse_distribution
 from floppy.normalise import RunningStatistics
@@ -45,6 +45,8 @@ class Score:
     """Per learner."""
     max_share: float | None
     """Share of learners that reach the task's highest return in every episode, where that is known."""
+    diverged: int
+    """Learners with an episode whose return is no finite number; such an episode counts as the worst of all others."""
     seed: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,6 +117,8 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
     The bootstrap resamples learners, for the question is how the next fresh learner will do; of one learner it
     resamples the episodes.
     """
+    diverged = int(np.sum(~np.all(np.isfinite(returns), axis=1)))
+    returns = finite_returns(returns)
     learner_means = returns.mean(axis=1, dtype=np.float64)
     learners, episodes = returns.shape
     units = learner_means if learners > 1 else returns[0].astype(np.float64)
@@ -129,8 +133,21 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
         learners=learners,
         episodes=episodes,
         max_share=at_max,
+        diverged=diverged,
         seed=seed,
     )
+
+
+def finite_returns(returns: np.ndarray) -> np.ndarray:
+    """Returns `[L, episodes]` in which those of clones or physics that diverged are the worst of the others.
+
+    Raises:
+      FloppyError: if none is finite.
+    """
+    finite = np.isfinite(returns)
+    if not finite.any():
+        raise FloppyError("Every fresh learner diverged: give a smaller inner rate, or examples of smaller size.")
+    return np.where(finite, returns, returns[finite].min())
 
 
 @functools.partial(jax.jit, static_argnames=("task", "network", "cloning", "learners", "episodes", "greedy", "afresh"))

@@ -39,9 +39,10 @@ def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
 def moments_of(batch: jax.Array, weight: jax.Array, shift: jax.Array) -> Moments:
     """Sums over a batch `[n, *obs]` with weights `[n]` (0 leaves an observation out) about `shift [*obs]`.
 
-    Near the mean as a shift, the difference of the sums does not cancel.
+    Near the mean as a shift, the difference of the sums does not cancel. What is left out may be anything, also NaN.
     """
-    centred = batch - shift
+    counts = (weight != 0).reshape(-1, *(1,) * shift.ndim)
+    centred = jnp.where(counts, batch - shift, 0.0)
     return Moments(jnp.sum(weight), jnp.tensordot(weight, centred, 1), jnp.tensordot(weight, centred**2, 1))
 
 

@@ -122,12 +122,13 @@ def sharded_map(function: Callable[..., Any], count: int, chunk: int, *operands:
     Args:
       function: gives leaves `[chunk, ...]`; it may depend on an index and the operands only.
       count: of the indices.
-      chunk: how many a device does at a time.
+      chunk: how many a device does at a time, at most its share.
       *operands: pytrees of arrays, the same on every device.
 
     Returns:
       Leaves `[count, ...]`, the same on every device.
     """
+    chunk = min(chunk, math.ceil(count / jax.device_count()))
 
     def local(*operands: Any) -> Any:
         results = jax.lax.map(lambda indices: function(indices, *operands), _local_indices(count, chunk))

@@ -119,6 +119,7 @@ def _hades_continuous(task: str, examples: int | None) -> DistillConfig:
 def _hades_brax(task: str, examples: int | None = None) -> DistillConfig:
     """HaDES-R as in the paper's Table 2 for Brax, with a normaliser that is frozen into the file in the end."""
     quick = ("hopper", "inverted_double_pendulum")
+    name = full_task_id(task).split("/")[1]
     return DistillConfig(
         task,
         examples=64 if examples is None else examples,
@@ -128,7 +129,7 @@ def _hades_brax(task: str, examples: int | None = None) -> DistillConfig:
         initial_rate=0.005,
         learned_rate=False,
         initial_examples="zeros",
-        cloning=AdamSteps(loss="gaussian-nll", steps=200 if full_task_id(task).endswith(quick) else 400, eps_root=0.0),
+        cloning=AdamSteps(loss="gaussian-nll", steps=200 if name in quick else 400, eps_root=0.0),
         outer=HaDES(population=2048, sigma=0.03, rate=0.05, horizon=1024, normalise_observations=True),
         selection_learners=16,
     )
@@ -166,7 +167,13 @@ RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
 
 
 def recipe(
-    task: str, name: str = "ppmo", *, examples: int | None = None, cloning: str | Cloning | None = None, **changes: Any
+    task: str,
+    name: str = "ppmo",
+    *,
+    examples: int | None = None,
+    cloning: str | Cloning | None = None,
+    strategy: str | None = None,
+    **changes: Any,
 ) -> DistillConfig:
     """The configuration of a recipe for a task.
 
@@ -175,6 +182,7 @@ def recipe(
       name: of the recipe, see `RECIPES`.
       examples: how many, in place of the recipe's number.
       cloning: in place of the recipe's: a whole one, or a kind, GradientStep or AdamSteps, with defaults of its own.
+      strategy: of evolution, in place of the recipe's, with that strategy's own rate.
       **changes: fields of `DistillConfig` to replace.
 
     Returns:
@@ -190,6 +198,8 @@ def recipe(
         changes = _cloning_defaults(cloning) | changes
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
+    if strategy is not None:
+        changes = {"outer": _with_strategy(config.outer, strategy)} | changes
     return dataclasses.replace(config, **changes)
 
 
@@ -207,6 +217,12 @@ def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     outer = _changed(config.outer, population=256, initialisations=1, environments=2, sigma=0.05, rate=0.02)
     plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "targets": "learned", "outer": outer}
     return dataclasses.replace(config, **(plain | changes))
+
+
+def _with_strategy(outer: PPMO | HaDES, strategy: str) -> HaDES:
+    if not isinstance(outer, HaDES):
+        raise FloppyError(f"Strategy {strategy} was asked for with {outer.name}, which has none: choose recipe hades.")
+    return outer if strategy == outer.strategy else dataclasses.replace(outer, strategy=strategy, rate=None)
 
 
 def _changed(outer: PPMO | HaDES, **changes: Any) -> PPMO | HaDES:

@@ -55,6 +55,11 @@ class Problem:
         """One per member of the mixture."""
         return tuple(Network(d, self.task.observation_shape, self.task.actions) for d in self.learners)
 
+    @property
+    def reads_log_std(self) -> bool:
+        """Whether `log_std` is of use: as a target of mse, or as the policy's own where nothing is cloned."""
+        return self.cloning.loss == "mse" or self.encoder_layers == self.learners[0].layers
+
     def share(self, count: int, what: str) -> int:
         """How many of `count` learners each distribution of the mixture gets."""
         groups = len(self.learners)
@@ -94,11 +99,9 @@ class Problem:
         which from a small start falls to its floor). Class probabilities, the targets of cross-entropy, go by
         their logarithms too, and so stay probabilities.
         """
-        free: Parameters = {
-            "observations": distilled.observations,
-            "log_std": distilled.log_std,
-            "encoder": distilled.encoder,
-        }
+        free: Parameters = {"observations": distilled.observations, "encoder": distilled.encoder}
+        if self.reads_log_std:
+            free["log_std"] = distilled.log_std
         if self.targets == "learned":
             is_probability = self.cloning.loss == "cross-entropy"
             free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets

@@ -12,13 +12,15 @@ from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
 from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, update_statistics
-from floppy.outer.base import Info, Parameters, Problem
+from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 from floppy.parallel import chunk_size, sharded_map
 from floppy.rollout import play_episodes, playing_bytes, random_observations
 
 WARM_UP = 512
 """Observations of a random policy that the normaliser starts from."""
+SEEN_BY_FILES = 1e6
+"""Observations that a file's normaliser counts for."""
 
 
 class HaDESState(NamedTuple):
@@ -94,7 +96,7 @@ class HaDES:
             check_number("rate", self.rate, above=0)
         if self.shaping not in SHAPINGS:
             raise FloppyError(f"Shaping {self.shaping} was asked for: choose from {', '.join(SHAPINGS)}.")
-        if self.antithetic and self.population % 2:
+        if self.strategy in STREAMED and self.antithetic and self.population % 2:
             raise FloppyError(
                 f"population = {self.population} was asked for with antithetic noise: give an even number."
             )
@@ -102,62 +104,73 @@ class HaDES:
 
     def init(self, problem: Problem, key: jax.Array) -> HaDESState:
         """The state before the first generation."""
-        self._share(problem)
-        self._check_smoothness(problem)
-        statistics = init_statistics(problem.task.observation_shape)
+        known = None
         if self.normalise_observations:
             met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
-            statistics = update_statistics(statistics, met)
-        known = statistics if self.normalise_observations else None
+            known = update_statistics(init_statistics(problem.task.observation_shape), met)
         return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:
-        """The state of a search that starts from a dataset."""
+        """The state of a search that starts from a dataset.
+
+        Statistics that do not know how much they have seen, as a file's, count as of a million observations: the
+        dataset keeps its meaning.
+        """
+        self._share(problem)
+        self._check_smoothness(problem)
         mean, _ = ravel_pytree(problem.parameters(distilled))
-        statistics = init_statistics(problem.task.observation_shape) if statistics is None else statistics
-        return HaDESState(distilled, self._strategy(problem, mean.size).init(mean), statistics)
+        if statistics is None:
+            statistics = init_statistics(problem.task.observation_shape)
+        else:
+            statistics = statistics._replace(seen=jnp.where(statistics.seen > 0, statistics.seen, SEEN_BY_FILES))
+        return HaDESState(distilled, self._strategy(problem, distilled).init(mean), statistics)
 
     def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:
         """One generation: sample, clone, play, move the search distribution."""
-        centre, unravel = ravel_pytree(problem.parameters(state.distilled))
-        strategy = self._strategy(problem, centre.size)
+        strategy = self._strategy(problem, state.distilled)
         candidates = strategy.ask(state.strategy, named_key(key, "ask"))
-        fresh = tuple(
-            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
-            for group, network in enumerate(problem.networks)
-        )
-        play_key = named_key(key, "play")
-
-        def parameters(vector: jax.Array) -> Parameters:
-            if not self.smoothness:
-                return unravel(vector)
-            # The strategy searches in coordinates whose noise is white: only differences are carried over.
-            moved = unravel(vector - strategy.mean(state.strategy))
-            moved["observations"] = smooth(moved["observations"], self.smoothness)
-            return jax.tree.map(jnp.add, unravel(centre), moved)
-
-        def outcome(indices: jax.Array, candidates: Any, state: HaDESState, fresh: Any, key: jax.Array) -> _Outcome:
-            def dataset(index: jax.Array) -> Distilled:
-                return problem.distilled(parameters(strategy.member(candidates, index)), state.distilled)
-
-            # A key per candidate, or one for all.
-            keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-            return self._outcome(problem, jax.vmap(dataset)(indices), self.statistics(state), fresh, keys)
-
-        episodes = self.initialisations * self.environments
-        chunk = self.chunk or chunk_size(self.population, playing_bytes(problem.task, fresh, episodes))
-        result = sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
+        result = self._outcomes(problem, state, candidates, key)
         failed = ~jnp.isfinite(result.fitness)
         result = _failures_as_worst(result, failed)
         searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
         after = state._replace(
-            distilled=problem.improved(parameters(strategy.mean(searched)), state.distilled), strategy=searched
+            distilled=self._dataset(problem, state, strategy.mean(searched)),
+            strategy=searched,
         )
         if result.moments is not None:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
         info = self._info(result, strategy.sigma(searched), after.distilled)
         return after, info | {"failed": jnp.sum(failed)}
+
+    def _outcomes(self, problem: Problem, state: HaDESState, candidates: Any, key: jax.Array) -> _Outcome:
+        """Of the whole population, chunk by chunk on every device."""
+        fresh = tuple(
+            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._draws(problem, network)))
+            for group, network in enumerate(problem.networks)
+        )
+
+        def outcome(indices: jax.Array, candidates: Any, state: HaDESState, fresh: Any, key: jax.Array) -> _Outcome:
+            member = self._strategy(problem, state.distilled).member
+            datasets = jax.vmap(lambda index: self._dataset(problem, state, member(candidates, index)))(indices)
+            # A key per candidate, or one for all.
+            keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+            return self._outcome(problem, datasets, self.statistics(state), fresh, keys)
+
+        episodes = self.initialisations * self.environments
+        chunk = self.chunk or chunk_size(self.population, playing_bytes(problem.task, fresh, episodes))
+        play_key = named_key(key, "play")
+        return sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
+
+    def _dataset(self, problem: Problem, state: HaDESState, vector: jax.Array) -> Distilled:
+        """The dataset at a place `[d]` of the search."""
+        centre, unravel = ravel_pytree(problem.parameters(state.distilled))
+        if not self.smoothness:
+            return problem.improved(unravel(vector), state.distilled)
+        # The strategy searches in coordinates whose noise is white: only differences from its mean are carried over.
+        moved = unravel(vector - self._strategy(problem, state.distilled).mean(state.strategy))
+        moved["observations"] = smooth(moved["observations"], self.smoothness)
+        return problem.improved(jax.tree.map(jnp.add, unravel(centre), moved), state.distilled)
 
     def distilled(self, state: HaDESState) -> Distilled:
         """The mean of the search distribution."""
@@ -193,13 +206,14 @@ class HaDES:
         outcomes = []
         for group, network in enumerate(problem.networks):
             weights = _clone_each(problem, network, datasets, fresh[group])
-            streams = jax.vmap(lambda k, g=group: jax.random.split(named_key(k, f"group {g}"), share))(keys)
+            draws = self._draws(problem, network)
+            streams = jax.vmap(lambda k, g=group, n=draws: jax.random.split(named_key(k, f"group {g}"), n))(keys)
             played = play_episodes(
                 problem.task,
                 network,
                 weights,
                 streams.ravel(),
-                episodes=self.environments,
+                episodes=self.environments * share // draws,
                 statistics=statistics,
                 most_steps=self.horizon or None,
             )
@@ -225,7 +239,12 @@ class HaDES:
     def _share(self, problem: Problem) -> int:
         return problem.share(self.initialisations, "initialisations")
 
-    def _strategy(self, problem: Problem, size: int) -> Strategy:
+    def _draws(self, problem: Problem, network: Network) -> int:
+        """Different learners of a distribution; one that is a single draw is cloned once, and plays all episodes."""
+        return 1 if network.distribution.init_seed >= 0 else self._share(problem)
+
+    def _strategy(self, problem: Problem, distilled: Distilled) -> Strategy:
+        size = ravel_pytree(problem.parameters(distilled))[0].size
         rate = self.rate if self.rate is not None else (1.0 if self.strategy == "SNES" else 0.05)
         schedules = (
             Decay(rate, self.rate_decay, problem.outer_steps),
@@ -254,9 +273,12 @@ def _gaussian_weights(size: int, length: float) -> jax.Array:
 
 
 def _failures_as_worst(result: _Outcome, failed: jax.Array) -> _Outcome:
-    """A candidate whose clones or physics diverged counts as the worst of the others; its observations do not count."""
+    """A candidate whose clones or physics diverged counts as the worst of the others; its observations do not count.
+
+    If all did, no fitness is left, and the run ends.
+    """
     worst = jnp.min(jnp.where(failed, jnp.inf, result.fitness))
-    fitness = jnp.where(failed, jnp.where(jnp.all(failed), 0.0, worst), result.fitness)
+    fitness = jnp.where(failed, jnp.where(jnp.all(failed), jnp.nan, worst), result.fitness)
     if result.moments is None:
         return result._replace(fitness=fitness)
     first, second = (sums.reshape(failed.shape[0], -1) for sums in result.moments[1:])

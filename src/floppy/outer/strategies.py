@@ -1,4 +1,4 @@
-"""Evolution strategies by evosax's names, behind one contract that never needs the whole population at once."""
+"""Evolution strategies by evosax's names, behind one contract; Open_ES and SNES never hold the whole population."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 from floppy.parallel import sharded_sum
 from floppy.tasks.base import strong_types
 
@@ -27,7 +27,8 @@ def centred_ranks(fitness: jax.Array) -> jax.Array:
 
 def z_scores(fitness: jax.Array) -> jax.Array:
     """`fitness [p]` with mean 0 and standard deviation 1; all 0 where all are equal."""
-    return (fitness - jnp.mean(fitness)) / (jnp.std(fitness) + 1e-8)
+    differ = jnp.max(fitness) > jnp.min(fitness)  # a mean of equal values may be off by a rounding error
+    return jnp.where(differ, (fitness - jnp.mean(fitness)) / (jnp.std(fitness) + 1e-8), 0.0)
 
 
 def snes_utilities(fitness: jax.Array) -> jax.Array:
@@ -251,8 +252,14 @@ def _evosax_algorithm(name: str, population: int, size: int, rate: Decay, sigma_
         settings["std_schedule"] = sigma_schedule
         if "optimizer" in inspect.signature(kind).parameters:
             settings["optimizer"] = optax.adam(rate)
-    with jax.ensure_compile_time_eval():
-        return kind(population, jnp.zeros(size), **settings)
+    try:
+        with jax.ensure_compile_time_eval():
+            return kind(population, jnp.zeros(size), **settings)
+    except AssertionError as error:
+        reason = one_line(error) or "it needs another size"
+        raise FloppyError(
+            f"{name} takes no population of {population} ({reason}): give an even number of at least 4."
+        ) from error
 
 
 @functools.cache

@@ -67,10 +67,9 @@ def _quiet() -> Iterator[None]:
 
 
 class BraxState(NamedTuple):
-    """A Brax state without what can be computed from it."""
+    """Brax's own state, and the steps taken."""
 
     environment: Any
-    """Brax's own state."""
     steps: jax.Array
     """`[]` int: steps taken."""
 
