@@ -79,6 +79,15 @@ def read_rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def put_into_readme(script: str, table: str) -> None:
+    """Replaces the table in the README that `script` writes."""
+    readme = ROOT / "README.md"
+    start, end = f"<!-- table: written by scripts/{script} -->", "<!-- end of table -->"
+    before, rest = readme.read_text().split(start)
+    _, after = rest.split(end, 1)
+    readme.write_text(f"{before}{start}\n{table}\n{end}{after}")
+
+
 def markdown_table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]

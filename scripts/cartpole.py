@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, read_rows, run_stage, write_rows
+from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, put_into_readme, read_rows, run_stage, write_rows
 
 from floppy import load
 from floppy.learners import NAMED_DISTRIBUTIONS
@@ -17,8 +17,6 @@ DATASETS = RESULTS / "cartpole"
 TABLE = RESULTS / "cartpole.csv"
 PAGE = RESULTS / "cartpole.md"
 MARK = "<!-- tables: written by scripts/cartpole.py -->"
-README = ROOT / "README.md"
-README_MARKS = ("<!-- table: written by scripts/cartpole.py -->", "<!-- end of table -->")
 COLUMNS = tuple(NAMED_DISTRIBUTIONS)
 EVALUATION_SEED = 1000
 
@@ -116,9 +114,7 @@ def page() -> None:
     commands = dict.fromkeys(row["command"] for row in rows)
     parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
     PAGE.write_text("\n\n".join(parts))
-    start, end = README_MARKS
-    before, rest = README.read_text().split(start)
-    README.write_text(f"{before}{start}\n{short_table(rows)}\n{end}{rest.split(end)[1]}")
+    put_into_readme("cartpole.py", short_table(rows))
 
 
 def table(rows: list[dict[str, str]]) -> str:

@@ -10,7 +10,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _stages import RESULTS, ROOT, Row, distill_missing, evaluation, markdown_table, read_rows, run_stage, write_rows
+from _stages import (
+    RESULTS,
+    ROOT,
+    Row,
+    distill_missing,
+    evaluation,
+    markdown_table,
+    put_into_readme,
+    read_rows,
+    run_stage,
+    write_rows,
+)
 
 from floppy import load, parse_distribution
 
@@ -24,7 +35,7 @@ OWN = f"{FRESH}:init_seed=0"
 """The learners of HaDES-F: one draw."""
 SHORT = "--outer-steps 300 --budget 20m"
 ASTERIX = (
-    "--smoothness 3 --horizon 300 --environments 4 --sigma 0.4 --rate 0.04 --rate-decay 0.3 --outer-steps 700 "
+    "--smoothness 3 --horizon 300 --environments 4 --sigma 0.4 --rate 0.04 --rate-decay 0.3 --outer-steps 400 "
     "--budget 38m"
 )
 REACHER = (
@@ -140,6 +151,17 @@ def page() -> None:
     commands = dict.fromkeys(row["command"] for row in rows)
     parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
     PAGE.write_text("\n\n".join(parts))
+    put_into_readme("hades.py", short_table(rows))
+
+
+def short_table(rows: list[dict[str, str]]) -> str:
+    """What fresh learners of the searched width reach."""
+    lines = []
+    for row in rows:
+        if row["set"] == "r" and row["width"] == "64":
+            mean = f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}"
+            lines.append([row["task"], row["examples"], mean, f"{int(row['env_steps']) / 1e6:.0f} M"])
+    return markdown_table(["task", "examples", "mean return", "environment steps"], lines)
 
 
 def table(rows: list[dict[str, str]]) -> str:
