@@ -29,6 +29,7 @@ from probes import (
     transition,
 )
 
+from floppy import rollout
 from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
 from floppy.cloning import AdamSteps, clone
@@ -419,7 +420,7 @@ class FakePlay:
 @pytest.fixture
 def fake_play(monkeypatch: pytest.MonkeyPatch) -> FakePlay:
     fake = FakePlay()
-    monkeypatch.setattr(evolution, "play_episodes", fake)
+    monkeypatch.setattr(rollout, "play_episodes", fake)
     return fake
 
 
@@ -493,7 +494,7 @@ class FailingPlay(FakePlay):
 def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FailingPlay()
     fake.most = 0.0 if share == "some" else -np.inf
-    monkeypatch.setattr(evolution, "play_episodes", fake)
+    monkeypatch.setattr(rollout, "play_episodes", fake)
     outer = dataclasses.replace(TINY, normalise_observations=True, sigma=0.5, chunk=3)
     problem = plain_problem()
     state = quick_init(outer, problem)
@@ -552,7 +553,7 @@ def test_policies_see_normalised_observations(monkeypatch: pytest.MonkeyPatch) -
         given.append(statistics)
         return play_episodes(*arguments, statistics=statistics, **options)
 
-    monkeypatch.setattr(evolution, "play_episodes", spy)
+    monkeypatch.setattr(rollout, "play_episodes", spy)
     problem = make_problem(FirstStepProbe())
     state = quick_init(TINY, problem)
     for normalise in (False, True):
