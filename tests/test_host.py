@@ -423,15 +423,33 @@ def test_chunks_change_nothing() -> None:
 
 
 def test_a_mixture_of_learners_plays_in_rows_of_its_own() -> None:
-    mixture = f"{LEARNERS},width=8:depth=1:initialiser=xavier"
-    result = distill(config("Sign", distribution=mixture, outer_steps=2, evaluate_every=2))
-    assert result.env_steps == 2 * 4 * 4 * 8
+    run = config("TimeLimit", distribution=f"{LEARNERS},width=8:depth=1:initialiser=xavier")
+    problem, arena = run.problem(), HostArena()
+    state = run.outer.init(problem, KEY, arena)
+    assert [int(ticket.number) for ticket in state.environments] == [0, 1]
+    rows = []
+    real = arena.collect
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        environments, trajectory = real(*arguments, **options)
+        rows.append(np.asarray(trajectory.observations)[:, :, :, 1].max())
+        return environments, trajectory
+
+    arena.collect = spy  # type: ignore[method-assign]
+    for step in range(2):
+        state, info = run.outer.step(problem, state, jax.random.fold_in(KEY, step), arena)
+    assert int(info["env_steps"]) == 4 * 4 * 8
+    # Episodes run on: steps 0 to 7, then 8 to 15, are of episodes 0 to 1, then 1 to 3, in either row.
+    assert rows == [1, 1, 3, 3]
 
 
-def test_a_run_can_be_resumed(tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_and_closes_its_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Row, "close", lambda row: closed.append(row.count))
     whole = config("Length", outer_steps=6, evaluate_every=2)
     stopped = distill(whole, tmp_path / "run", time_limit=1e-9)
     assert not stopped.finished
+    assert {16, 8} <= set(closed)  # for collecting and for selecting
     resumed = distill(whole, tmp_path / "run", resume=True)
     assert resumed.finished
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -439,41 +457,43 @@ def test_a_run_can_be_resumed(tmp_path: Path) -> None:
     assert resumed.env_steps == 6 * 4 * 4 * 8
 
 
-def test_environments_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
-    monkeypatch.setattr(Row, "close", lambda row: closed.append(row.count))
-    distill(config("Sign", outer_steps=1, evaluate_every=1))
-    assert 16 in closed  # collecting
-    assert 8 in closed  # selecting
-
-
 # --- faults ---
 
 
+SAID = {
+    "reset": r"raised an error when stepped \(RuntimeError: the cable is out\)",  # the next episode starts in the step
+    "step": r"raised an error when stepped \(KeyError: 'joint'\)",
+    "shape": r"observation of shape \(3,\).*\(2,\)",
+    "nan": "NaN as its observation",
+    "infinite": "infinite value as its reward",
+    "nan reward": "NaN as its reward",
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_ends_the_run_in_a_sentence_and_keeps_what_was_reached(fault: str, tmp_path: Path) -> None:
-    name = "Faulty-" + fault.replace(" ", "-")
-    with pytest.raises(FaultyEnvironmentError) as caught:
-        distill(config(name, outer_steps=40, evaluate_every=2), tmp_path)
+def test_a_fault_is_said_in_a_sentence(fault: str) -> None:
+    task = probe("Faulty-" + fault.replace(" ", "-"))
+    row = start(task, 3)
+    for _ in range(40):
+        row.step(np.ones(3, int))
+    with pytest.raises(FaultyEnvironmentError, match=SAID[fault]) as caught:
+        row.step(np.ones(3, int))
     message = str(caught.value)
     assert "\n" not in message
-    assert message.endswith(".")
-    assert f"gymnasium/{PREFIX}{name}-v0" in message
-    wanted = {
-        "reset": r"RuntimeError: the cable is out",
-        "step": r"KeyError: 'joint'",
-        "shape": r"shape \(3,\).*\(2,\)",
-        "nan": "NaN as its observation",
-        "infinite": "infinite value as its reward",
-        "nan reward": "NaN as its reward",
-    }
-    with pytest.raises(FaultyEnvironmentError, match=wanted[fault]):
-        raise caught.value
+    assert message.startswith(task.task_id)
+    assert message.endswith(": repair the environment.")
+
+
+@pytest.mark.parametrize("fault", ["step", "nan reward"])
+def test_a_fault_ends_the_run_and_keeps_what_was_reached(fault: str, tmp_path: Path) -> None:
+    with pytest.raises(FaultyEnvironmentError, match=SAID[fault]) as caught:
+        distill(config("Faulty-" + fault.replace(" ", "-"), outer_steps=40, evaluate_every=2), tmp_path)
+    message = str(caught.value)
     # 40 steps are five outer steps of 8: the fault comes in the sixth.
     assert "after outer step 5" in message
     assert str(tmp_path / "dataset.safetensors") in message
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 5
+    assert message.endswith(".")
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
     assert (tmp_path / "checkpoints/latest.safetensors").exists()
     assert load(tmp_path / "dataset.safetensors").examples == 2
 
