@@ -253,6 +253,15 @@ def test_every_environment_plays_its_share_however_short_its_episodes_are(width:
     np.testing.assert_array_equal(played.steps, played.returns)
 
 
+@pytest.mark.parametrize(("name", "length"), [("TimeLimit", 5), ("Termination", 3)])
+def test_an_environment_plays_several_episodes_in_turn(name: str, length: int) -> None:
+    network, weights = constant(probe(name), [0.0, 0.0])
+    row = Row(probe(name), 2, training=False)
+    played = play(row, NetworkPolicy(network), weights, KEY[None], (1, 2), episodes=6)
+    np.testing.assert_array_equal(played.returns, np.full((1, 6), length * (length + 1) / 2))
+    np.testing.assert_array_equal(played.steps, np.full((1, 6), length))
+
+
 def test_uneven_shares_leave_the_last_ones_out() -> None:
     network, weights = constant(probe("Length"), [0.0, 0.0])
     row = Row(probe("Length"), 4, training=False)
