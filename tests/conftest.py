@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from floppy.cache import VARIABLE
+from floppy.cache import VARIABLE, enable_compilation_cache
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,6 +13,15 @@ def temporary_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("floppy-cache")))
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled_once(temporary_cache: None, quick_compile: None) -> None:
+    """Every run compiles anew, or finds the program in the cache: this makes sure that it does."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    enable_compilation_cache()
+    compilation_cache.reset_cache()  # tests that ran before may have compiled without one
 
 
 @pytest.fixture(scope="module")

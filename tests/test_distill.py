@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
 from floppy.cloning import GradientStep
 from floppy.dataset import DistilledDataset, load
@@ -50,16 +48,6 @@ class Undisturbed(NamedTuple):
     result: DistillResult
     observations: dict[int, np.ndarray]
     """The examples as they stood, by outer steps done."""
-
-
-@pytest.fixture(scope="module")
-def compiled_once(temporary_cache: None, quick_compile: None) -> Iterator[None]:
-    """Every run compiles anew, or finds the program in the cache: this makes sure that it does."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    enable_compilation_cache()
-    compilation_cache.reset_cache()  # tests that ran before may have compiled without one
-    yield
 
 
 @pytest.fixture(scope="module")

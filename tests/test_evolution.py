@@ -30,6 +30,7 @@ from probes import (
     transition,
 )
 
+from floppy import rollout
 from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
 from floppy.cloning import AdamSteps, clone
@@ -404,7 +405,7 @@ class FakePlay:
 @pytest.fixture
 def fake_play(monkeypatch: pytest.MonkeyPatch) -> FakePlay:
     fake = FakePlay()
-    monkeypatch.setattr(evolution, "play_episodes", fake)
+    monkeypatch.setattr(rollout, "play_episodes", fake)
     return fake
 
 
@@ -479,7 +480,7 @@ class FailingPlay(FakePlay):
 def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FailingPlay()
     fake.most = 0.0 if share == "some" else -np.inf
-    monkeypatch.setattr(evolution, "play_episodes", fake)
+    monkeypatch.setattr(rollout, "play_episodes", fake)
     outer = dataclasses.replace(TINY, normalise_observations=True, sigma=0.5, chunk=3)
     problem = plain_problem()
     state = quick_init(outer, problem)
@@ -513,7 +514,7 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
 def test_a_run_of_which_all_candidates_diverge_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FailingPlay()
     fake.most = -np.inf
-    monkeypatch.setattr(evolution, "play_episodes", fake)
+    monkeypatch.setattr(rollout, "play_episodes", fake)
     config = DistillConfig("cartpole", outer_steps=2, distribution="width=16:depth=1", outer=TINY, selection_learners=2)
     with pytest.raises(FloppyError, match=r"^The run diverged: best_fitness is not finite at outer step 1: lower the"):
         distill(config)
@@ -583,7 +584,7 @@ def test_policies_see_normalised_observations(monkeypatch: pytest.MonkeyPatch) -
         given.append(statistics)
         return play_episodes(*arguments, statistics=statistics, **options)
 
-    monkeypatch.setattr(evolution, "play_episodes", spy)
+    monkeypatch.setattr(rollout, "play_episodes", spy)
     problem = make_problem(FirstStepProbe())
     state = quick_init(TINY, problem)
     for normalise in (False, True):

@@ -42,6 +42,7 @@ from floppy.outer import OUTER_LOOPS
 from floppy.parallel import Processes, is_first_process
 from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
+from floppy.tasks.registry import import_module
 from floppy.train import CLONING_KINDS, train
 
 USER_ERROR = 2
@@ -69,6 +70,15 @@ class Command:
 
 
 @dataclasses.dataclass(frozen=True)
+class UserModules:
+    """Modules of the user's that a command imports before anything else."""
+
+    modules: Annotated[str, arg(name="import")] = ""
+    """Python modules to import first, by comma, from this folder or installed: they may register environments with
+    Gymnasium, or tasks with floppy.tasks.register."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Distill(Command):
     """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
 
@@ -90,6 +100,8 @@ class Distill(Command):
     """Replace the run in --out."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
     """The processes that share the run."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -168,6 +180,8 @@ class Train(Command):
     """Write the policies to this .safetensors file: layers/<i>/<kernel|bias> with a leading axis of learners."""
     overwrite: bool = False
     """Replace the file of --save."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -241,6 +255,8 @@ class Evaluate(Command):
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
     """Most likely actions in place of sampled ones."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -294,6 +310,8 @@ class Baseline(Command):
     """Replace the run in --out."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
     """The processes that share the run."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -364,6 +382,8 @@ class Import(Command):
     """Where it comes from."""
     overwrite: bool = False
     """Replace the file of --out."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -424,6 +444,8 @@ class Tasks(Command):
     """Lists the tasks."""
 
     name: ClassVar[str] = "tasks"
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -435,7 +457,10 @@ class Tasks(Command):
     def text(self, result: Json) -> str:
         """One line per task."""
         lines = [f"{entry['task']:<34}{entry['short_name'] or ''}".rstrip() for entry in result["tasks"]]
-        more = "ndcartpole/N exists for every N >= 1, brax/NAME/BACKEND for the backends spring and generalized."
+        more = (
+            "ndcartpole/N exists for every N >= 1, brax/NAME/BACKEND for the backends spring and generalized,\n"
+            "gymnasium/ID for every registered environment with a time limit and suitable spaces."
+        )
         return "\n".join([*lines, more])
 
 
@@ -457,6 +482,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise FloppyError(f"There is no command {words[0]!r}: choose from {', '.join(COMMANDS)}.")
         enable_compilation_cache()
+        import_modules(words[1:])
         command = COMMANDS[words[0]].parse(words[1:])
         result = command.run(shlex.join(["floppy", *words]))
         if is_first_process():
@@ -500,6 +526,17 @@ def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
         return parser.parse_known_args(words)[0]
     except argparse.ArgumentError as error:
         raise FloppyError(f"{error}: give a value.") from None
+
+
+def import_modules(words: list[str]) -> None:
+    """Imports what `--import` names, before anything makes a task; the current folder is searched too."""
+    early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    early.add_argument("--import", default="", dest="modules")
+    modules = parse_early(early, words).modules
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in modules.split(",") if modules else ():
+        import_module(name.strip())
 
 
 def join_processes(words: list[str]) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from floppy.arena import ON_DEVICE, Arena, open_arena
 from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
@@ -29,7 +30,7 @@ from floppy.normalise import RunningStatistics
 from floppy.outer import PPMO, HaDES, Info, OuterLoop, Problem
 from floppy.outer.base import INITIAL_EXAMPLES, TARGETS
 from floppy.parallel import first_process_says, is_first_process, replicate
-from floppy.tasks.base import Continuous
+from floppy.tasks.base import Continuous, FaultyEnvironmentError
 from floppy.tasks.registry import full_task_id, make_task
 
 DATASET_NAME = "dataset.safetensors"
@@ -165,6 +166,9 @@ class DistillResult:
     """False when a time limit or Ctrl-C ended the run early."""
 
 
+Figures = dict[str, np.ndarray]
+"""What outer steps report, by name, `[steps]`."""
+
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each compiled call with steps done, steps in all, and the latest figures."""
 
@@ -188,7 +192,8 @@ def distill(
       config: what to distil and how.
       out: folder of the run (`config.json`, `metrics.jsonl`, `checkpoints/`, `dataset.safetensors`); None keeps
         everything in memory.
-      resume: go on from the checkpoint in `out`; the dataset is the same as that of an undisturbed run.
+      resume: go on from the checkpoint in `out`; the dataset is the same as that of an undisturbed run, but for a host
+        task: its environments cannot be saved, and start new episodes.
       overwrite: replace an earlier run in `out`.
       time_limit: seconds after which the run ends at the next compiled call.
       command: written on the card.
@@ -198,21 +203,23 @@ def distill(
       The best dataset, scored, and what it took.
 
     Raises:
-      FloppyError: for a configuration that is not allowed, an `out` that is taken, a checkpoint that does not fit, or a
-        run that diverged.
+      FloppyError: for a configuration that is not allowed, an `out` that is taken, a checkpoint that does not fit, a
+        run that diverged, or an environment that failed (a `FaultyEnvironmentError`), in which case
+        `out` holds what was reached.
     """
     started = time.monotonic()
     problem = config.problem()
     folder = None if out is None else Path(out)
-    run = _Run(config, problem, config.outer, command)
-    state = _prepare(run, folder, resume=resume, overwrite=overwrite)
-    with _interruptible() as interrupted:
-        while int(state.step) < config.outer_steps:
-            late = time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0
-            if first_process_says(late or interrupted.is_set()):
-                break
-            state = _advance(run, folder, state, started, progress)
-    dataset = run.dataset(state, score=True)
+    with open_arena(problem.task) as arena:
+        run = _Run(config, problem, config.outer, command, arena)
+        state = _prepare(run, folder, resume=resume, overwrite=overwrite)
+        with _interruptible() as interrupted:
+            while int(state.step) < config.outer_steps:
+                late = time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0
+                if first_process_says(late or interrupted.is_set()):
+                    break
+                state = _advance(run, folder, state, started, progress)
+        dataset = run.dataset(state, score=True)
     if folder is not None and is_first_process():
         save(dataset, folder / DATASET_NAME, overwrite=True)
     return DistillResult(
@@ -225,17 +232,24 @@ def distill(
 
 
 class _Run:
-    """The compiled parts of a run, and the command that made it; holds no state of its own."""
+    """The compiled parts of a run, and the command that made it; holds no state but live environments."""
 
-    def __init__(self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str) -> None:
-        self.config, self.problem, self.outer, self.command = config, problem, outer, command
+    def __init__(
+        self, config: DistillConfig, problem: Problem, outer: OuterLoop, command: str, arena: Arena = ON_DEVICE
+    ) -> None:
+        self.config, self.problem, self.outer, self.command, self.arena = config, problem, outer, command, arena
         # An argument of the compiled functions, not a constant within: another seed compiles nothing anew.
         self.key = replicate(jax.random.key(config.seed))
         self.advance = jax.jit(self._advance)
 
     def init(self) -> RunState:
         """The state before the first step."""
-        outer = replicate(jax.jit(self.outer.init, static_argnums=0)(self.problem, named_key(self.key, "init")))
+        key = named_key(self.key, "init")
+        if self.arena.is_pure:
+            outer = jax.jit(self.outer.init, static_argnums=0)(self.problem, key)
+        else:
+            outer = self.outer.init(self.problem, key, self.arena)
+        outer = replicate(outer)
         return RunState(
             outer,
             jnp.zeros((), jnp.int32),
@@ -253,6 +267,20 @@ class _Run:
 
         return jax.lax.scan(one, state, steps)
 
+    def steps(self, state: Any, steps: Sequence[int]) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
+        """The outer loop's state after steps, their figures, and what went wrong in a step that is not among them."""
+        if self.arena.is_pure:
+            state, info = self.advance(state, np.asarray(steps), self.key)
+            return state, {name: np.asarray(values) for name, values in info.items()}, None
+        step_key, infos, fault = named_key(self.key, "outer step"), [], None
+        try:
+            for step in steps:
+                state, info = self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
+                infos.append(info)
+        except FaultyEnvironmentError as error:
+            fault = error
+        return state, {name: np.stack([info[name] for info in infos]) for name in (infos or [{}])[0]}, fault
+
     def returns(
         self, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, learners: int, episodes: int
     ) -> np.ndarray:
@@ -267,6 +295,7 @@ class _Run:
                 learners=learners,
                 episodes=episodes,
                 statistics=statistics,
+                arena=self.arena,
             )
             for index, network in enumerate(self.problem.networks)
         ]
@@ -390,16 +419,24 @@ def _check_same_run(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
-    """One compiled call of several outer steps, then selection, log and checkpoint."""
+    """Several outer steps, in one compiled call where that can be, then selection, log and checkpoint."""
     first = int(state.step)
-    steps = np.arange(first, min(first + run.config.evaluate_every, run.config.outer_steps))
-    outer, info = run.advance(state.outer, steps, run.key)
-    figures = {name: np.asarray(values) for name, values in info.items()}
+    steps = range(first, min(first + run.config.evaluate_every, run.config.outer_steps))
+    outer, figures, fault = run.steps(state.outer, steps)
     _check_finite(figures, first, folder)
+    env_steps, done = figures.get("env_steps", np.zeros(0)), first + len(next(iter(figures.values()), ()))
     previous_best = float(state.best_score)
-    env_steps = state.env_steps + figures["env_steps"].astype(np.int64).sum()
-    state = state._replace(outer=outer, step=jnp.asarray(first + len(steps), jnp.int32), env_steps=env_steps)
-    state, score = run.select(state)
+    state = state._replace(
+        outer=outer,
+        step=jnp.asarray(done, jnp.int32),
+        env_steps=state.env_steps + env_steps.astype(np.int64).sum(),
+    )
+    try:
+        if fault is not None:
+            raise fault
+        state, score = run.select(state)
+    except FaultyEnvironmentError as fault:
+        raise _keep_what_was_reached(run, folder, state, figures, first, fault) from fault
     if folder is not None and is_first_process():
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
@@ -411,7 +448,25 @@ def _advance(run: _Run, folder: Path | None, state: RunState, started: float, pr
     return state
 
 
-def _check_finite(figures: dict[str, np.ndarray], first: int, folder: Path | None) -> None:
+def _keep_what_was_reached(
+    run: _Run, folder: Path | None, state: RunState, figures: Figures, first: int, fault: FaultyEnvironmentError
+) -> FaultyEnvironmentError:
+    """Saves a run that an environment has ended; gives the fault with what was saved."""
+    if folder is None:
+        return fault
+    if state.best_score == -jnp.inf:  # none was evaluated: the latest is the best known
+        state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
+    if not (folder / DATASET_NAME).exists():
+        save(run.dataset(state, score=False), folder / DATASET_NAME)
+    _append_metrics(folder / METRICS_NAME, figures, first)
+    save_checkpoint(state, folder / CHECKPOINT_NAME)
+    return FaultyEnvironmentError(
+        f"{str(fault).removesuffix('.')}; the run stopped after outer step {int(state.step)}, from where --resume "
+        f"goes on, and the best dataset so far is {folder / DATASET_NAME}."
+    )
+
+
+def _check_finite(figures: Figures, first: int, folder: Path | None) -> None:
     for name, values in figures.items():
         if not np.all(np.isfinite(values)):
             step = first + int(np.argmin(np.isfinite(values))) + 1
@@ -420,13 +475,14 @@ def _check_finite(figures: dict[str, np.ndarray], first: int, folder: Path | Non
             raise FloppyError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
 
 
-def _append_metrics(path: Path, figures: dict[str, np.ndarray], first: int, score: float) -> None:
-    count = len(next(iter(figures.values())))
+def _append_metrics(path: Path, figures: Figures, first: int, score: float | None = None) -> None:
+    count = len(next(iter(figures.values()), ()))
     lines: list[dict[str, Any]] = [
         {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
         for row in range(count)
     ]
-    lines[-1]["selection_score"] = score if np.isfinite(score) else None  # JSON has no infinity
+    if score is not None:
+        lines[-1]["selection_score"] = score if np.isfinite(score) else None  # JSON has no infinity
     with path.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 

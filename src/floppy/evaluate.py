@@ -1,22 +1,21 @@
 """Scores of many fresh learners."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from floppy.arena import ON_DEVICE, Arena, open_arena
 from floppy.cloning import Cloning, Distilled, clone, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, check_number
 from floppy.keys import named_key
-from floppy.learners import NAMED_DISTRIBUTIONS, Network, parse_distribution
+from floppy.learners import NAMED_DISTRIBUTIONS, LearnerDistribution, Network, Weights, parse_distribution
 from floppy.normalise import RunningStatistics
-from floppy.parallel import chunk_size, replicate, sharded_map
-from floppy.rollout import play_episodes, play_random, playing_bytes
-from floppy.tasks.base import JaxTask
+from floppy.parallel import replicate
+from floppy.tasks.base import Task
 from floppy.train import (
     MOST_LEARNERS,
     card_distributions,
@@ -83,31 +82,49 @@ def evaluate(
     _check_counts(learners, episodes, seed)
     task = task_of(dataset)
     chosen = {name: None if name == "card" else parse_distribution(name) for name in distributions}
-    scores = {}
-    for name, distribution in chosen.items():
-        key = named_key(jax.random.key(seed), f"evaluate {name}")
-        network = network_for(dataset, distribution or card_distributions(dataset)[0])
-        returns = clone_and_play(
-            task,
-            network,
-            cloning_of(dataset),
-            replicate(distilled_of(dataset)),
-            replicate(key),
-            learners=learners,
-            episodes=episodes,
-            greedy=greedy,
-            statistics=replicate(statistics_of(dataset)),
-            afresh=dataset.card.normaliser == "per-evaluation",
-        )
-        scores[name] = score_returns(np.asarray(returns), task.max_return, seed)
-    return scores
+    with open_arena(task) as arena:
+        return {
+            name: _score(dataset, task, name, distribution, learners, episodes, seed, greedy=greedy, arena=arena)
+            for name, distribution in chosen.items()
+        }
 
 
-def evaluate_random(task: JaxTask, *, episodes: int = 1000, seed: int = 0) -> Score:
+def _score(
+    dataset: DistilledDataset,
+    task: Task,
+    name: str,
+    distribution: LearnerDistribution | None,
+    learners: int,
+    episodes: int,
+    seed: int,
+    *,
+    greedy: bool,
+    arena: Arena,
+) -> Score:
+    """That of one learner distribution; None stands for the first one on the card."""
+    returns = clone_and_play(
+        task,
+        network_for(dataset, distribution or card_distributions(dataset)[0]),
+        cloning_of(dataset),
+        replicate(distilled_of(dataset)),
+        replicate(named_key(jax.random.key(seed), f"evaluate {name}")),
+        learners=learners,
+        episodes=episodes,
+        greedy=greedy,
+        statistics=replicate(statistics_of(dataset)),
+        afresh=dataset.card.normaliser == "per-evaluation",
+        arena=arena,
+    )
+    return score_returns(np.asarray(returns), task.max_return, seed)
+
+
+def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score:
     """The score of uniformly random actions, as one learner."""
     _check_counts(1, episodes, seed)
     key = named_key(jax.random.key(seed), "evaluate random")
-    played = jax.jit(play_random, static_argnums=(0, 2))(task, key, episodes)
+    with open_arena(task) as arena:
+        play = jax.jit(arena.play_random, static_argnums=(0, 2)) if arena.is_pure else arena.play_random
+        played = play(task, key, episodes)
     return score_returns(np.asarray(played.returns), task.max_return, seed)
 
 
@@ -150,9 +167,8 @@ def finite_returns(returns: np.ndarray) -> np.ndarray:
     return np.where(finite, returns, returns[finite].min())
 
 
-@functools.partial(jax.jit, static_argnames=("task", "network", "cloning", "learners", "episodes", "greedy", "afresh"))
 def clone_and_play(
-    task: JaxTask,
+    task: Task,
     network: Network,
     cloning: Cloning,
     distilled: Distilled,
@@ -163,8 +179,9 @@ def clone_and_play(
     greedy: bool = False,
     statistics: RunningStatistics | None = None,
     afresh: bool = False,
+    arena: Arena = ON_DEVICE,
 ) -> jax.Array:
-    """Trains fresh learners and lets them play, spread over all devices and in chunks.
+    """Trains fresh learners and lets them play, in chunks, which are spread over all devices for a JAX task.
 
     Args:
       task: what is played.
@@ -177,30 +194,51 @@ def clone_and_play(
       greedy: as for `play_episodes`.
       statistics: as for `play_episodes`.
       afresh: as for `play_episodes`.
+      arena: where they play.
 
     Returns:
       `[L, episodes]` undiscounted returns.
     """
+    play = _compiled_clone_and_play if arena.is_pure else _clone_and_play
+    return play(task, network, cloning, learners, episodes, greedy, afresh, arena, distilled, statistics, key)
 
+
+def _clone_and_play(
+    task: Task,
+    network: Network,
+    cloning: Cloning,
+    learners: int,
+    episodes: int,
+    greedy: bool,
+    afresh: bool,
+    arena: Arena,
+    distilled: Distilled,
+    statistics: RunningStatistics | None,
+    key: jax.Array,
+) -> jax.Array:
     def some(
         indices: jax.Array, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array
     ) -> jax.Array:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-        fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(keys)
-        weights = map_clones(cloning, lambda w: clone(cloning, network, distilled, w), fresh)
-        return play_episodes(
-            task,
-            network,
-            weights,
-            jax.vmap(lambda k: named_key(k, "play"))(keys),
-            episodes=episodes,
-            greedy=greedy,
-            statistics=statistics,
-            afresh=afresh,
+        weights, keys = arena.compiled(_clones, static=2)(network, cloning, indices, distilled, key)
+        return arena.play_episodes(
+            task, network, weights, keys, episodes=episodes, greedy=greedy, statistics=statistics, afresh=afresh
         ).returns
 
-    chunk = chunk_size(learners, playing_bytes(task, jax.eval_shape(network.init, key), episodes))
-    return sharded_map(some, learners, chunk, distilled, statistics, key)
+    chunk = arena.chunk(task, learners, jax.eval_shape(network.init, key), episodes)
+    return arena.map(some, learners, chunk, distilled, statistics, key)
+
+
+_compiled_clone_and_play = jax.jit(_clone_and_play, static_argnums=tuple(range(8)))
+
+
+def _clones(
+    network: Network, cloning: Cloning, indices: jax.Array, distilled: Distilled, key: jax.Array
+) -> tuple[Weights, jax.Array]:
+    """Trained learners of `indices [c]`, and keys for their play."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(keys)
+    weights = map_clones(cloning, lambda w: clone(cloning, network, distilled, w), fresh)
+    return weights, jax.vmap(lambda k: named_key(k, "play"))(keys)
 
 
 def _check_counts(learners: int, episodes: int, seed: int) -> None:

@@ -15,7 +15,7 @@ from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, one_line
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.learners import parse_distributions
-from floppy.tasks import JaxTask, make_task
+from floppy.tasks import Task, make_task
 from floppy.train import cloning_of, task_of
 
 
@@ -102,7 +102,7 @@ def import_npz(
     return dataset
 
 
-def _reshape_to(task: JaxTask, array: np.ndarray) -> np.ndarray:
+def _reshape_to(task: Task, array: np.ndarray) -> np.ndarray:
     """Flattened observations in the task's shape; others, or those of another size, as they are."""
     size = math.prod(task.observation_shape)
     if array.ndim == 0 or array.shape[-1] != size:

@@ -1,9 +1,12 @@
-"""Playing policies on JAX tasks. `L` learners play `E` environments each; `T` is time."""
+"""Playing policies on JAX tasks. `L` learners play `E` environments each; `T` is time.
 
+What policies see and do, `explore` and `decide`, is the same for host tasks (`host.py`).
+"""
+
+import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from floppy.keys import named_key
 from floppy.learners import Network, Weights
 from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, moments_of, normalise
 from floppy.policies import best_action, clip_action, random_action, sample_action
-from floppy.tasks.base import JaxTask, TaskState
+from floppy.tasks.base import Continuous, Discrete, JaxTask, TaskState
 
 RANDOM_STEPS = 100
 
@@ -80,13 +83,10 @@ def collect(
       The environments for the next call, and the trajectory.
     """
     shape = environments.returns.shape
-    act = jax.vmap(network.apply)
     step_all, reset_all = jax.vmap(jax.vmap(task.step)), jax.vmap(jax.vmap(task.reset))
-    log_std = weights.log_std[:, None]
 
     def step(running: Environments, key: jax.Array) -> tuple[Environments, Trajectory]:
-        outputs = act(weights, normalise(statistics, running.observations))
-        actions = sample_action(named_key(key, "action"), network.actions, outputs, log_std)
+        outputs, actions = explore(network, weights, running.observations, key, statistics)
         step_keys = jax.random.split(named_key(key, "step"), shape)
         states, observations, rewards, terminated, truncated = step_all(
             step_keys, running.states, clip_action(network.actions, actions)
@@ -112,6 +112,19 @@ def collect(
         return following, record
 
     return jax.lax.scan(step, environments, jax.random.split(key, steps))
+
+
+def explore(
+    network: Network,
+    weights: Weights,
+    observations: jax.Array,
+    key: jax.Array,
+    statistics: RunningStatistics | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Outputs `[L, E, a]` for raw observations `[L, E, *obs]`, and sampled actions, before clipping."""
+    outputs = jax.vmap(network.apply)(weights, normalise(statistics, observations))
+    actions = sample_action(named_key(key, "action"), network.actions, outputs, weights.log_std[:, None])
+    return outputs, actions
 
 
 class Played(NamedTuple):
@@ -153,27 +166,13 @@ def play_episodes(
     Returns:
       Returns, lengths and observation sums.
     """
-    learners, streams = jax.tree.leaves(weights)[0].shape[0], keys.shape[0]
-    sample = jax.vmap(partial(sample_action, actions=network.actions))
-
-    def act(keys: jax.Array, observations: jax.Array) -> jax.Array:
-        outputs = jax.vmap(network.apply)(weights, observations)
-        if greedy:
-            return best_action(network.actions, outputs)
-        blocks = [x.reshape(learners // streams, streams, *x.shape[1:]) for x in (outputs, weights.log_std[:, None])]
-        actions = jax.vmap(lambda output, log_std: sample(keys, output=output, log_std=log_std))(*blocks)
-        return actions.reshape(learners, *actions.shape[2:])
-
-    return _play(task, act, keys, (learners, episodes), statistics, afresh, most_steps)
+    shape = (jax.tree.leaves(weights)[0].shape[0], episodes)
+    return _play(task, NetworkPolicy(network, greedy), weights, keys, shape, statistics, afresh, most_steps)
 
 
 def play_random(task: JaxTask, key: jax.Array, episodes: int) -> Played:
     """Complete episodes with uniformly random actions, as one learner."""
-
-    def act(keys: jax.Array, observations: jax.Array) -> jax.Array:
-        return random_action(keys[0], task.actions, observations.shape[:2])
-
-    return _play(task, act, key[None], (1, episodes))
+    return _play(task, RandomPolicy(task.actions), None, key[None], (1, episodes))
 
 
 def random_observations(task: JaxTask, key: jax.Array, count: int) -> jax.Array:
@@ -206,71 +205,159 @@ def playing_bytes(task: JaxTask, weights: Any, episodes: int) -> int:
     return 4 * (floats + 8 * episodes * math.prod(task.observation_shape))
 
 
+class Policy(Protocol):
+    """How actions are chosen; hashable, so that a compiled function is reused for an equal one."""
+
+    @property
+    def actions(self) -> Discrete | Continuous:
+        """The action space."""
+
+    def __call__(self, weights: Any, keys: jax.Array, observations: jax.Array) -> jax.Array:
+        """Actions, before clipping, for normalised observations `[L, E, *obs]`; `weights [L, ...]`, `keys [S]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPolicy:
+    """What networks put out, sampled or the most likely."""
+
+    network: Network
+    greedy: bool = False
+
+    @property
+    def actions(self) -> Discrete | Continuous:
+        """The action space."""
+        return self.network.actions
+
+    def __call__(self, weights: Weights, keys: jax.Array, observations: jax.Array) -> jax.Array:
+        """Learners `i` and `i + S` share a key."""
+        outputs = jax.vmap(self.network.apply)(weights, observations)
+        if self.greedy:
+            return best_action(self.actions, outputs)
+        learners, streams = outputs.shape[0], keys.shape[0]
+        sample = jax.vmap(partial(sample_action, actions=self.actions))
+        blocks = [x.reshape(learners // streams, streams, *x.shape[1:]) for x in (outputs, weights.log_std[:, None])]
+        actions = jax.vmap(lambda output, log_std: sample(keys, output=output, log_std=log_std))(*blocks)
+        return actions.reshape(learners, *actions.shape[2:])
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPolicy:
+    """Uniformly random actions, of one learner."""
+
+    actions: Discrete | Continuous
+
+    def __call__(self, weights: None, keys: jax.Array, observations: jax.Array) -> jax.Array:
+        """Looks at the observations' shape only."""
+        return random_action(keys[0], self.actions, observations.shape[:2])
+
+
+class Met(NamedTuple):
+    """What was learnt from the observations met so far."""
+
+    moments: Moments | None
+    """As in `Played`."""
+    own: RunningStatistics | None
+    """Leaves `[L, ...]`: statistics that every learner started afresh."""
+
+
+def nothing_met(learners: int, shape: tuple[int, ...], *, with_moments: bool, afresh: bool) -> Met:
+    """Before the first of the observations, which are of `shape`."""
+    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (learners, *x.shape)), init_statistics(shape))
+    return Met(jax.tree.map(jnp.zeros_like, Moments(*fresh)) if with_moments else None, fresh if afresh else None)
+
+
+def decide(
+    policy: Policy,
+    weights: Any,
+    keys: jax.Array,
+    observations: jax.Array,
+    alive: jax.Array,
+    statistics: RunningStatistics | None,
+    met: Met,
+) -> tuple[jax.Array, Met]:
+    """What policies do about observations.
+
+    Args:
+      policy: how actions are chosen.
+      weights: leaves `[L, ...]`.
+      keys: `[S]`, of this step.
+      observations: `[L, E, *obs]`, raw.
+      alive: `[L, E]` bool: whether an observation counts.
+      statistics: by which they are normalised.
+      met: what was learnt from observations so far; its own statistics stand in place of `statistics`.
+
+    Returns:
+      Actions within their bounds, and what has been learnt now.
+    """
+    moments, own = met
+    shift = jnp.zeros(observations.shape[2:]) if statistics is None else statistics.mean
+    sums = jax.vmap(moments_of, in_axes=(0, 0, None))(observations, alive.astype(jnp.float32), shift)
+    if moments is not None:
+        moments = jax.tree.map(jnp.add, moments, sums)
+    if own is None:
+        seen = normalise(statistics, observations)
+    else:
+        own = jax.vmap(absorb_moments, in_axes=(0, 0, None))(own, sums, shift)
+        seen = jax.vmap(normalise)(own, observations)
+    actions = policy(weights, jax.vmap(partial(named_key, name="action"))(keys), seen)
+    return clip_action(policy.actions, actions), Met(moments, own)
+
+
+def split_keys(keys: jax.Array, name: str, shape: tuple[int, int]) -> jax.Array:
+    """A key per environment, `[L, E]`, from keys `[S]`."""
+    streams = jax.vmap(lambda key: jax.random.split(named_key(key, name), shape[1]))(keys)
+    return jnp.tile(streams, (shape[0] // keys.shape[0], 1))
+
+
+def step_keys(keys: jax.Array, time: jax.Array) -> jax.Array:
+    """Keys `[S]` of one step of a play."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, time)
+
+
 class _Playing(NamedTuple):
     running: Environments
     alive: jax.Array
     steps: jax.Array
-    moments: Moments | None
-    own: RunningStatistics | None
+    met: Met
     time: jax.Array
 
 
 def _play(
     task: JaxTask,
-    act: Callable[[jax.Array, jax.Array], jax.Array],
+    policy: Policy,
+    weights: Any,
     keys: jax.Array,
     shape: tuple[int, int],
     statistics: RunningStatistics | None = None,
     afresh: bool = False,
     most_steps: int | None = None,
 ) -> Played:
-    """`act(keys [S], observations [L, E, *obs])` chooses actions for normalised observations."""
     step_all, reset_all = jax.vmap(jax.vmap(task.step)), jax.vmap(jax.vmap(task.reset))
     limit = task.max_steps if most_steps is None else min(most_steps, task.max_steps)
-    shift = jnp.zeros(task.observation_shape) if statistics is None else statistics.mean
-
-    def split(keys: jax.Array, name: str) -> jax.Array:
-        """A key per environment, `[L, E]`."""
-        streams = jax.vmap(lambda key: jax.random.split(named_key(key, name), shape[1]))(keys)
-        return jnp.tile(streams, (shape[0] // keys.shape[0], 1))
-
-    def observe(now: _Playing) -> tuple[jax.Array, Moments | None, RunningStatistics | None]:
-        """What the policies see of the observations, and everything that was learnt from them."""
-        observations, moments, own = now.running.observations, now.moments, now.own
-        sums = jax.vmap(moments_of, in_axes=(0, 0, None))(observations, now.alive.astype(jnp.float32), shift)
-        if moments is not None:
-            moments = jax.tree.map(jnp.add, moments, sums)
-        if own is None:
-            return normalise(statistics, observations), moments, None
-        own = jax.vmap(absorb_moments, in_axes=(0, 0, None))(own, sums, shift)
-        return jax.vmap(normalise)(own, observations), moments, own
 
     def step(now: _Playing) -> _Playing:
-        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, now.time)
-        seen, moments, own = observe(now)
-        actions = act(jax.vmap(partial(named_key, name="action"))(step_keys), seen)
+        keys_now = step_keys(keys, now.time)
+        actions, met = decide(policy, weights, keys_now, now.running.observations, now.alive, statistics, now.met)
         states, observations, rewards, terminated, truncated = step_all(
-            split(step_keys, "step"), now.running.states, clip_action(task.actions, actions)
+            split_keys(keys_now, "step", shape), now.running.states, actions
         )
         running = Environments(states, observations, now.running.returns + jnp.where(now.alive, rewards, 0.0))
         alive = now.alive & ~(terminated | truncated)
-        return _Playing(running, alive, now.steps + now.alive, moments, own, now.time + 1)
+        return _Playing(running, alive, now.steps + now.alive, met, now.time + 1)
 
     def unfinished(now: _Playing) -> jax.Array:
         return jnp.any(now.alive) & (now.time < limit)
 
-    states, observations = reset_all(split(keys, "start"))
-    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (shape[0], *x.shape)), init_statistics(task.observation_shape))
+    states, observations = reset_all(split_keys(keys, "start", shape))
     begin = _Playing(
         Environments(states, observations, jnp.zeros(shape)),
         jnp.ones(shape, bool),
         jnp.zeros(shape, jnp.int32),
-        None if statistics is None else jax.tree.map(jnp.zeros_like, Moments(*fresh)),
-        fresh if afresh else None,
+        nothing_met(shape[0], task.observation_shape, with_moments=statistics is not None, afresh=afresh),
         jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(unfinished, step, begin)
-    return Played(end.running.returns, end.steps, end.moments)
+    return Played(end.running.returns, end.steps, end.met.moments)
 
 
 def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, check_number
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, normalise
-from floppy.tasks.base import Continuous, Discrete, JaxTask
+from floppy.tasks.base import Continuous, Discrete, Task
 from floppy.tasks.registry import make_task
 
 MOST_LEARNERS = 1_000_000
@@ -70,7 +70,7 @@ def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
 
-def task_of(dataset: DistilledDataset) -> JaxTask:
+def task_of(dataset: DistilledDataset) -> Task:
     """The task that the dataset was distilled from, checked against the dataset's shapes."""
     task = make_task(dataset.card.task)
     if dataset.observation_shape != task.observation_shape or actions_of(dataset) != task.actions:

@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network
 from floppy.normalise import RunningStatistics, normalise
-from floppy.rollout import random_observations
-from floppy.tasks.base import Continuous, JaxTask
+from floppy.tasks.base import Continuous, Task
 
 Parameters = dict[str, Any]
 """Improved parts of θ by their names in `Distilled`."""
@@ -30,7 +30,7 @@ INITIAL_EXAMPLES = ("normal", "zeros", "random-policy")
 class Problem:
     """What is distilled, for whom: everything but the way in which the dataset is improved."""
 
-    task: JaxTask
+    task: Task
     learners: tuple[LearnerDistribution, ...]
     """Mixture with equal shares."""
     cloning: Cloning
@@ -70,19 +70,26 @@ class Problem:
             )
         return count // groups
 
-    def init_distilled(self, key: jax.Array, statistics: RunningStatistics | None = None) -> Distilled:
+    def init_distilled(
+        self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena = ON_DEVICE
+    ) -> Distilled:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
         met by random actions, normalised by `statistics`, and the targets normal. The encoder is fresh.
         """
+        met = None
+        if self.initial_examples == "random-policy":
+            met = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
+        return arena.compiled(Problem._init_distilled)(self, key, statistics, met)
+
+    def _init_distilled(self, key: jax.Array, statistics: RunningStatistics | None, met: jax.Array | None) -> Distilled:
         actions = self.task.actions
         observations = jax.random.normal(named_key(key, "observations"), (self.examples, *self.task.observation_shape))
         targets = jax.random.normal(named_key(key, "targets"), (self.examples, actions.size))
         if self.initial_examples == "zeros":
             observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
-        if self.initial_examples == "random-policy":
-            met = random_observations(self.task, named_key(key, "random policy"), self.examples)
+        if met is not None:
             observations = normalise(statistics, met)
         if self.targets == "one-hot":
             targets = jax.nn.one_hot(jnp.arange(self.examples) * actions.size // max(self.examples, 1), actions.size)
@@ -133,11 +140,15 @@ class OuterLoop(Protocol):
     name: ClassVar[str]
     """The method's, as on the command line and the card."""
 
-    def init(self, problem: Problem, key: jax.Array) -> Any:
+    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> Any:
         """The state before the first step."""
 
-    def step(self, problem: Problem, state: Any, key: jax.Array) -> tuple[Any, Info]:
-        """One outer step; pure, so that many run in one compiled call. The info counts its `env_steps`."""
+    def step(self, problem: Problem, state: Any, key: jax.Array, arena: Arena = ON_DEVICE) -> tuple[Any, Info]:
+        """One outer step. The info counts its `env_steps`.
+
+        It is written as pieces with play in between. On the device it is pure, so that many run in one compiled call.
+        On the host the arena compiles the pieces, each of them pure, and Python plays.
+        """
 
     def distilled(self, state: Any) -> Distilled:
         """The dataset as it stands."""

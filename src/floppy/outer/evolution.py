@@ -1,12 +1,14 @@
 """HaDES: hallucinating datasets with evolution strategies (Lupu et al., ICLR 2024, section 4)."""
 
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Distilled, clone, map_clones
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
@@ -14,8 +16,6 @@ from floppy.learners import Network, Weights
 from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, update_statistics
 from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
-from floppy.parallel import chunk_size, sharded_map
-from floppy.rollout import play_episodes, playing_bytes, random_observations
 
 WARM_UP = 512
 """Observations of a random policy that the normaliser starts from."""
@@ -102,13 +102,13 @@ class HaDES:
             )
         check_strategy(self.strategy)
 
-    def init(self, problem: Problem, key: jax.Array) -> HaDESState:
+    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> HaDESState:
         """The state before the first generation."""
         known = None
         if self.normalise_observations:
-            met = random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
+            met = arena.random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
             known = update_statistics(init_statistics(problem.task.observation_shape), met)
-        return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known), known)
+        return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known, arena), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:
         """The state of a search that starts from a dataset.
@@ -125,11 +125,31 @@ class HaDES:
             statistics = statistics._replace(seen=jnp.where(statistics.seen > 0, statistics.seen, SEEN_BY_FILES))
         return HaDESState(distilled, self._strategy(problem, distilled).init(mean), statistics)
 
-    def step(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[HaDESState, Info]:
-        """One generation: sample, clone, play, move the search distribution."""
+    def step(
+        self, problem: Problem, state: HaDESState, key: jax.Array, arena: Arena = ON_DEVICE
+    ) -> tuple[HaDESState, Info]:
+        """One generation: sample, clone and play, move the search distribution."""
+        candidates, fresh = arena.compiled(self._sample)(problem, state, key)
+        episodes = self.initialisations * self.environments
+        chunk = self.chunk or arena.chunk(problem.task, self.population, fresh, episodes)
+        outcome = partial(self._outcome, problem, arena)
+        result = arena.map(outcome, self.population, chunk, candidates, state, fresh, named_key(key, "play"))
+        return arena.compiled(self._move)(problem, state, candidates, result, key)
+
+    def _sample(self, problem: Problem, state: HaDESState, key: jax.Array) -> tuple[Any, tuple[Weights, ...]]:
+        """The strategy's candidates, and the fresh learners that they share, per member of the mixture."""
+        candidates = self._strategy(problem, state.distilled).ask(state.strategy, named_key(key, "ask"))
+        fresh = tuple(
+            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._draws(problem, network)))
+            for group, network in enumerate(problem.networks)
+        )
+        return candidates, fresh
+
+    def _move(
+        self, problem: Problem, state: HaDESState, candidates: Any, result: _Outcome, key: jax.Array
+    ) -> tuple[HaDESState, Info]:
+        """Everything that follows the play."""
         strategy = self._strategy(problem, state.distilled)
-        candidates = strategy.ask(state.strategy, named_key(key, "ask"))
-        result = self._outcomes(problem, state, candidates, key)
         failed = ~jnp.isfinite(result.fitness)
         result = _failures_as_worst(result, failed)
         searched = strategy.tell(state.strategy, candidates, result.fitness, named_key(key, "tell"))
@@ -142,25 +162,6 @@ class HaDES:
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
         info = self._info(result, strategy.sigma(searched), after.distilled)
         return after, info | {"failed": jnp.sum(failed)}
-
-    def _outcomes(self, problem: Problem, state: HaDESState, candidates: Any, key: jax.Array) -> _Outcome:
-        """Of the whole population, chunk by chunk on every device."""
-        fresh = tuple(
-            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._draws(problem, network)))
-            for group, network in enumerate(problem.networks)
-        )
-
-        def outcome(indices: jax.Array, candidates: Any, state: HaDESState, fresh: Any, key: jax.Array) -> _Outcome:
-            member = self._strategy(problem, state.distilled).member
-            datasets = jax.vmap(lambda index: self._dataset(problem, state, member(candidates, index)))(indices)
-            # A key per candidate, or one for all.
-            keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-            return self._outcome(problem, datasets, self.statistics(state), fresh, keys)
-
-        episodes = self.initialisations * self.environments
-        chunk = self.chunk or chunk_size(self.population, playing_bytes(problem.task, fresh, episodes))
-        play_key = named_key(key, "play")
-        return sharded_map(outcome, self.population, chunk, candidates, state, fresh, play_key)
 
     def _dataset(self, problem: Problem, state: HaDESState, vector: jax.Array) -> Distilled:
         """The dataset at a place `[d]` of the search."""
@@ -196,25 +197,26 @@ class HaDES:
     def _outcome(
         self,
         problem: Problem,
-        datasets: Distilled,
-        statistics: RunningStatistics | None,
+        arena: Arena,
+        indices: jax.Array,
+        candidates: Any,
+        state: HaDESState,
         fresh: tuple[Weights, ...],
-        keys: jax.Array,
+        key: jax.Array,
     ) -> _Outcome:
-        """Clones and plays candidates `[c, ...]`; `keys [1]` or `[c]`."""
-        count, share = datasets.observations.shape[0], self._share(problem)
-        outcomes = []
+        """Clones and plays candidates of `indices [c]`."""
+        count, outcomes = indices.shape[0], []
         for group, network in enumerate(problem.networks):
-            weights = _clone_each(problem, network, datasets, fresh[group])
-            draws = self._draws(problem, network)
-            streams = jax.vmap(lambda k, g=group, n=draws: jax.random.split(named_key(k, f"group {g}"), n))(keys)
-            played = play_episodes(
+            weights, streams = arena.compiled(self._clones, static=2)(
+                problem, group, indices, candidates, state, fresh[group], key
+            )
+            played = arena.play_episodes(
                 problem.task,
                 network,
                 weights,
-                streams.ravel(),
-                episodes=self.environments * share // draws,
-                statistics=statistics,
+                streams,
+                episodes=self.environments * self._share(problem) // self._draws(problem, network),
+                statistics=self.statistics(state),
                 most_steps=self.horizon or None,
             )
             per_candidate = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), played)
@@ -227,6 +229,25 @@ class HaDES:
             )
         total = jax.tree.map(lambda *groups: sum(groups), *outcomes)
         return total._replace(fitness=total.fitness / len(outcomes))
+
+    def _clones(
+        self,
+        problem: Problem,
+        group: int,
+        indices: jax.Array,
+        candidates: Any,
+        state: HaDESState,
+        fresh: Weights,
+        key: jax.Array,
+    ) -> tuple[Weights, jax.Array]:
+        """Learners `[c·n, ...]` of a member of the mixture, and keys for their play: `[n]` for all, or `[c·n]`."""
+        network, member = problem.networks[group], self._strategy(problem, state.distilled).member
+        datasets = jax.vmap(lambda index: self._dataset(problem, state, member(candidates, index)))(indices)
+        weights = _clone_each(problem, network, datasets, fresh)
+        keys = key[None] if self.common_random_numbers else jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+        draws = self._draws(problem, network)
+        streams = jax.vmap(lambda k: jax.random.split(named_key(k, f"group {group}"), draws))(keys)
+        return weights, streams.ravel()
 
     def _check_smoothness(self, problem: Problem) -> None:
         shape = problem.task.observation_shape

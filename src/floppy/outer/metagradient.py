@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Distilled, clone
 from floppy.errors import MOST, check_number
 from floppy.keys import named_key
@@ -16,7 +17,7 @@ from floppy.outer.base import Info, Parameters, Problem
 from floppy.parallel import shard_rows
 from floppy.policies import entropy, log_probability
 from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
-from floppy.rollout import Environments, Trajectory, collect, start_environments
+from floppy.rollout import Trajectory
 from floppy.tasks.base import Continuous, Discrete
 
 
@@ -27,8 +28,9 @@ class PPMOState(NamedTuple):
     optimiser: optax.OptState
     critic: Weights
     critic_optimiser: optax.OptState
-    environments: tuple[Environments, ...]
-    """Per member of the learner mixture, `[learners, environments]`: episodes run on across outer steps."""
+    environments: tuple[Any, ...]
+    """Per member of the learner mixture, `[learners, environments]`: episodes run on across outer steps. The arena says
+    what stands for them."""
     statistics: RunningStatistics
 
 
@@ -103,16 +105,21 @@ class PPMO:
             check_number(name, getattr(self, name), least=0, most=1)
         check_number("entropy_bonus", self.entropy_bonus, least=0)
 
-    def init(self, problem: Problem, key: jax.Array) -> PPMOState:
+    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
-        distilled = problem.init_distilled(named_key(key, "distilled"))
-        critic = self._critic(problem).init(named_key(key, "critic"))
+        distilled = problem.init_distilled(named_key(key, "distilled"), arena=arena)
         environments = tuple(
-            start_environments(
+            arena.start_environments(
                 problem.task, named_key(key, f"environments {group}"), self._share(problem), self.environments
             )
             for group in range(len(problem.learners))
         )
+        return arena.compiled(self._begin)(problem, distilled, environments, named_key(key, "critic"))
+
+    def _begin(
+        self, problem: Problem, distilled: Distilled, environments: tuple[Any, ...], critic_key: jax.Array
+    ) -> PPMOState:
+        critic = self._critic(problem).init(critic_key)
         return PPMOState(
             distilled,
             self._optimiser(problem, self.rate).init(problem.parameters(distilled)),
@@ -122,36 +129,62 @@ class PPMO:
             init_statistics(problem.task.observation_shape),
         )
 
-    def step(self, problem: Problem, state: PPMOState, key: jax.Array) -> tuple[PPMOState, Info]:
-        """One outer step: draw, clone, collect, update."""
-        statistics = self.statistics(state)
+    def step(
+        self, problem: Problem, state: PPMOState, key: jax.Array, arena: Arena = ON_DEVICE
+    ) -> tuple[PPMOState, Info]:
+        """One outer step: draw and clone, collect, improve."""
+        fresh, cloned = arena.compiled(self._draw)(problem, state.distilled, key)
+        collected = [
+            arena.collect(
+                problem.task,
+                network,
+                cloned[group],
+                state.environments[group],
+                named_key(key, f"collect {group}"),
+                steps=self.horizon,
+                statistics=self.statistics(state),
+            )
+            for group, network in enumerate(problem.networks)
+        ]
+        environments, trajectories = zip(*collected, strict=True)
+        log_stds = tuple(weights.log_std for weights in cloned)
+        state, info = arena.compiled(self._improve)(problem, state, fresh, log_stds, trajectories, key)
+        return state._replace(environments=environments), info
+
+    def _draw(
+        self, problem: Problem, distilled: Distilled, key: jax.Array
+    ) -> tuple[tuple[Weights, ...], tuple[Weights, ...]]:
+        """Fresh learners, and what cloning makes of them, per member of the mixture."""
         fresh = tuple(
             shard_rows(
                 jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
             )
             for group, network in enumerate(problem.networks)
         )
-        environments, trajectories = [], []
-        for group, network in enumerate(problem.networks):
-            cloned = jax.vmap(lambda w, n=network: clone(problem.cloning, n, state.distilled, w))(fresh[group])
-            group_key = named_key(key, f"collect {group}")
-            after, trajectory = collect(
-                problem.task,
-                network,
-                cloned,
-                shard_rows(state.environments[group]),
-                group_key,
-                steps=self.horizon,
-                statistics=statistics,
-            )
-            environments.append(after)
-            trajectories.append((trajectory, cloned.log_std))
-        samples = tuple(self._samples(problem, state, trajectory, log_std) for trajectory, log_std in trajectories)
+        cloned = tuple(
+            jax.vmap(lambda w, n=network: clone(problem.cloning, n, distilled, w))(fresh[group])
+            for group, network in enumerate(problem.networks)
+        )
+        return fresh, cloned
+
+    def _improve(
+        self,
+        problem: Problem,
+        state: PPMOState,
+        fresh: tuple[Weights, ...],
+        log_stds: tuple[jax.Array, ...],
+        trajectories: tuple[Trajectory, ...],
+        key: jax.Array,
+    ) -> tuple[PPMOState, Info]:
+        """Everything that follows the play; `log_stds [learners, a]` are those of the collecting policies."""
+        samples = tuple(
+            self._samples(problem, state, trajectory, log_std)
+            for trajectory, log_std in zip(trajectories, log_stds, strict=True)
+        )
         state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
         if self.normalise_observations:
-            state = state._replace(statistics=_absorb(state.statistics, [t for t, _ in trajectories]))
-        info = losses | _episode_info([t for t, _ in trajectories])
-        return state._replace(environments=tuple(environments)), info
+            state = state._replace(statistics=_absorb(state.statistics, trajectories))
+        return state, losses | _episode_info(trajectories)
 
     def distilled(self, state: PPMOState) -> Distilled:
         """The dataset as it stands."""
@@ -292,14 +325,14 @@ class PPMO:
         return surrogate - self.entropy_bonus * mean_entropy, info
 
 
-def _absorb(statistics: RunningStatistics, trajectories: list[Trajectory]) -> RunningStatistics:
+def _absorb(statistics: RunningStatistics, trajectories: tuple[Trajectory, ...]) -> RunningStatistics:
     for trajectory in trajectories:
         shape = statistics.mean.shape
         statistics = update_statistics(statistics, trajectory.observations.reshape(-1, *shape))
     return statistics
 
 
-def _episode_info(trajectories: list[Trajectory]) -> Info:
+def _episode_info(trajectories: tuple[Trajectory, ...]) -> Info:
     """Finished episodes of this step and their mean return (0 where none finished)."""
     episodes: Any = sum(jnp.sum(t.terminated | t.truncated) for t in trajectories)
     total: Any = sum(jnp.sum(t.final_returns) for t in trajectories)

@@ -1,6 +1,18 @@
 """Tasks: what a policy is scored on."""
 
-from floppy.tasks.base import Continuous, Discrete, JaxTask, Transition
-from floppy.tasks.registry import SHORT_NAMES, list_tasks, make_task
+from floppy.tasks.base import Continuous, Discrete, FaultyEnvironmentError, HostTask, JaxTask, Task, Transition
+from floppy.tasks.registry import SHORT_NAMES, list_tasks, make_task, register
 
-__all__ = ["SHORT_NAMES", "Continuous", "Discrete", "JaxTask", "Transition", "list_tasks", "make_task"]
+__all__ = [
+    "SHORT_NAMES",
+    "Continuous",
+    "Discrete",
+    "FaultyEnvironmentError",
+    "HostTask",
+    "JaxTask",
+    "Task",
+    "Transition",
+    "list_tasks",
+    "make_task",
+    "register",
+]

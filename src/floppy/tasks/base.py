@@ -1,10 +1,15 @@
 """What a task is: the contract that every environment family fulfils."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+
+from floppy.errors import FloppyError
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
 
 TaskState = Any
 """A task's own state, any pytree."""
@@ -48,12 +53,15 @@ class Transition(NamedTuple):
     """`[]` bool: the time limit was reached, the state reached still has a value."""
 
 
-@runtime_checkable
-class JaxTask(Protocol):
-    """A task written in JAX: pure functions of explicit keys, one environment, no reset inside.
+class FaultyEnvironmentError(FloppyError):
+    """An environment raised, or returned what no environment may: a run ends here, with what it has reached."""
 
-    Callers batch it with `jax.vmap`. Implementations are frozen dataclasses, so that they can be hashed and
-    compared, and a compiled function is reused for an equal task.
+
+class Task(Protocol):
+    """What every task says of itself.
+
+    Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
+    for an equal task.
     """
 
     @property
@@ -80,11 +88,41 @@ class JaxTask(Protocol):
     def package(self) -> str:
         """Name of the installed package that defines the dynamics (its version goes into the card)."""
 
+
+@runtime_checkable
+class JaxTask(Task, Protocol):
+    """A task written in JAX: pure functions of explicit keys, one environment, no reset inside.
+
+    Callers batch it with `jax.vmap`.
+    """
+
     def reset(self, key: jax.Array) -> tuple[TaskState, jax.Array]:
         """Starts an episode: the state and its observation `[*obs]`."""
 
     def step(self, key: jax.Array, state: TaskState, action: jax.Array) -> Transition:
         """Takes one action: `[]` int for discrete actions, `[size]` float for continuous ones."""
+
+
+@runtime_checkable
+class HostTask(Task, Protocol):
+    """A task that Python steps on the host, many copies at a time."""
+
+    def make_vector(self, count: int, *, training: bool) -> "VectorEnv":
+        """Makes `count` independent copies as one Gymnasium vector environment.
+
+        Its observations are `[count, *obs]` and its actions `[count]` ints from 0, or `[count, size]` floats within the
+        bounds. An episode that ends is followed by the next within the same step (same-step autoreset), and
+        `infos["final_obs"]` then holds the observation that it ended with. `reset(seed=[...])` seeds every copy. Where
+        `options={"episodes": n}` is given, a copy may rest after `n` episodes: it goes on returning an observation, but
+        costs nothing.
+
+        Args:
+          count: of the copies.
+          training: whether learning takes place in it: rewards may be shaped then. Scores and fitness take False.
+
+        Raises:
+          FloppyError: if it cannot be made.
+        """
 
 
 def strong_types(state: Any) -> Any:

@@ -1,11 +1,12 @@
 """Task ids: `family/name`, short names, and the nearest name for a wrong one."""
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable, Iterable
 
-from floppy.errors import FloppyError, shown
-from floppy.tasks.base import JaxTask
+from floppy.errors import FloppyError, one_line, shown
+from floppy.tasks.base import Task
 
 SHORT_NAMES = {
     "cartpole": "ndcartpole/1",
@@ -34,7 +35,7 @@ def full_task_id(name: str) -> str:
     return SHORT_NAMES.get(name.lower(), name)
 
 
-def make_task(name: str) -> JaxTask:
+def make_task(name: str) -> Task:
     """The task of an id such as `ndcartpole/3` or `gymnax/Acrobot-v1`, or of a short name such as `cartpole`.
 
     Raises:
@@ -46,21 +47,60 @@ def make_task(name: str) -> JaxTask:
     return FAMILIES[family](rest)
 
 
+def register(name_prefix: str, factory: Callable[[str], Task]) -> None:
+    """Adds a family of tasks of your own: `name_prefix/REST` then stands for `factory(REST)`.
+
+    Environments that are registered with Gymnasium need this not: `gymnasium/ID` finds them.
+
+    Args:
+      name_prefix: of the ids, without a slash.
+      factory: makes the task, a `JaxTask` or a `HostTask`, of which `task_id` is `name_prefix/REST`; raises
+        `FloppyError` for a REST that it does not know.
+
+    Raises:
+      FloppyError: if the prefix is taken or no plain word.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name_prefix):
+        raise FloppyError(
+            f"Tasks cannot be registered as {shown(name_prefix)}: give a prefix of letters, digits, _, . and -."
+        )
+    if name_prefix in FAMILIES:
+        raise FloppyError(f"Tasks are registered as {name_prefix}/... already: choose another prefix.")
+    FAMILIES[name_prefix] = factory
+
+
+def import_module(name: str) -> None:
+    """Imports a module of the user's, which may register environments.
+
+    Raises:
+      FloppyError: if it cannot be imported, whatever the reason.
+    """
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # the module's own code may raise anything
+        raise FloppyError(
+            f"Module {shown(name)} could not be imported ({type(error).__name__}: {one_line(error)}): "
+            "put it in this folder, or install it."
+        ) from error
+
+
 def list_tasks() -> list[str]:
     """The ids of all known tasks.
 
-    `ndcartpole/N` also exists for every other N >= 1, and `brax/NAME/BACKEND` for the backends spring and generalized.
+    `ndcartpole/N` also exists for every other N >= 1, `brax/NAME/BACKEND` for the backends spring and generalized, and
+    `gymnasium/ID` for every environment that is registered with Gymnasium, has a time limit and suitable spaces.
     """
-    from floppy.tasks import brax
+    from floppy.tasks import brax, gymnasium
 
     return [
         *(f"ndcartpole/{n}" for n in range(1, 6)),
         *(f"gymnax/{name}" for name in _gymnax_names()),
         *(f"brax/{name}" for name in brax.NAMES),
+        *(f"gymnasium/{name}" for name in gymnasium.likely_names()),
     ]
 
 
-def _make_ndcartpole(rest: str) -> JaxTask:
+def _make_ndcartpole(rest: str) -> Task:
     from floppy.tasks.ndcartpole import NDCartPole
 
     if not re.fullmatch("[1-9][0-9]{0,3}", rest):
@@ -70,7 +110,7 @@ def _make_ndcartpole(rest: str) -> JaxTask:
     return NDCartPole(int(rest))
 
 
-def _make_gymnax(rest: str) -> JaxTask:
+def _make_gymnax(rest: str) -> Task:
     names = _gymnax_names()
     if rest not in names:
         raise _unknown(f"gymnax/{rest}", [f"gymnax/{name}" for name in names])
@@ -79,7 +119,7 @@ def _make_gymnax(rest: str) -> JaxTask:
     return GymnaxTask(rest)
 
 
-def _make_brax(rest: str) -> JaxTask:
+def _make_brax(rest: str) -> Task:
     from floppy.tasks.brax import BACKENDS, NAMES, BraxTask
 
     name, slash, backend = rest.partition("/")
@@ -89,17 +129,27 @@ def _make_brax(rest: str) -> JaxTask:
     return BraxTask(name, backend or BACKENDS[0])
 
 
+def _make_gymnasium(rest: str) -> Task:
+    from floppy.tasks import gymnasium
+
+    if not gymnasium.is_registered(rest):
+        raise _unknown(f"gymnasium/{rest}", [f"gymnasium/{name}" for name in gymnasium.registered_names()])
+    return gymnasium.GymnasiumTask(rest)
+
+
 def _gymnax_names() -> list[str]:
     import gymnax
 
     return list(gymnax.registered_envs)
 
 
-FAMILIES: dict[str, Callable[[str], JaxTask]] = {
+FAMILIES: dict[str, Callable[[str], Task]] = {
     "ndcartpole": _make_ndcartpole,
     "gymnax": _make_gymnax,
     "brax": _make_brax,
+    "gymnasium": _make_gymnasium,
 }
+"""What makes the tasks of a family from the rest of their ids; `register` adds to it."""
 
 
 def _unknown(name: str, known: Iterable[str]) -> FloppyError:

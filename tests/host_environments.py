@@ -1,0 +1,164 @@
+"""Tiny Gymnasium environments with known answers, sound ones and faulty ones, registered when this is imported."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+PREFIX = "FloppyTest/"
+
+
+class Probe(gymnasium.Env):
+    """What the probes share; a subclass says what a step does."""
+
+    observation_space: spaces.Space = spaces.Box(-10, 10, (2,), np.float64)
+    action_space: spaces.Space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        assert options is None
+        self.time = 0
+        return self.observation(), {"some": "info"}
+
+    def observation(self) -> Any:
+        return np.zeros(2)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.time += 1
+        return self.observation(), self.reward(action), self.ended(), False, {"some": "info"}
+
+    def reward(self, action: Any) -> Any:
+        return 0.0
+
+    def ended(self) -> bool:
+        return True
+
+
+class Sign(Probe):
+    """One step; the observation's sign says which of the actions -3 and -2 earns 1."""
+
+    observation_space = spaces.Box(-1, 1, (1, 1), np.float64)
+    action_space = spaces.Discrete(2, start=-3)
+
+    def observation(self) -> np.ndarray:
+        if self.time == 0:
+            self.cue = float(self.np_random.choice([-1, 1]))
+        return np.full((1, 1), self.cue)
+
+    def reward(self, action: Any) -> float:
+        return float((action == -2) == (self.cue > 0))
+
+
+class Clock(Probe):
+    """Observations tell the time and the episode, rewards the time; ends after `length` steps, 0 for the time limit."""
+
+    def __init__(self, length: int = 0) -> None:
+        self.length, self.episode = length, -1
+
+    def observation(self) -> np.ndarray:
+        self.episode += self.time == 0
+        return np.array([self.time, self.episode], np.float64)
+
+    def reward(self, action: Any) -> float:
+        return float(self.time)
+
+    def ended(self) -> bool:
+        return self.time == self.length
+
+
+class Length(Probe):
+    """Episodes of 1 to 9 steps, drawn when they start, and 1 for every step."""
+
+    def observation(self) -> np.ndarray:
+        if self.time == 0:
+            self.length = int(self.np_random.integers(1, 10))
+        return np.array([self.length, self.time], np.float64)
+
+    def reward(self, action: Any) -> float:
+        return 1.0
+
+    def ended(self) -> bool:
+        return self.time == self.length
+
+
+class Target(Probe):
+    """One step; the action, of shape [1, 2], should be (0.5, -0.5)."""
+
+    action_space = spaces.Box(np.array([[-1, -2]]), np.array([[1, 2]]), dtype=np.float64)
+
+    def reward(self, action: Any) -> float:
+        return -float(np.sum((action[0] - [0.5, -0.5]) ** 2))
+
+
+class Echo(Probe):
+    """One step of which the reward is the action."""
+
+    action_space = spaces.Discrete(5)
+
+    def reward(self, action: Any) -> float:
+        return float(action)
+
+
+class Image(Probe):
+    observation_space = spaces.Box(0, 255, (4, 3, 2), np.uint8)
+
+    def observation(self) -> np.ndarray:
+        return np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
+
+
+class Faulty(Probe):
+    """One-step episodes that go wrong in the way named, after so many steps of this copy."""
+
+    def __init__(self, fault: str, after: int = 40) -> None:
+        self.fault, self.after, self.steps = fault, after, 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        if self.fault == "reset" and self.steps > self.after:
+            raise RuntimeError("the cable\nis out")
+        return super().reset(**options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        observation, reward, *rest = super().step(action)
+        if self.steps > self.after:
+            if self.fault == "step":
+                raise KeyError("joint")
+            observation = {"shape": np.zeros(3), "nan": np.array([0.0, np.nan])}.get(self.fault, observation)
+            reward = {"infinite": np.inf, "nan reward": np.nan}.get(self.fault, reward)
+        return observation, reward, *rest
+
+
+class Unfit(Probe):
+    """Spaces that no task may have."""
+
+    def __init__(self, observations: spaces.Space | None = None, actions: spaces.Space | None = None) -> None:
+        self.observation_space = observations or self.observation_space
+        self.action_space = actions or self.action_space
+
+
+FAULTS = ("reset", "step", "shape", "nan", "infinite", "nan reward")
+UNFIT = {
+    "DictObservation": {"observations": spaces.Dict({"eye": Probe.observation_space})},
+    "DiscreteObservation": {"observations": spaces.Discrete(3)},
+    "MultiDiscrete": {"actions": spaces.MultiDiscrete([2, 2])},
+    "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
+    "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},
+}
+
+
+def register(name: str, entry_point: Any, steps: int | None = 20, **options: Any) -> None:
+    gymnasium.register(f"{PREFIX}{name}-v0", entry_point, max_episode_steps=steps, kwargs=options)
+
+
+for kind in (Sign, Length, Target, Echo, Image):
+    register(kind.__name__, kind)
+register("TimeLimit", Clock, 5)
+register("Termination", Clock, 5, length=3)
+register("Endless", Clock, None)
+for fault in FAULTS:
+    register("Faulty-" + fault.replace(" ", "-"), Faulty, fault=fault)
+register("FaultyAtOnce", Faulty, fault="step", after=0)
+for name, options in UNFIT.items():
+    register(name, Unfit, **options)
