@@ -33,20 +33,16 @@ EVALUATION_SEED = 1000
 FRESH = "width=64:activation=relu"
 OWN = f"{FRESH}:init_seed=0"
 """The learners of HaDES-F: one draw."""
-SHORT = "--outer-steps 300 --budget 20m"
+BREAKOUT = "--outer-steps 600 --budget 38m"
 ASTERIX = (
     "--smoothness 3 --horizon 300 --environments 4 --sigma 0.4 --rate 0.04 --rate-decay 0.3 --outer-steps 400 "
     "--budget 38m"
 )
 REACHER = (
-    "--initial-examples zeros --population 128 --environments 8 --horizon 100 --sigma 0.1 --rate-decay 0.2 "
-    "--outer-steps 450 --budget 45m"
+    "--distribution width=64 --cloning.steps 8 --initial-rate 0.3 --outer-steps 3000 --learners 4 --environments 16 "
+    "--horizon 64 --rate 1e-3 --normalise-observations --evaluate-every 100 --selection-learners 64 "
+    "--selection-episodes 4 --budget 40m"
 )
-TITLES = {
-    "r": "HaDES-R",
-    "f,fresh": "HaDES-F against HaDES-R on one task",
-}
-"""Tables by the kinds of run that they show."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +69,22 @@ class Run:
         seed = f" --seed {self.seed}" if self.seed else ""
         out = f"runs/hades/{self.name}"
         options = f" {self.options}" if self.options else ""
-        return f"floppy distill {self.task} --outer hades --examples {self.examples}{options}{seed} --out {out}"
+        outer = "ppmo" if self.kind == "ppmo" else "hades"
+        return f"floppy distill {self.task} --outer {outer} --examples {self.examples}{options}{seed} --out {out}"
 
 
 MINATAR = ("card", "width=512:activation=relu")
 BRAX = ("card", "width=512")
 RUNS = [
     Run("r", "cartpole", 2, learners=100, episodes=100),
-    Run("r", "breakout", 16, "--outer-steps 600 --budget 38m", distributions=MINATAR, published="13.5"),
+    *(Run("r", "breakout", 16, BREAKOUT, s, (*MINATAR, OWN), published="13.5") for s in range(3)),
+    *(Run("f", "breakout", 16, f"--distribution {OWN} {BREAKOUT}", s, ("card", FRESH)) for s in range(3)),
     Run("r", "space-invaders", 16, "--budget 38m", distributions=MINATAR, published="49.6"),
     Run("r", "asterix", 16, ASTERIX, distributions=MINATAR, published="8.9"),
     Run("r", "freeway", 16, "--outer-steps 200 --budget 38m", distributions=MINATAR, published="0"),
     Run("r", "hopper", 4, "--outer-steps 250 --budget 40m", distributions=BRAX, published="1771"),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
-    Run("r", "reacher", 64, REACHER, distributions=BRAX, published="-168"),
-    *(Run("f", "breakout", 16, f"--distribution {OWN} {SHORT}", s, ("card", FRESH)) for s in range(3)),
-    *(Run("fresh", "breakout", 16, SHORT, s, ("card", OWN)) for s in range(3)),
+    Run("ppmo", "reacher", 64, REACHER, 1, distributions=BRAX, published="-168"),
 ]
 
 
@@ -144,10 +140,10 @@ def page() -> None:
     """Puts the tables made from the CSV below the mark on the page."""
     rows = read_rows(TABLE)
     parts = [PAGE.read_text().split(MARK)[0] + MARK]
-    for kind, title in TITLES.items():
-        chosen = [row for row in rows if row["set"] in kind.split(",")]
-        if chosen:
-            parts.append(f"### {title}\n\n{table(chosen)}")
+    fresh = [row for row in rows if row["set"] in ("r", "ppmo") and row["own_draw"] == "False"]
+    compared = [row for row in rows if row["task"] == "breakout" and row["width"] == "64"]
+    parts.append(f"### Fresh learners\n\n{table(fresh)}")
+    parts.append(f"### HaDES-F against HaDES-R on one task\n\n{table(compared)}")
     commands = dict.fromkeys(row["command"] for row in rows)
     parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
     PAGE.write_text("\n\n".join(parts))
@@ -158,7 +154,7 @@ def short_table(rows: list[dict[str, str]]) -> str:
     """What fresh learners of the searched width reach."""
     lines = []
     for row in rows:
-        if row["set"] == "r" and row["width"] == "64":
+        if (row["set"], row["width"], row["own_draw"], row["distillation_seed"]) == ("r", "64", "False", "0"):
             mean = f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}"
             lines.append([row["task"], row["examples"], mean, f"{int(row['env_steps']) / 1e6:.0f} M"])
     return markdown_table(["task", "examples", "mean return", "environment steps"], lines)
@@ -181,7 +177,7 @@ def table(rows: list[dict[str, str]]) -> str:
     lines = []
     for row in rows:
         learners = f"width {row['width']}" + (", its own draw" if row["own_draw"] == "True" else "")
-        method = "HaDES-F" if row["set"] == "f" else "HaDES-R"
+        method = {"f": "HaDES-F", "r": "HaDES-R", "ppmo": "PPMO"}[row["set"]]
         lines.append(
             [
                 row["task"],
