@@ -47,12 +47,12 @@ class Run:
         return float(found[0]["last_finished_return"])
 
 
-HOPPER_F = "brax/hopper-HaDES-F-d64-w512-seed0"
+HOPPER_F = [f"brax/hopper-HaDES-F-d64-w512-seed{seed}" for seed in range(3)]
 RUNS = [
     Run("brax-d4-constnorm/hopper-HaDES-R-d4-w512-seed1"),
     *(Run(f"brax/hopper-HaDES-R-d64-w512-seed{seed}") for seed in range(3)),
-    Run(HOPPER_F, learners=1, episodes=32, score="final_mean_fitness"),
-    Run(HOPPER_F, "width=512", score="final_mean_fitness"),
+    *(Run(file, learners=1, episodes=32, score="final_mean_fitness") for file in HOPPER_F),
+    *(Run(file, "width=512", score="final_mean_fitness") for file in HOPPER_F),
     *(Run(f"minatar-5k/Breakout-MinAtar-HaDES-R-d16-w512-seed{s}", learners=16, episodes=8) for s in range(3)),
 ]
 
@@ -89,7 +89,7 @@ def page() -> None:
                 row["file"],
                 "its own initialisation" if own else "fresh, width 512",
                 f"{row['learners']} x {row['episodes']}",
-                f"{mean:.4g} ± {float(row['sd']):.2g}",
+                f"{mean:.4g} ± {float(row['sd']):.3g}",
                 f"{published:.4g}",
                 f"{100 * (mean / published - 1):+.1f} %",
                 f"`{row['options']}`",
