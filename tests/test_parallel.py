@@ -244,8 +244,9 @@ def test_the_first_process_prints_one_json_object_and_the_second_nothing(runs: R
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--processes 2", "2 processes were asked for without a coordinator: give host:port."),
-        ("--process 1", "1 processes were asked for without a coordinator: give host:port."),
+        ("--processes 2", "Several processes were asked for without --coordinator: give its host:port."),
+        ("--process 1", "Several processes were asked for without --coordinator: give its host:port."),
+        ("--coordinator foo --processes 2", "Coordinator 'foo' was asked for: give host:port, or auto."),
         ("--coordinator localhost:1 --processes 0", "processes = 0 was asked for: give a finite number of at least 1"),
         (
             "--coordinator localhost:1 --processes 2 --process 2",

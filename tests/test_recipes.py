@@ -169,6 +169,13 @@ def test_the_command_line_gives_another_strategy_its_own_rate_too() -> None:
     assert given.config.outer.rate == 0.5
 
 
+def test_fields_of_an_outer_loop_and_its_name_are_no_fields_of_the_configuration() -> None:
+    with pytest.raises(FloppyError, match=r"^A configuration has no population: give fields of DistillConfig; "):
+        recipe("cartpole", "hades", population=8)
+    with pytest.raises(FloppyError, match=r"^outer = 'hades' was asked for: give a PPMO or a HaDES"):
+        recipe("cartpole", outer="hades")
+
+
 def test_the_baseline_refuses_an_unknown_task() -> None:
     with pytest.raises(FloppyError, match="did you mean cartpole"):
         ppo_baseline("cartpol")

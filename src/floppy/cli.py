@@ -85,7 +85,8 @@ class Distill(Command):
     name: ClassVar[str] = "distill"
     config: Annotated[DistillConfig, arg(name="")]
     outer_loop: Annotated[str, arg(name="outer")] = ""
-    """The outer loop, ppmo (meta-gradients, the default) or hades (evolution), with the recipe of its name."""
+    """The outer loop, ppmo (meta-gradients, the default) or hades (evolution), with the recipe of its name; each has
+    options of its own, shown by --outer NAME --help."""
     cloning_kind: Annotated[str, arg(name="cloning")] = ""
     """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
     recipe: str = ""
@@ -126,7 +127,7 @@ class Distill(Command):
         default = recipe(task, name, examples=examples, cloning=known.cloning or None, strategy=known_strategy)
         if known.outer not in ("", default.outer.name):
             raise FloppyError(
-                f"--outer {known.outer} was asked for with recipe {name}, which is one of {default.outer.name}: "
+                f"--outer {known.outer} was asked for with recipe {name}, which is for --outer {default.outer.name}: "
                 "give one of the two."
             )
         return parse_options(cls, words, "floppy distill", default=cls(default))

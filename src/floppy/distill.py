@@ -22,7 +22,7 @@ from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
 from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
-from floppy.errors import MOST, FloppyError, check_number, one_line
+from floppy.errors import MOST, FloppyError, check_number, one_line, shown
 from floppy.evaluate import clone_and_play, finite_returns, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
@@ -61,7 +61,8 @@ class DistillConfig:
     initial_rate: float = 1.0
     """Where the inner rate starts."""
     encoder_layers: int = 0
-    """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: plain PPO."""
+    """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: nothing is
+    cloned, which is plain PPO, or neuroevolution."""
     cloning: tyro.conf.AvoidSubcommands[Cloning] = dataclasses.field(default_factory=GradientStep)
     """How a fresh policy learns from the dataset."""
     targets: Literal["learned", "one-hot"] = "learned"
@@ -91,6 +92,10 @@ class DistillConfig:
         # With every layer in the encoder there is nothing to clone, and no example to store.
         check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
         check_number("initial_rate", self.initial_rate, above=0)
+        if not isinstance(self.outer, PPMO | HaDES):
+            raise FloppyError(
+                f"outer = {shown(self.outer)} was asked for: give a PPMO or a HaDES, as recipe(task, 'hades') has one."
+            )
         for name, allowed in (("targets", TARGETS), ("initial_examples", INITIAL_EXAMPLES)):
             if (got := getattr(self, name)) not in allowed:
                 raise FloppyError(f"{name} = {got} was asked for: choose from {', '.join(allowed)}.")
@@ -210,6 +215,8 @@ def distill(
     started = time.monotonic()
     problem = config.problem()
     folder = None if out is None else Path(out)
+    if resume and overwrite:
+        raise FloppyError("A run can go on or be replaced: give one of --resume and --overwrite.")
     with open_arena(problem.task) as arena:
         run = _Run(config, problem, config.outer, command, arena)
         state = _prepare(run, folder, resume=resume, overwrite=overwrite)

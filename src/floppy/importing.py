@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,9 @@ def _published_defaults(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """The numeric arrays of an .npz file."""
+    if not zipfile.is_zipfile(path):
+        what = "no .npz archive" if path.is_file() else "no file"
+        raise FloppyError(f"{path} is {what}: give a file that numpy.savez wrote.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}

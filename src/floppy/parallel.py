@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from floppy.errors import MOST, FloppyError, check_number, one_line
+from floppy.errors import MOST, FloppyError, check_number, one_line, shown
 
 AXIS = "devices"
 CPU_CHUNK_BYTES = 32 * 2**20  # about what the caches hold; larger chunks measured no faster
@@ -37,8 +38,10 @@ class Processes:
         """Connects to the others; before JAX has done anything else."""
         if not self.coordinator:
             if self.processes != 1 or self.process != 0:
-                raise FloppyError(f"{self.processes} processes were asked for without a coordinator: give host:port.")
+                raise FloppyError("Several processes were asked for without --coordinator: give its host:port.")
             return
+        if self.coordinator != "auto" and not re.fullmatch(r".+:[0-9]{1,5}", self.coordinator):
+            raise FloppyError(f"Coordinator {shown(self.coordinator)} was asked for: give host:port, or auto.")
         if self.coordinator == "auto":
             arguments: dict[str, Any] = {}
         else:
@@ -51,7 +54,7 @@ class Processes:
             }
         try:
             jax.distributed.initialize(**arguments)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OverflowError) as error:
             raise FloppyError(
                 f"The processes could not be joined ({one_line(error)}): start all of them with the same coordinator."
             ) from error

@@ -179,7 +179,7 @@ def recipe(
 
     Args:
       task: id or short name.
-      name: of the recipe, see `RECIPES`.
+      name: of the recipe, see `RECIPES`; ppmo and hades are the defaults of the two outer loops.
       examples: how many, in place of the recipe's number.
       cloning: in place of the recipe's: a whole one, or a kind, GradientStep or AdamSteps, with defaults of its own.
       strategy: of evolution, in place of the recipe's, with that strategy's own rate.
@@ -198,6 +198,12 @@ def recipe(
         changes = _cloning_defaults(cloning) | changes
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
+    unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(config)})
+    if unknown:
+        raise FloppyError(
+            f"A configuration has no {', '.join(unknown)}: give fields of DistillConfig; for an outer loop's own, "
+            "replace outer by dataclasses.replace(config.outer, ...)."
+        )
     if strategy is not None:
         changes = {"outer": _with_strategy(config.outer, strategy)} | changes
     return dataclasses.replace(config, **changes)

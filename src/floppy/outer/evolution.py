@@ -98,7 +98,8 @@ class HaDES:
             raise FloppyError(f"Shaping {self.shaping} was asked for: choose from {', '.join(SHAPINGS)}.")
         if self.strategy in STREAMED and self.antithetic and self.population % 2:
             raise FloppyError(
-                f"population = {self.population} was asked for with antithetic noise: give an even number."
+                f"population = {self.population} was asked for with antithetic noise: give an even number, or "
+                "--no-antithetic."
             )
         check_strategy(self.strategy)
 

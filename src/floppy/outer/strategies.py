@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError
 from floppy.parallel import sharded_sum
 from floppy.tasks.base import strong_types
 
@@ -256,10 +256,7 @@ def _evosax_algorithm(name: str, population: int, size: int, rate: Decay, sigma_
         with jax.ensure_compile_time_eval():
             return kind(population, jnp.zeros(size), **settings)
     except AssertionError as error:
-        reason = one_line(error) or "it needs another size"
-        raise FloppyError(
-            f"{name} takes no population of {population} ({reason}): give an even number of at least 4."
-        ) from error
+        raise FloppyError(f"{name} takes no population of {population}: give an even number of at least 4.") from error
 
 
 @functools.cache
