@@ -437,6 +437,7 @@ HADES_NUMBERS = {
     "sigma-decay": ABOVE_ZERO,
     "rate": ABOVE_ZERO,
     "rate-decay": ABOVE_ZERO,
+    "smoothness": AT_LEAST_ZERO,
 }
 
 

@@ -1,5 +1,6 @@
 """Work on several devices and in several processes: the same results as on one, and files from one process only."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,11 +70,12 @@ def map_figures() -> dict[str, np.ndarray]:
     return figures
 
 
-def evolution_figures(task: JaxTask, smoothness: float = 0.0) -> dict[str, np.ndarray]:
+def evolution_figures(task: JaxTask, **changes: Any) -> dict[str, np.ndarray]:
     """Two generations of a population of 10, with noise that depends on everything."""
     loss = "gaussian-nll" if isinstance(task, ContinuousProbe) else "cross-entropy"
     problem = make_problem(task, cloning=AdamSteps(loss=loss, steps=3), initial_rate=0.1, outer_steps=2)
-    outer = HaDES(population=10, initialisations=2, environments=2, normalise_observations=True, smoothness=smoothness)
+    outer = HaDES(population=10, initialisations=2, environments=2, normalise_observations=True)
+    outer = dataclasses.replace(outer, **changes)
     state = replicate(jax.jit(outer.init, static_argnums=0)(problem, KEY))
     step = jax.jit(outer.step, static_argnums=0)
     figures = {}
@@ -86,7 +88,8 @@ def evolution_figures(task: JaxTask, smoothness: float = 0.0) -> dict[str, np.nd
 
 def all_evolution_figures() -> dict[str, np.ndarray]:
     plain = evolution_figures(ContinuousProbe(target=(0.5, -0.5)))
-    return plain | {f"smooth {name}": values for name, values in evolution_figures(ImageProbe(), 2.0).items()}
+    smooth = evolution_figures(ImageProbe(), smoothness=2.0, sigma=2.0, environments=8)
+    return plain | {f"smooth {name}": values for name, values in smooth.items()}
 
 
 def child(out: str) -> None:
@@ -277,7 +280,7 @@ def test_one_process_is_the_first_and_has_nothing_to_join() -> None:
     assert is_first_process()
     assert first_process_says(True)
     assert not first_process_says(False)
-    with pytest.raises(FloppyError, match="without a coordinator"):
+    with pytest.raises(FloppyError, match="without --coordinator"):
         Processes(processes=2).join()
 
 

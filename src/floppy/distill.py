@@ -384,8 +384,9 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
     if first_process_says(bool(taken) and not overwrite):
         raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
-    if first_process_says(any((folder / name).is_dir() for name in taken)):
-        raise FloppyError(f"{folder} has a folder where a run has a file: give another folder.")
+    blocked = [str(folder / name) for name in taken if (folder / name).is_dir()]
+    if first_process_says(bool(blocked)):
+        raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
     if not is_first_process():
         return state
     for name in taken:
