@@ -29,7 +29,6 @@ class Run(Protocol):
 
 def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
     """Runs, or resumes, every distillation whose dataset is not there yet and whose name holds `only`."""
-    datasets.mkdir(parents=True, exist_ok=True)
     for run in runs:
         target = datasets / f"{run.name}.safetensors"
         if target.exists() or only not in run.name:
@@ -41,6 +40,7 @@ def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
         print(shlex.join(words), flush=True)
         done = subprocess.run([FLOPPY, *words[1:], "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         (folder / "result.json").write_text(done.stdout)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "dataset.safetensors", target)
 
 
@@ -59,6 +59,22 @@ def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row |
         return None
     distributions: Row = known["distributions"]
     return distributions
+
+
+def what_it_took(folder: Path, earlier: dict[str, str] | None) -> Row:
+    """Generations and environment steps from the log of a run; seconds from its result, if that was kept.
+
+    Of a run whose folder is gone, what the table says already.
+    """
+    if not (folder / "metrics.jsonl").exists() and earlier:
+        return {name: earlier[name] for name in ("outer_steps", "env_steps", "seconds")}
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+    return {
+        "outer_steps": len(log),
+        "env_steps": int(sum(line["env_steps"] for line in log)),
+        "seconds": result.get("seconds", ""),
+    }
 
 
 def write_rows(rows: list[Row], table: Path) -> None:

@@ -5,7 +5,6 @@ machine, each with one core of its own (`taskset -c 0 python scripts/hades.py di
 """
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from _stages import (
     put_into_readme,
     read_rows,
     run_stage,
+    what_it_took,
     write_rows,
 )
 
@@ -102,22 +102,6 @@ def evaluate(only: str) -> None:
         if scores is not None:
             rows += result_rows(run, path, scores, what_it_took(folder, earlier.get(run.command)))
     write_rows(rows, TABLE)
-
-
-def what_it_took(folder: Path, earlier: dict[str, str] | None) -> Row:
-    """Generations and environment steps from the log of a run; seconds from its result, if that was kept.
-
-    Of a run whose folder is gone, what the table says already.
-    """
-    if not (folder / "metrics.jsonl").exists() and earlier:
-        return {name: earlier[name] for name in ("outer_steps", "env_steps", "seconds")}
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
-    return {
-        "outer_steps": len(log),
-        "env_steps": int(sum(line["env_steps"] for line in log)),
-        "seconds": result.get("seconds", ""),
-    }
 
 
 def result_rows(run: Run, path: Path, scores: Row, result: Row) -> list[Row]:

@@ -13,6 +13,7 @@ from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, clone
 from floppy.errors import FloppyError
 from floppy.learners import (
     NAMED_DISTRIBUTIONS,
+    NATURE_DISTRIBUTION,
     Layer,
     LearnerDistribution,
     Network,
@@ -367,6 +368,39 @@ def test_the_convolution_needs_images() -> None:
         Network(LearnerDistribution(network="minatar-cnn"), (4,), Discrete(2)).init(jax.random.key(0))
 
 
+def test_the_nature_cnn_against_xlas_convolutions() -> None:
+    learners = parse_distribution(NATURE_DISTRIBUTION)
+    network = Network(dataclasses.replace(learners, width=(5, 5)), (2, 44, 36), Discrete(3))
+    shapes = [(8, 8, 2, 32), (4, 4, 32, 64), (3, 3, 64, 64), (2 * 1 * 64, 5), (5, 3)]
+    assert network.kernel_shapes == shapes
+    assert learners.layers == 5
+    keys = jax.random.split(jax.random.key(0), 6)
+    layers = tuple(
+        {"kernel": 0.1 * jax.random.normal(key, shape), "bias": jnp.full(shape[-1], 0.1)}
+        for key, shape in zip(keys, shapes, strict=False)
+    )
+    frames = jax.random.normal(keys[5], (3, 2, 44, 36))
+
+    def expected(frames: jax.Array) -> jax.Array:
+        hidden = frames  # [n, frames, rows, columns] throughout
+        for layer, stride in zip(layers, (4, 2, 1), strict=False):
+            kernel, strides = layer["kernel"].transpose(3, 2, 0, 1), (stride, stride)
+            hidden = jax.lax.conv(hidden, kernel, strides, "VALID") + layer["bias"][:, None, None]
+            hidden = jax.nn.relu(hidden)
+        hidden = hidden.transpose(0, 2, 3, 1).reshape(3, -1)
+        hidden = jax.nn.relu(hidden @ layers[3]["kernel"] + layers[3]["bias"])
+        return hidden @ layers[4]["kernel"] + layers[4]["bias"]
+
+    weights = Weights(layers, (jnp.zeros(()),) * 5, jnp.zeros(0))
+    np.testing.assert_allclose(network.apply(weights, frames), expected(frames), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "order"), [((4, 35, 84), "at least 36 x 36"), ((84, 84), "frames, rows, columns")])
+def test_the_nature_cnn_needs_frames_that_are_large_enough(shape: tuple[int, ...], order: str) -> None:
+    with pytest.raises(FloppyError, match=order):
+        Network(parse_distribution(NATURE_DISTRIBUTION), shape, Discrete(2)).init(jax.random.key(0))
+
+
 def test_an_unknown_network_is_refused() -> None:
-    with pytest.raises(FloppyError, match="choose from mlp, minatar-cnn"):
+    with pytest.raises(FloppyError, match="choose from mlp, minatar-cnn, nature-cnn"):
         parse_distribution("network=transformer")

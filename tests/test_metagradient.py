@@ -341,6 +341,43 @@ def test_normalisation_statistics_are_those_of_all_collected_observations() -> N
     assert TINY.statistics(state) is None
 
 
+def test_rewards_are_scaled_by_the_spread_of_discounted_returns_and_reported_raw() -> None:
+    """Against plain NumPy, over two steps, of which the second goes on with the episodes of the first."""
+    outer = dataclasses.replace(TINY, normalise_rewards=True, discount=0.9)
+    rewards = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 2, 2)).astype(np.float32)
+    ended = np.random.default_rng(1).random((2, 5, 2, 2)) < 0.3
+    state = quick_init(outer, make_problem(TimeLimitProbe()))._replace(discounted=(jnp.zeros((2, 2)),))
+    carried, sums = np.zeros((2, 2)), []
+    for step in range(2):
+        zeros = jnp.zeros((5, 2, 2))
+        trajectory = Trajectory(*(zeros,) * 4, jnp.asarray(rewards[step]), zeros > 0, jnp.asarray(ended[step]), zeros)
+        state, (scaled,) = outer._scale_rewards(state, (trajectory,))
+        for t in range(5):
+            carried = 0.9 * carried + rewards[step, t]
+            sums.append(carried)
+            carried = np.where(ended[step, t], 0.0, carried)
+        np.testing.assert_allclose(scaled.rewards, rewards[step] / np.std(sums), rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_with_scaled_rewards_their_unit_does_not_matter(factor: float) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class InOtherUnits(TimeLimitProbe):
+        def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
+            transition = super().step(key, state, action)
+            return transition._replace(reward=factor * transition.reward)
+
+    outer = dataclasses.replace(TINY, normalise_rewards=True)
+    states, infos = [], []
+    for task in (TimeLimitProbe(), InOtherUnits()):
+        problem = make_problem(task)
+        state, info = run_steps(outer, problem, quick_init(outer, problem), KEY, 2)
+        states.append(state)
+        infos.append(info)
+    np.testing.assert_allclose(states[0].distilled.observations, states[1].distilled.observations, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(factor * infos[0]["episode_return"], infos[1]["episode_return"], rtol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [2, 3])
 def test_learners_are_shared_equally_by_the_distributions(groups: int) -> None:
     problem = make_problem(learners=(SMALL,) * groups)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
+from floppy.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -100,6 +100,30 @@ def test_gae_equals_its_slow_twin(discount: float, gae_lambda: float, seed: int)
         gae_lambda=gae_lambda,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_discounted_returns_by_hand():
+    # 1 + 4/2 = 3; 2 + 3/2 = 3.5, where the episode ends; 4; 8 + 4/2 = 10.
+    after, sums = discounted_returns(column(1, 2, 4, 8), flags(0, 1, 0, 0), jnp.asarray(4.0), discount=0.5)
+    np.testing.assert_array_equal(sums, [3, 3.5, 4, 10])
+    assert after == 10
+    after, _ = discounted_returns(column(1), flags(1), jnp.asarray(4.0), discount=0.5)
+    assert after == 0, "the next call begins an episode"
+
+
+def test_discounted_returns_equal_their_slow_twin_however_they_are_cut():
+    random = np.random.default_rng(0)
+    rewards, ended = random.normal(size=(12, 2)).astype(np.float32), random.random((12, 2)) < 0.3
+    expected = np.zeros((12, 2))
+    for environment in range(2):
+        total = 0.0
+        for t in range(12):
+            total = 0.9 * total + rewards[t, environment]
+            expected[t, environment] = total
+            total = 0.0 if ended[t, environment] else total
+    between, first = discounted_returns(rewards[:5], ended[:5], jnp.zeros(2), discount=0.9)
+    _, second = discounted_returns(rewards[5:], ended[5:], between, discount=0.9)
+    np.testing.assert_allclose(np.concatenate([first, second]), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

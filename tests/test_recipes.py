@@ -75,6 +75,21 @@ def test_the_default_is_ppmo() -> None:
     assert recipe("ndcartpole/2") == recipe("ndcartpole/2", "ppmo") == RECIPES["ppmo"]("ndcartpole/2")
 
 
+@pytest.mark.parametrize("task", ["breakout", "pendulum"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_encoders_leave_a_valid_recipe(task: str, layers: int) -> None:
+    config = recipe(task, encoder_layers=layers, distribution="width=8:depth=1", examples=0 if layers == 2 else None)
+    assert_valid(config, task)
+    assert config.examples == {("breakout", 1): 16, ("pendulum", 1): 64}.get((task, layers), 0)
+
+
+def test_continuous_actions_get_scaled_observations_and_rewards() -> None:
+    outer = recipe("pendulum").outer
+    assert isinstance(outer, PPMO)
+    assert outer.normalise_observations
+    assert outer.normalise_rewards
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
 def test_cart_poles_get_the_papers_least_number_of_examples(dimensions: int) -> None:
     assert recipe(f"ndcartpole/{dimensions}").examples == dimensions + 1

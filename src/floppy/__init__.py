@@ -13,6 +13,7 @@ from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, parse_distribution
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import RECIPES, neuroevolution_baseline, ppo_baseline, recipe
+from floppy.studies import Level, rollback
 from floppy.tasks import list_tasks, make_task
 from floppy.train import Policies, policy_outputs, train
 
@@ -28,6 +29,7 @@ __all__ = [
     "GradientStep",
     "HaDES",
     "LearnerDistribution",
+    "Level",
     "Policies",
     "Score",
     "distill",
@@ -42,6 +44,7 @@ __all__ = [
     "policy_outputs",
     "ppo_baseline",
     "recipe",
+    "rollback",
     "save",
     "train",
 ]

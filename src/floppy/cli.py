@@ -41,6 +41,7 @@ from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distr
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import Processes, is_first_process
 from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
+from floppy.studies import rollback
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
 from floppy.tasks.registry import import_module
 from floppy.train import CLONING_KINDS, train
@@ -110,33 +111,15 @@ class Distill(Command):
     def parse(cls, words: list[str]) -> Command:
         """Reads the task and the recipe first, for they give the other options their defaults."""
         join_processes(words)
-        task = _first_word(words, "floppy distill", "cartpole")
-        early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-        early.add_argument("--outer", default="")
-        early.add_argument("--recipe", default="")
-        early.add_argument("--cloning", default="")
-        early.add_argument("--strategy", default="")
-        early.add_argument("--examples", default="")
-        known = parse_early(early, words[1:])
-        # Anything but a plain positive number is left for tyro to refuse.
-        examples = int(known.examples) if re.fullmatch("[1-9][0-9]{0,8}", known.examples) else None
-        if known.outer and known.outer not in OUTER_LOOPS:
-            raise FloppyError(f"Outer loop {shown(known.outer)} was asked for: choose from {', '.join(OUTER_LOOPS)}.")
-        name = known.recipe or known.outer or "ppmo"
-        known_strategy = known.strategy or None
-        default = recipe(task, name, examples=examples, cloning=known.cloning or None, strategy=known_strategy)
-        if known.outer not in ("", default.outer.name):
-            raise FloppyError(
-                f"--outer {known.outer} was asked for with recipe {name}, which is for --outer {default.outer.name}: "
-                "give one of the two."
-            )
-        return parse_options(cls, words, "floppy distill", default=cls(default))
+        return parse_options(cls, words, "floppy distill", default=cls(default_config(words, "floppy distill")))
 
     def run(self, typed: str) -> Json:
         """Distils, and writes the run's folder."""
         config, time_limit = apply_budget(self.config, self.budget)
         folder = self.folder(config)
-        result = distill_with_progress(config, folder, time_limit, typed, resume=self.resume, overwrite=self.overwrite)
+        result = distill_with_progress(
+            config, folder, time_limit=time_limit, typed=typed, resume=self.resume, overwrite=self.overwrite
+        )
         if not result.finished:
             again = f"the same command with --resume goes on from step {result.outer_steps}"
             print(f"floppy: stopped early; {again}", file=sys.stderr)
@@ -151,8 +134,7 @@ class Distill(Command):
 
     def folder(self, config: DistillConfig) -> Path:
         """Where the run goes."""
-        task = make_task(config.task).task_id.replace("/", "-")
-        return self.out or Path("runs") / f"{task}-k{config.examples}-seed{config.seed}"
+        return self.out or Path("runs") / run_name(config)
 
     def text(self, result: Json) -> str:
         """The score and where the dataset lies."""
@@ -162,6 +144,65 @@ class Distill(Command):
             f"after {result['outer_steps']} outer steps ({result['env_steps']:,} environment steps) in "
             f"{result['seconds']:.0f} s\n{result['dataset']}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollback(Command):
+    """Distils a task once for every number of encoder layers, from plain PPO down to full distillation."""
+
+    name: ClassVar[str] = "rollback"
+    config: Annotated[DistillConfig, arg(name="")]
+    levels: str = ""
+    """Numbers of encoder layers, by comma, such as 2,1,0; by default all of them."""
+    outer_loop: Annotated[str, arg(name="outer")] = ""
+    """The outer loop, ppmo (the default) or hades."""
+    cloning_kind: Annotated[str, arg(name="cloning")] = ""
+    """Another kind of cloning than the recipe's: GradientStep or AdamSteps."""
+    recipe: str = ""
+    """Where the defaults come from, as for distill."""
+    out: Path | None = None
+    """Folder of the runs, one in each of l0, l1 and so on; by default runs/TASK-rollback-kK-seedS."""
+    budget: str = ""
+    """When to stop each run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    resume: bool = False
+    """Go on with the runs in --out."""
+    overwrite: bool = False
+    """Replace the runs in --out."""
+    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
+    """Modules to import first."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Command:
+        """As for distill."""
+        default = default_config(words, "floppy rollback")
+        return parse_options(cls, words, "floppy rollback", default=cls(default))
+
+    def run(self, typed: str) -> Json:
+        """Runs the study."""
+        config, time_limit = apply_budget(self.config, self.budget)
+        out = self.out or Path("runs") / f"{run_name(config, 'rollback-')}"
+        levels = rollback(
+            config,
+            out,
+            levels=[parse_level(word) for word in self.levels.split(",")] if self.levels else [],
+            resume=self.resume,
+            distil=distill_with_progress,
+            time_limit=time_limit,
+            typed=typed,
+            overwrite=self.overwrite,
+        )
+        if not all(level.finished for level in levels):
+            print("floppy: stopped early; the same command with --resume goes on", file=sys.stderr)
+        rows = [dataclasses.asdict(level) | {"dataset": str(level.dataset)} for level in levels]
+        return {"task": make_task(config.task).task_id, "levels": rows}
+
+    def text(self, result: Json) -> str:
+        """A line per level."""
+        lines = [f"{result['task']}: encoder layers, examples, score"]
+        lines += [f"{row['encoder_layers']:>3} {row['examples']:>4}  {_mean(row['score'])}" for row in result["levels"]]
+        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +380,9 @@ class Baseline(Command):
         if self.method == "random":
             score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
         else:
-            run = distill_with_progress(config, self.out, time_limit, typed, resume=False, overwrite=self.overwrite)
+            run = distill_with_progress(
+                config, self.out, time_limit=time_limit, typed=typed, resume=False, overwrite=self.overwrite
+            )
             score = evaluate(run.dataset, distributions=["card"], learners=1, episodes=self.episodes, seed=config.seed)[
                 "card"
             ]
@@ -357,7 +400,8 @@ class Import(Command):
     """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
 
     Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
-    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES run gives all defaults.
+    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES or PPMO run gives all
+    defaults, and names an encoder's arrays.
     """
 
     name: ClassVar[str] = "import"
@@ -366,9 +410,9 @@ class Import(Command):
     out: Path
     """The .safetensors file to write."""
     task: str = ""
-    """Id of the task that the dataset is of; a published HaDES run names it itself."""
+    """Id of the task that the dataset is of; a published run names it itself."""
     cloning: Literal["", "GradientStep", "AdamSteps"] = ""
-    """How fresh policies learn from it; by default as a published HaDES run says, else by a GradientStep."""
+    """How fresh policies learn from it; by default as a published run says, else by a GradientStep."""
     loss: str = ""
     """mse, cross-entropy or gaussian-nll, in place of the published run's or mse."""
     steps: int | None = None
@@ -376,9 +420,9 @@ class Import(Command):
     rate: float | None = None
     """Rate of the cloning steps; by default the file's."""
     distribution: str = ""
-    """The learners that the dataset is for; by default as a published HaDES run says, else lambda."""
+    """The learners that the dataset is for; by default as a published run says, else lambda."""
     normaliser: Literal["", "none", "frozen", "per-evaluation"] = ""
-    """Of the observations; by default as a published HaDES run says, else frozen if the file has statistics."""
+    """Of the observations; by default as a published run says, else frozen if the file has statistics."""
     notes: str = ""
     """Where it comes from."""
     overwrite: bool = False
@@ -460,13 +504,14 @@ class Tasks(Command):
         lines = [f"{entry['task']:<34}{entry['short_name'] or ''}".rstrip() for entry in result["tasks"]]
         more = (
             "ndcartpole/N exists for every N >= 1, brax/NAME/BACKEND for the backends spring and generalized,\n"
-            "gymnasium/ID for every registered environment with a time limit and suitable spaces."
+            "gymnasium/ID for every registered environment with a time limit and suitable spaces,\n"
+            "ale/GAME/sticky for a game with sticky actions; games need floppy[atari]."
         )
         return "\n".join([*lines, more])
 
 
 COMMANDS: dict[str, type[Command]] = {
-    command.name: command for command in (Distill, Train, Evaluate, Baseline, Import, Show, Tasks)
+    command.name: command for command in (Distill, Rollback, Train, Evaluate, Baseline, Import, Show, Tasks)
 }
 
 
@@ -529,6 +574,40 @@ def parse_early(parser: argparse.ArgumentParser, words: list[str]) -> argparse.N
         raise FloppyError(f"{error}: give a value.") from None
 
 
+def default_config(words: list[str], program: str) -> DistillConfig:
+    """What the task, which is the first of the words, and the recipe give the other options as their defaults."""
+    task = _first_word(words, program, "cartpole")
+    early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for option in ("outer", "recipe", "cloning", "strategy", "examples"):
+        early.add_argument(f"--{option}", default="")
+    known = parse_early(early, words[1:])
+    # Anything but a plain positive number is left for tyro to refuse.
+    examples = int(known.examples) if re.fullmatch("[1-9][0-9]{0,8}", known.examples) else None
+    if known.outer and known.outer not in OUTER_LOOPS:
+        raise FloppyError(f"Outer loop {shown(known.outer)} was asked for: choose from {', '.join(OUTER_LOOPS)}.")
+    name = known.recipe or known.outer or "ppmo"
+    default = recipe(task, name, examples=examples, cloning=known.cloning or None, strategy=known.strategy or None)
+    if known.outer not in ("", default.outer.name):
+        raise FloppyError(
+            f"--outer {known.outer} was asked for with recipe {name}, which is for --outer {default.outer.name}: "
+            "give one of the two."
+        )
+    return default
+
+
+def run_name(config: DistillConfig, study: str = "") -> str:
+    """The default folder of a run or a study."""
+    task = make_task(config.task).task_id.replace("/", "-")
+    return f"{task}-{study}k{config.examples}-seed{config.seed}"
+
+
+def parse_level(word: str) -> int:
+    """A number of encoder layers."""
+    if not re.fullmatch("[0-9]{1,3}", word.strip()):
+        raise FloppyError(f"--levels holds {shown(word)}: give numbers of encoder layers by comma, such as 2,1,0.")
+    return int(word)
+
+
 def import_modules(words: list[str]) -> None:
     """Imports what `--import` names, before anything makes a task; the current folder is searched too."""
     early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
@@ -566,7 +645,7 @@ def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, flo
 
 
 def distill_with_progress(
-    config: DistillConfig, out: Path | None, time_limit: float | None, typed: str, *, resume: bool, overwrite: bool
+    config: DistillConfig, out: Path | None, *, time_limit: float | None, typed: str, resume: bool, overwrite: bool
 ) -> DistillResult:
     """`distill` with a bar on stderr, or with plain lines where stderr is no terminal."""
     console = Console(stderr=True)

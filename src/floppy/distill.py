@@ -81,11 +81,16 @@ class DistillConfig:
     """Fresh learners per distribution in those evaluations."""
     selection_episodes: int = 2
     """Episodes of each of these learners."""
+    score_learners: int = 100
+    """Fresh learners per distribution in the last evaluation, which gives the card its score."""
+    score_episodes: int = 10
+    """Episodes of each of these learners."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense, and gives the task its full id."""
         object.__setattr__(self, "task", full_task_id(self.task))
-        for name in ("outer_steps", "evaluate_every", "selection_learners", "selection_episodes"):
+        evaluations = ("selection_learners", "selection_episodes", "score_learners", "score_episodes")
+        for name in ("outer_steps", "evaluate_every", *evaluations):
             check_number(name, getattr(self, name), least=1, most=MOST)
         check_number("seed", self.seed, least=0, most=2**32 - 1)
         check_number("encoder_layers", self.encoder_layers, least=0)
@@ -326,7 +331,8 @@ class _Run:
         entry = None
         if score:
             key = named_key(self.key, "score")
-            returns = self.returns(state.best, state.best_statistics, key, learners=100, episodes=10)
+            config = self.config
+            returns = self.returns(state.best, state.best_statistics, key, config.score_learners, config.score_episodes)
             entry = score_returns(returns, self.problem.task.max_return, self.config.seed).as_dict()
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
 

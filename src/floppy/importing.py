@@ -15,9 +15,9 @@ from floppy.cloning import AdamSteps, Cloning, GradientStep, as_entry
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, one_line
 from floppy.initialisers import FLAX_ORTHOGONAL
-from floppy.learners import parse_distributions
+from floppy.learners import NATURE_DISTRIBUTION, parse_distributions
 from floppy.tasks import Task, make_task
-from floppy.train import cloning_of, task_of
+from floppy.train import cloning_of, network_for, task_of
 
 
 def import_npz(
@@ -36,7 +36,7 @@ def import_npz(
     Args:
       path: the file. Read are observations `[k, *obs]`; targets, actions or y_mean `[k, a]`; where present inner_lr or
         inner_rate `[]`, y_logstd or log_std `[a]`, obs_mean and obs_var `[*obs]`; and the text `meta` of a published
-        HaDES run, which then gives the defaults of everything below.
+        HaDES or PPMO run, which then gives the defaults of everything below, and names an encoder's arrays.
       task: id of the task that the dataset is of.
       cloning: how fresh policies learn from it; by default one gradient step.
       rate: of the cloning steps; by default the file's.
@@ -76,6 +76,7 @@ def import_npz(
     log_std, mean, var = _find(arrays, "y_logstd", "log_std"), _find(arrays, "obs_mean"), _find(arrays, "obs_var")
     normaliser = normaliser or published.get("normaliser") or ("none" if mean is None or not mean.size else "frozen")
     learners = parse_distributions(distribution or published.get("distribution", "lambda"))
+    layers = published.get("encoder_layers", 0)
     card = Card(
         task=known.task_id,
         actions=known.actions.as_dict(),
@@ -87,6 +88,7 @@ def import_npz(
         versions={name: importlib.metadata.version(name) for name in sorted({"floppy", known.package})},
         reference_score=published.get("reference_score"),
         notes=notes or published.get("notes", ""),
+        encoder={"layers": layers, "of": learners[0].layers} if layers else None,
     )
     is_frozen = normaliser.startswith("frozen")
     dataset = DistilledDataset(
@@ -97,9 +99,11 @@ def import_npz(
         inner_rate=inner_rate,
         obs_mean=_reshape_to(known, mean) if is_frozen and mean is not None else None,
         obs_var=_reshape_to(known, var) if is_frozen and var is not None else None,
+        encoder=_encoder_of(path, arrays, layers),
     )
     task_of(dataset)
     cloning_of(dataset)
+    network_for(dataset, learners[0])
     return dataset
 
 
@@ -112,16 +116,16 @@ def _reshape_to(task: Task, array: np.ndarray) -> np.ndarray:
 
 
 def read_published(path: Path) -> dict[str, Any]:
-    """What the `meta` of a published HaDES run says, in this library's terms; empty for any other file."""
+    """What the `meta` of a published HaDES or PPMO run says, in this library's terms; empty for any other file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
-            return _published_defaults(meta)
+            return _hades_defaults(meta) if "overfit" in meta else _ppmo_defaults(meta)
     except Exception:  # some other file, about which `import_npz` has its say
         return {}
 
 
-def _published_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
     continuous = not meta["env"].endswith(("-MinAtar", "-misc"))
     width, activation = meta["width"], meta["activation"]
     own_draw = f":initialiser={FLAX_ORTHOGONAL}:init_seed={meta['overfit_seed']}" if meta["overfit"] else ""
@@ -139,6 +143,46 @@ def _published_defaults(meta: dict[str, Any]) -> dict[str, Any]:
         "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
         "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
     }
+
+
+PPMO_GAMES = {"Centipede": "centipede", "MsPacMan": "ms_pacman", "Pong": "pong", "SpaceInvaders": "space_invaders"}
+"""The PPMO paper's games in ALE's spelling."""
+
+NO_STATISTICS = (
+    "The observations are in units of a running mean and variance that was not published, so real ones are taken raw: "
+    "expect less than the paper's score"
+)
+
+
+def _ppmo_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "cloning": GradientStep(steps=meta["inner_steps"]),
+        "distribution": "lambda",
+        "notes": f"Published by the PPMO paper: {meta['source_repository']}, {meta['source_file']}",
+    }
+    if "dimensions" in meta:
+        return defaults | {"task": f"ndcartpole/{meta['dimensions']}"}
+    if "game" not in meta:
+        return defaults | {"task": f"gymnasium/{meta['env']}", "notes": f"{defaults['notes']}. {NO_STATISTICS}"}
+    return defaults | {
+        "task": f"ale/{PPMO_GAMES[meta['game']]}",
+        "distribution": NATURE_DISTRIBUTION,
+        "encoder_layers": meta["level"],
+    }
+
+
+def _encoder_of(path: Path | str, arrays: dict[str, np.ndarray], layers: int) -> dict[str, np.ndarray]:
+    """The leading convolutions, `encoder_conv1_weight [outputs, inputs, height, width]` and so on, by layer."""
+    encoder: dict[str, np.ndarray] = {}
+    for layer in range(layers):
+        kernel, bias = (arrays.get(f"encoder_conv{layer + 1}_{part}") for part in ("weight", "bias"))
+        if kernel is None or bias is None:
+            raise FloppyError(
+                f"{path} needs an encoder of {layers} layers, layer {layer + 1} of which it does not hold: "
+                "without it the examples mean nothing, so take a file that has it."
+            )
+        encoder |= {f"{layer}/kernel": kernel.transpose(2, 3, 1, 0), f"{layer}/bias": bias}
+    return encoder
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from floppy.convolution import convolve
 from floppy.errors import FloppyError, check_number
 from floppy.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orthogonal
 from floppy.keys import named_key
@@ -21,10 +22,24 @@ MOST_UNITS = 100_000
 RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 """`64` or `32..256`"""
 
-CNN = "minatar-cnn"
-NETWORKS = ("mlp", CNN)
-CNN_CHANNELS = 16
-CNN_WINDOW = 3
+
+class Convolution(NamedTuple):
+    """A layer without padding."""
+
+    channels: int
+    window: int
+    stride: int
+
+
+CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
+    "mlp": (),
+    "minatar-cnn": (Convolution(16, 3, 1),),
+    "nature-cnn": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)),
+}
+"""What comes before the dense layers, by the network's name."""
+
+FRAMES_FIRST = ("nature-cnn",)
+"""Networks for observations `[frames, rows, columns]`, as Atari's are, in place of `[rows, columns, channels]`."""
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 # Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
@@ -62,7 +77,8 @@ class LearnerDistribution:
     """tanh or relu."""
     network: str = "mlp"
     """mlp, or minatar-cnn: one convolution (16 channels, 3 x 3) before the hidden layers (Young and Tian, 2019, whose
-    network has one hidden layer of width 128 behind it)."""
+    network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
+    64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -80,8 +96,8 @@ class LearnerDistribution:
             raise FloppyError(f"Initialiser {got} was asked for: choose from {', '.join(known)}.")
         if self.activation not in ACTIVATIONS:
             raise FloppyError(f"Activation {self.activation} was asked for: choose from {', '.join(ACTIVATIONS)}.")
-        if self.network not in NETWORKS:
-            raise FloppyError(f"Network {self.network} was asked for: choose from {', '.join(NETWORKS)}.")
+        if self.network not in CONVOLUTIONS:
+            raise FloppyError(f"Network {self.network} was asked for: choose from {', '.join(CONVOLUTIONS)}.")
         check_number("init_seed", self.init_seed, least=-1, most=2**32 - 1)
         is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1 and self.network == "mlp"
         if FLAX_ORTHOGONAL in self.initialiser and not is_one_draw:
@@ -97,8 +113,8 @@ class LearnerDistribution:
 
     @property
     def layers(self) -> int:
-        """Layers of the deepest network, a convolution and the output layer included."""
-        return self.depth[1] + 1 + (self.network == CNN)
+        """Layers of the deepest network, convolutions and the output layer included."""
+        return self.depth[1] + 1 + len(CONVOLUTIONS[self.network])
 
 
 NAMED_DISTRIBUTIONS = {
@@ -110,6 +126,9 @@ NAMED_DISTRIBUTIONS = {
     "random-depth": LearnerDistribution(depth=(1, 6)),
 }
 """The six columns of the PPMO paper's Table 1."""
+
+NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
+"""The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""
 
 
 def parse_distribution(text: str) -> LearnerDistribution:
@@ -163,12 +182,12 @@ class Network:
     def kernel_shapes(self) -> list[tuple[int, ...]]:
         """From input to output, each at its largest: `[in, out]`, of a convolution `[height, width, in, out]`."""
         shapes: list[tuple[int, ...]] = []
-        inputs = math.prod(self.observation_shape)
-        if self.distribution.network == CNN:
-            rows, columns, channels = self._image_shape()
-            shapes.append((CNN_WINDOW, CNN_WINDOW, channels, CNN_CHANNELS))
-            inputs = (rows - CNN_WINDOW + 1) * (columns - CNN_WINDOW + 1) * CNN_CHANNELS
-        sizes = [inputs, *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
+        shape = self.observation_shape
+        for convolution in CONVOLUTIONS[self.distribution.network]:
+            rows, columns, channels = self._image_shape() if not shapes else shape
+            shapes.append((convolution.window, convolution.window, channels, convolution.channels))
+            shape = (*(_positions(size, convolution) for size in (rows, columns)), convolution.channels)
+        sizes = [math.prod(shape), *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
         return shapes + list(pairwise(sizes))
 
     def init(self, key: jax.Array) -> Weights:
@@ -217,19 +236,20 @@ class Network:
 
         Args:
           weights: of this network.
-          observations: `[k, *obs]`.
+          observations: `[k, *obs]`; those of type uint8, pixels, are scaled to 0 .. 1.
 
         Returns:
           `[k, a]`: logits for discrete actions, means for continuous ones.
         """
         activation = ACTIVATIONS[self.distribution.activation]
-        hidden = observations
+        is_bytes = observations.dtype == jnp.uint8
+        hidden = observations.astype(jnp.float32) / 255.0 if is_bytes else observations
+        if self.distribution.network in FRAMES_FIRST:
+            hidden = jnp.moveaxis(hidden, 1, -1)
         first, last = self._first_dense, len(weights.layers) - 1
-        for layer in weights.layers[:first]:
-            hidden = jax.lax.conv_general_dilated(
-                hidden, layer["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            hidden = activation(hidden + layer["bias"])
+        convolutions = CONVOLUTIONS[self.distribution.network]
+        for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
+            hidden = activation(convolve(hidden, layer["kernel"], convolution.stride) + layer["bias"])
         hidden = hidden.reshape(observations.shape[0], -1)
         for index, layer in enumerate(weights.layers[first:], start=first):
             output = hidden @ layer["kernel"] + layer["bias"]
@@ -242,16 +262,28 @@ class Network:
 
     @property
     def _first_dense(self) -> int:
-        return 1 if self.distribution.network == CNN else 0
+        return len(CONVOLUTIONS[self.distribution.network])
 
     def _image_shape(self) -> tuple[int, int, int]:
-        if len(self.observation_shape) != 3 or min(self.observation_shape[:2]) < CNN_WINDOW:
+        """`rows, columns, channels` of the observations."""
+        network, shape = self.distribution.network, self.observation_shape
+        order = "frames, rows, columns" if network in FRAMES_FIRST else "rows, columns, channels"
+        image = (*shape[1:], *shape[:1]) if network in FRAMES_FIRST else shape
+        least = 1
+        for convolution in reversed(CONVOLUTIONS[network]):
+            least = (least - 1) * convolution.stride + convolution.window
+        if len(image) != 3 or min(image[:2]) < least:
             raise FloppyError(
-                f"Network {CNN} was asked for with observations of shape {self.observation_shape}: "
-                f"it needs [rows, columns, channels] of at least {CNN_WINDOW} x {CNN_WINDOW}, give network=mlp."
+                f"Network {network} was asked for with observations of shape {shape}: "
+                f"it needs [{order}] of at least {least} x {least}, give network=mlp."
             )
-        rows, columns, channels = self.observation_shape
+        rows, columns, channels = image
         return rows, columns, channels
+
+
+def _positions(size: int, convolution: Convolution) -> int:
+    """Of a convolution's window along an axis."""
+    return (size - convolution.window) // convolution.stride + 1
 
 
 def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array:

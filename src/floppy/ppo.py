@@ -72,6 +72,29 @@ def published_gae(
     return gae(rewards, values, next_values, late, jnp.zeros_like(late), discount=discount, gae_lambda=gae_lambda)
 
 
+def discounted_returns(
+    rewards: jax.Array, ended: jax.Array, before: jax.Array, *, discount: float
+) -> tuple[jax.Array, jax.Array]:
+    """Discounted sums of the rewards met so far in an episode, `G_t = γ G_{t-1} + r_t`, by which rewards are scaled.
+
+    Args:
+      rewards: `[T, ...]`.
+      ended: `[T, ...]` bool: whether the step ended an episode, so that the next one starts from 0.
+      before: `[...]`, of the step before the first, 0 where an episode has just begun.
+      discount: γ.
+
+    Returns:
+      What the next call takes for `before`, and `[T, ...]` sums.
+    """
+
+    def forwards(carry: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        reward, end = step
+        total = discount * carry + reward
+        return jnp.where(end, 0.0, total), total
+
+    return jax.lax.scan(forwards, before, (rewards, ended))
+
+
 def clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
     """PPO's policy loss `-E min(r A, clip(r, 1 - ε, 1 + ε) A)`, a scalar to minimise."""
     return -jnp.mean(jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages))

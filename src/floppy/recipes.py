@@ -1,14 +1,16 @@
 """Default configurations per task and outer loop, chosen by measurement (docs/results)."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 from floppy.cloning import AdamSteps, Cloning, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
+from floppy.learners import NATURE_DISTRIBUTION, parse_distributions
 from floppy.outer import PPMO, HaDES
-from floppy.tasks.base import Continuous
+from floppy.tasks.base import Continuous, Task
 from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.registry import full_task_id, make_task
 from floppy.train import CLONING_KINDS
@@ -19,8 +21,15 @@ ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
 
 def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
     """The corrected PPMO with 16 learners per outer step; longer for more dimensions, slower for few examples."""
+    known = make_task(task)
+    if isinstance(known.actions, Continuous):
+        return _ppmo_continuous(task, examples)
+    if known.task_id.startswith("ale/"):
+        return _ppmo_atari(known, examples)
+    if len(known.observation_shape) == 3:
+        return _ppmo_images(task, examples)
     config = DistillConfig(task)
-    if not isinstance(known := make_task(task), NDCartPole):
+    if not isinstance(known, NDCartPole):
         return dataclasses.replace(config, examples=16 if examples is None else examples)
     least = known.dimensions + 1  # the papers' k_min = ceil(c / 2) + 1 for c = 2 N actions
     examples = least if examples is None else examples
@@ -28,6 +37,77 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
     if examples < least:  # with so few a fast run easily sticks in a local optimum
         steps, rate = max(400, steps), 1e-3 if known.dimensions == 1 else 2e-3
     return dataclasses.replace(config, examples=examples, outer_steps=steps, outer=PPMO(rate=rate))
+
+
+def _ppmo_continuous(task: str, examples: int | None) -> DistillConfig:
+    """Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions."""
+    return DistillConfig(
+        task,
+        examples=64 if examples is None else examples,
+        outer_steps=1500,
+        evaluate_every=50,
+        selection_learners=16,
+        selection_episodes=4,
+        outer=PPMO(
+            learners=4,
+            environments=16,
+            horizon=64,
+            minibatch_size=1024,
+            rate=1e-3,
+            critic_rate=1e-3,
+            entropy_bonus=0.0,
+            normalise_observations=True,
+            normalise_rewards=True,
+        ),
+    )
+
+
+def _ppmo_images(task: str, examples: int | None) -> DistillConfig:
+    """MinAtar's size of image. One step from a fresh network does not generalise over them: give an encoder layer."""
+    return DistillConfig(
+        task,
+        examples=16 if examples is None else examples,
+        outer_steps=1500,
+        evaluate_every=50,
+        distribution="width=128:depth=1:activation=relu",
+        selection_learners=16,
+        selection_episodes=4,
+        outer=PPMO(
+            learners=16,
+            environments=8,
+            horizon=64,
+            minibatch_size=2048,
+            rate=5e-3,
+            critic_rate=5e-3,
+            entropy_bonus=0.02,
+        ),
+    )
+
+
+def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
+    """The PPMO paper's network and number of examples, with few evaluations, for games are long."""
+    least = math.ceil(task.actions.size / 2) + 1
+    return DistillConfig(
+        task.task_id,
+        examples=least if examples is None else examples,
+        outer_steps=1000,
+        evaluate_every=20,
+        distribution=NATURE_DISTRIBUTION,
+        selection_learners=4,
+        selection_episodes=2,
+        score_learners=10,
+        score_episodes=5,
+        outer=PPMO(
+            learners=1,
+            environments=8,
+            horizon=128,
+            epochs=3,
+            minibatch_size=256,
+            rate=5e-4,
+            critic_rate=5e-4,
+            clip=0.1,
+        ),
+    )
 
 
 def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
@@ -193,7 +273,9 @@ def recipe(
     """
     if name not in RECIPES:
         raise FloppyError(f"Recipe {name} was asked for: choose from {', '.join(RECIPES)}.")
-    config = RECIPES[name](task, examples)
+    config = RECIPES[name](task, examples or None)
+    if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
+        changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
         changes = _cloning_defaults(cloning) | changes
     elif cloning is not None and not isinstance(cloning, str):
@@ -212,8 +294,10 @@ def recipe(
 def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     """Plain PPO on a task: PPMO whose encoder holds every layer."""
     config = recipe(task)
-    outer = _changed(config.outer, learners=1, environments=64, rate=2e-3)
-    plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "outer": outer}
+    assert isinstance(config.outer, PPMO)
+    environments = config.outer.learners * config.outer.environments  # all learners are the same
+    outer = _changed(config.outer, learners=1, environments=environments, rate=min(config.outer.rate, 2e-3))
+    plain: dict[str, Any] = {"examples": 0, "encoder_layers": _layers(config), "outer": outer}
     return dataclasses.replace(config, **(plain | changes))
 
 
@@ -221,8 +305,17 @@ def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer."""
     config = recipe(task, "hades")
     outer = _changed(config.outer, population=256, initialisations=1, environments=2, sigma=0.05, rate=0.02)
-    plain: dict[str, Any] = {"examples": 0, "encoder_layers": 3, "targets": "learned", "outer": outer}
+    plain: dict[str, Any] = {
+        "examples": 0,
+        "encoder_layers": _layers(config),
+        "targets": "learned",
+        "outer": outer,
+    }
     return dataclasses.replace(config, **(plain | changes))
+
+
+def _layers(config: DistillConfig) -> int:
+    return parse_distributions(config.distribution)[0].layers
 
 
 def _with_strategy(outer: PPMO | HaDES, strategy: str) -> HaDES:

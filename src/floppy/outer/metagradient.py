@@ -1,6 +1,7 @@
 """PPMO: proximal policy meta-optimisation (Wilhelm and Ventura, ECAI 2025, section 4)."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,11 +13,11 @@ from floppy.cloning import Distilled, clone
 from floppy.errors import MOST, check_number
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
+from floppy.normalise import EPSILON, RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.outer.base import Info, Parameters, Problem
 from floppy.parallel import shard_rows
 from floppy.policies import entropy, log_probability
-from floppy.ppo import clipped_surrogate, gae, published_gae, standardise, value_loss
+from floppy.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 from floppy.rollout import Trajectory
 from floppy.tasks.base import Continuous, Discrete
 
@@ -32,6 +33,10 @@ class PPMOState(NamedTuple):
     """Per member of the learner mixture, `[learners, environments]`: episodes run on across outer steps. The arena says
     what stands for them."""
     statistics: RunningStatistics
+    discounted: tuple[jax.Array, ...]
+    """Per member of the learner mixture, `[learners, environments]`: discounted return of the episode so far."""
+    return_statistics: RunningStatistics
+    """`[]`, of all those discounted returns."""
 
 
 class Samples(NamedTuple):
@@ -88,9 +93,12 @@ class PPMO:
     adam_eps: float = 1e-5
     """Adam's eps."""
     critic_width: int = 64
-    """Units of the critic's two hidden layers."""
+    """Units of the critic's two hidden layers, behind convolutions such as the learners have."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
+    normalise_rewards: bool = False
+    """Whether rewards are divided by the running standard deviation of discounted returns, for a critic and a gradient
+    norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Reported returns are raw."""
     published_errors: bool = False
     """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
     step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
@@ -127,6 +135,8 @@ class PPMO:
             self._optimiser(problem, self.critic_rate).init(critic),
             environments,
             init_statistics(problem.task.observation_shape),
+            (jnp.zeros((self._share(problem), self.environments)),) * len(problem.learners),
+            init_statistics(()),
         )
 
     def step(
@@ -154,10 +164,21 @@ class PPMO:
     def _draw(
         self, problem: Problem, distilled: Distilled, key: jax.Array
     ) -> tuple[tuple[Weights, ...], tuple[Weights, ...]]:
-        """Fresh learners, and what cloning makes of them, per member of the mixture."""
+        """Fresh learners, and what cloning makes of them, per member of the mixture.
+
+        Layers that the encoder gives are left out of the fresh ones: nothing reads them, and they can be large.
+        """
+        encoded = len(distilled.encoder)
+
+        def draw(network: Network, key: jax.Array) -> Weights:
+            weights = network.init(key)
+            return weights._replace(layers=({},) * encoded + weights.layers[encoded:])
+
         fresh = tuple(
             shard_rows(
-                jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._share(problem)))
+                jax.vmap(functools.partial(draw, network))(
+                    jax.random.split(named_key(key, f"learners {group}"), self._share(problem))
+                )
             )
             for group, network in enumerate(problem.networks)
         )
@@ -177,6 +198,9 @@ class PPMO:
         key: jax.Array,
     ) -> tuple[PPMOState, Info]:
         """Everything that follows the play; `log_stds [learners, a]` are those of the collecting policies."""
+        info = _episode_info(trajectories)
+        if self.normalise_rewards:
+            state, trajectories = self._scale_rewards(state, trajectories)
         samples = tuple(
             self._samples(problem, state, trajectory, log_std)
             for trajectory, log_std in zip(trajectories, log_stds, strict=True)
@@ -184,7 +208,21 @@ class PPMO:
         state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
         if self.normalise_observations:
             state = state._replace(statistics=_absorb(state.statistics, trajectories))
-        return state, losses | _episode_info(trajectories)
+        return state, losses | info
+
+    def _scale_rewards(
+        self, state: PPMOState, trajectories: tuple[Trajectory, ...]
+    ) -> tuple[PPMOState, tuple[Trajectory, ...]]:
+        """Trajectories with rewards in units of the discounted returns' running standard deviation."""
+        statistics, carried = state.return_statistics, []
+        for trajectory, before in zip(trajectories, state.discounted, strict=True):
+            ended = trajectory.terminated | trajectory.truncated
+            after, returns = discounted_returns(trajectory.rewards, ended, before, discount=self.discount)
+            statistics = update_statistics(statistics, returns.ravel())
+            carried.append(after)
+        scale = jax.lax.rsqrt(statistics.var + EPSILON)
+        scaled = tuple(trajectory._replace(rewards=trajectory.rewards * scale) for trajectory in trajectories)
+        return state._replace(discounted=tuple(carried), return_statistics=statistics), scaled
 
     def distilled(self, state: PPMOState) -> Distilled:
         """The dataset as it stands."""
@@ -208,7 +246,9 @@ class PPMO:
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network:
-        architecture = LearnerDistribution(width=(self.critic_width, self.critic_width))
+        # Pixels ask for convolutions here as they do there.
+        first, width = problem.learners[0], (self.critic_width, self.critic_width)
+        architecture = LearnerDistribution(width=width, network=first.network, activation=first.activation)
         return Network(architecture, problem.task.observation_shape, Discrete(1))
 
     def _samples(self, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: jax.Array) -> Samples:

@@ -17,6 +17,9 @@ SHORT_NAMES = {
     "breakout": "gymnax/Breakout-MinAtar",
     "freeway": "gymnax/Freeway-MinAtar",
     "space-invaders": "gymnax/SpaceInvaders-MinAtar",
+    "centipede": "ale/centipede",
+    "ms-pacman": "ale/ms_pacman",
+    "pong": "ale/pong",
     "ant": "brax/ant",
     "halfcheetah": "brax/halfcheetah",
     "hopper": "brax/hopper",
@@ -87,16 +90,18 @@ def import_module(name: str) -> None:
 def list_tasks() -> list[str]:
     """The ids of all known tasks.
 
-    `ndcartpole/N` also exists for every other N >= 1, `brax/NAME/BACKEND` for the backends spring and generalized, and
-    `gymnasium/ID` for every environment that is registered with Gymnasium, has a time limit and suitable spaces.
+    `ndcartpole/N` also exists for every other N >= 1, `brax/NAME/BACKEND` for the backends spring and generalized,
+    `gymnasium/ID` for every environment that is registered with Gymnasium, has a time limit and suitable spaces, and
+    `ale/GAME/sticky` with sticky actions. `ale/GAME` is listed where ale-py is installed.
     """
-    from floppy.tasks import brax, gymnasium
+    from floppy.tasks import ale, brax, gymnasium
 
     return [
         *(f"ndcartpole/{n}" for n in range(1, 6)),
         *(f"gymnax/{name}" for name in _gymnax_names()),
         *(f"brax/{name}" for name in brax.NAMES),
         *(f"gymnasium/{name}" for name in gymnasium.likely_names()),
+        *(f"ale/{name}" for name in ale.game_names()),
     ]
 
 
@@ -137,6 +142,18 @@ def _make_gymnasium(rest: str) -> Task:
     return gymnasium.GymnasiumTask(rest)
 
 
+def _make_ale(rest: str) -> Task:
+    from floppy.tasks import ale
+
+    ale.require()
+    names = ale.game_names()
+    game, slash, setting = rest.partition("/")
+    if game not in names or (slash and setting != ale.STICKY):
+        known = [f"ale/{name}{suffix}" for name in names for suffix in ("", f"/{ale.STICKY}")]
+        raise _unknown(f"ale/{rest}", known)
+    return ale.AtariTask(game, sticky=bool(slash))
+
+
 def _gymnax_names() -> list[str]:
     import gymnax
 
@@ -148,6 +165,7 @@ FAMILIES: dict[str, Callable[[str], Task]] = {
     "gymnax": _make_gymnax,
     "brax": _make_brax,
     "gymnasium": _make_gymnasium,
+    "ale": _make_ale,
 }
 """What makes the tasks of a family from the rest of their ids; `register` adds to it."""
 

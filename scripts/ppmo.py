@@ -1,0 +1,160 @@
+"""Regenerates docs/results/{minatar,brax,mujoco,atari}.md: `python scripts/ppmo.py distill`, then `evaluate`, `page`.
+
+`--only minatar/` keeps to one page, `--only minatar/breakout` to one task. Each stage leaves out what is already there.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from _stages import (
+    FLOPPY,
+    RESULTS,
+    ROOT,
+    Row,
+    distill_missing,
+    evaluation,
+    markdown_table,
+    read_rows,
+    run_stage,
+    what_it_took,
+    write_rows,
+)
+
+from floppy import load
+
+MARK = "<!-- tables: written by scripts/ppmo.py -->"
+EVALUATION_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One distillation; with every layer in the encoder it is plain PPO."""
+
+    page: str
+    task: str
+    label: str
+    options: str
+    seed: int = 0
+    learners: int = 20
+    episodes: int = 20
+    published: str = ""
+    """What a paper reaches on this task."""
+    file: str = ""
+    """Where the dataset lies if another script has made it."""
+
+    @property
+    def name(self) -> str:
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return self.file or f"{self.page}/{self.task.rpartition('/')[2]}-{self.label}{seed}"
+
+    @property
+    def command(self) -> str:
+        seed = f" --seed {self.seed}" if self.seed else ""
+        return f"floppy distill {self.task} {self.options}{seed} --out runs/{self.name}"
+
+
+def minatar(task: str, level: int, published: str, options: str = "") -> Run:
+    """Level 2 is plain PPO: the learners have one hidden layer."""
+    examples = 0 if level == 2 else 16
+    return Run(
+        "minatar",
+        task,
+        f"l{level}",
+        f"--examples {examples} --encoder-layers {level} {options}".strip(),
+        published=published,
+    )
+
+
+GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
+"""MinAtar's, with the re-run score of the HaDES paper's datasets."""
+RUNS = [
+    *(minatar(game, level, published) for game, published in GAMES.items() for level in (2, 1)),
+    Run("brax", "hopper", "k64", "--examples 64", published="1771"),
+    Run("brax", "hopper", "k4", "--examples 4", published="1537"),
+    Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
+    Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64", published="2168"),
+    Run("mujoco", "gymnasium/InvertedDoublePendulum-v4", "k64", "--examples 64", published="1235"),
+    Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", "--examples 64", published="2226"),
+    Run("mujoco", "gymnasium/Reacher-v4", "k64", "--examples 64"),
+]
+
+
+def evaluate(only: str) -> None:
+    """Evaluates every dataset and random actions, then writes one CSV per page."""
+    for page, runs in groupby(RUNS, key=lambda run: run.page):
+        table = RESULTS / f"{page}.csv"
+        earlier = {row["command"]: row for row in read_rows(table)}
+        rows: list[Row] = []
+        for run in runs:
+            path, folder = RESULTS / f"{run.name}.safetensors", ROOT / "runs" / run.name
+            options = f"--learners {run.learners} --episodes {run.episodes} --seed {EVALUATION_SEED}"
+            scores = evaluation(path, options, folder / "evaluation.json", wanted=only in run.name)
+            if scores is not None:
+                rows.append(result_row(run, path, scores["card"], what_it_took(folder, earlier.get(run.command))))
+        if rows:
+            write_rows(rows, table)
+
+
+def result_row(run: Run, path: Path, score: Row, result: Row) -> Row:
+    """A line of the CSV."""
+    card = load(path).card
+    layers = (card.encoder or {}).get("layers", 0)
+    low, high = score["ci95"]
+    kept = {name: score[name] for name in ("mean", "sd", "learners", "episodes", "seed")}
+    row: Row = {"task": card.task, "examples": load(path).examples, "encoder_layers": layers}
+    row |= {"method": "PPO" if card.is_plain_policy else "PPMO"} | kept | {"ci_low": low, "ci_high": high}
+    row |= {"random": random_score(run.task), "published": run.published, "distillation_seed": run.seed}
+    print(run.name, round(row["mean"], 1), file=sys.stderr, flush=True)
+    return row | result | {"command": run.command}
+
+
+def random_score(task: str) -> float:
+    """Mean return of uniformly random actions, asked for once."""
+    answer = ROOT / "runs" / "random" / f"{task.replace('/', '-')}.json"
+    if not answer.exists():
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        words = shlex.split(f"baseline {task} --method random --episodes 400 --seed {EVALUATION_SEED} --json")
+        done = subprocess.run([FLOPPY, *words], cwd=ROOT, check=True, capture_output=True, text=True)
+        answer.write_text(done.stdout)
+    mean: float = json.loads(answer.read_text())["score"]["mean"]
+    return mean
+
+
+def page() -> None:
+    """Puts the table made from each CSV below the mark on its page."""
+    for name in dict.fromkeys(run.page for run in RUNS):
+        rows = read_rows(RESULTS / f"{name}.csv")
+        path = RESULTS / f"{name}.md"
+        commands = dict.fromkeys(row["command"] for row in rows)
+        parts = [path.read_text().split(MARK)[0] + MARK, result_table(rows)]
+        parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
+        path.write_text("\n\n".join(parts))
+
+
+def result_table(rows: list[dict[str, str]]) -> str:
+    """One line per dataset."""
+    head = ["task", "method", "k", "encoder", "mean return", "random", "published", "env steps", "minutes"]
+    lines = [
+        [
+            row["task"].partition("/")[2],
+            row["method"],
+            row["examples"],
+            row["encoder_layers"],
+            f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
+            f"{float(row['random']):.1f}",
+            row["published"] or "–",
+            f"{int(row['env_steps']) / 1e6:.1f} M",
+            f"{float(row['seconds']) / 60:.1f}" if row["seconds"] else "–",
+        ]
+        for row in rows
+    ]
+    return markdown_table(head, lines)
+
+
+if __name__ == "__main__":
+    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, RESULTS, only), evaluate, page)
