@@ -81,6 +81,16 @@ RUNS = [
     Run("mujoco", "gymnasium/InvertedDoublePendulum-v4", "k64", "--examples 64", published="1235"),
     Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", "--examples 64", published="2226"),
     Run("mujoco", "gymnasium/Reacher-v4", "k64", "--examples 64"),
+    *(
+        Run(
+            "mujoco",
+            f"gymnasium/{name}-v4",
+            "k64",
+            "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m",
+            episodes=5,
+        )
+        for name in ("Walker2d", "Ant", "Humanoid", "HumanoidStandup")
+    ),
 ]
 
 

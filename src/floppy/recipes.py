@@ -10,7 +10,7 @@ from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
 from floppy.learners import NATURE_DISTRIBUTION, parse_distributions
 from floppy.outer import PPMO, HaDES
-from floppy.tasks.base import Continuous, Task
+from floppy.tasks.base import Continuous, HostTask, Task
 from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.registry import full_task_id, make_task
 from floppy.train import CLONING_KINDS
@@ -23,7 +23,7 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
     """The corrected PPMO with 16 learners per outer step; longer for more dimensions, slower for few examples."""
     known = make_task(task)
     if isinstance(known.actions, Continuous):
-        return _ppmo_continuous(task, examples)
+        return _ppmo_continuous(known, examples)
     if known.task_id.startswith("ale/"):
         return _ppmo_atari(known, examples)
     if len(known.observation_shape) == 3:
@@ -39,10 +39,11 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
     return dataclasses.replace(config, examples=examples, outer_steps=steps, outer=PPMO(rate=rate))
 
 
-def _ppmo_continuous(task: str, examples: int | None) -> DistillConfig:
+def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
     """Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions."""
+    score = {"score_learners": 20, "score_episodes": 5} if isinstance(task, HostTask) else {}  # these play slowly
     return DistillConfig(
-        task,
+        task.task_id,
         examples=64 if examples is None else examples,
         outer_steps=1500,
         evaluate_every=50,
@@ -59,6 +60,7 @@ def _ppmo_continuous(task: str, examples: int | None) -> DistillConfig:
             normalise_observations=True,
             normalise_rewards=True,
         ),
+        **score,
     )
 
 
