@@ -70,6 +70,7 @@ def minatar(task: str, level: int, published: str, options: str = "") -> Run:
     )
 
 
+SHORT = "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
 RUNS = [

@@ -41,7 +41,7 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
 
 def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
     """Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions."""
-    score = {"score_learners": 20, "score_episodes": 5} if isinstance(task, HostTask) else {}  # these play slowly
+    is_slow = isinstance(task, HostTask)
     return DistillConfig(
         task.task_id,
         examples=64 if examples is None else examples,
@@ -60,7 +60,8 @@ def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
             normalise_observations=True,
             normalise_rewards=True,
         ),
-        **score,
+        score_learners=20 if is_slow else 100,
+        score_episodes=5 if is_slow else 10,
     )
 
 
