@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class Run(Protocol):
-    """One distillation: `name` of its dataset, and `command` that makes it in the folder that its last word names."""
+    """One distillation: `name` and `path` of its dataset, `command` that makes it in the folder of its last word."""
 
     @property
     def name(self) -> str: ...
@@ -26,12 +26,14 @@ class Run(Protocol):
     @property
     def command(self) -> str: ...
 
+    @property
+    def path(self) -> Path: ...
 
-def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
+
+def distill_missing(runs: Iterable[Run], only: str) -> None:
     """Runs, or resumes, every distillation whose dataset is not there yet and whose name holds `only`."""
     for run in runs:
-        target = datasets / f"{run.name}.safetensors"
-        if target.exists() or only not in run.name:
+        if run.path.exists() or only not in run.name:
             continue
         words = shlex.split(run.command)
         folder = ROOT / words[-1]
@@ -40,8 +42,8 @@ def distill_missing(runs: Iterable[Run], datasets: Path, only: str) -> None:
         print(shlex.join(words), flush=True)
         done = subprocess.run([FLOPPY, *words[1:], "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         (folder / "result.json").write_text(done.stdout)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / "dataset.safetensors", target)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "dataset.safetensors", run.path)
 
 
 def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:

@@ -50,6 +50,10 @@ class Run:
         return f"{self.kind}-{self.dimensions}d-k{self.examples}" + (f"-seed{self.seed}" if self.seed else "")
 
     @property
+    def path(self) -> Path:
+        return DATASETS / f"{self.name}.safetensors"
+
+    @property
     def command(self) -> str:
         out = f"runs/cartpole/{self.name}"
         seed = f" --seed {self.seed}" if self.seed else ""
@@ -74,7 +78,7 @@ def evaluate(only: str) -> None:
     """Evaluates every dataset under the six distributions, then writes the CSV of all answers."""
     rows: list[Row] = []
     for run in RUNS:
-        path = DATASETS / f"{run.name}.safetensors"
+        path = run.path
         answer = ROOT / "runs" / "cartpole" / run.name / "evaluation.json"
         options = f"--distribution all --seed {EVALUATION_SEED}"
         scores = evaluation(path, options, answer, wanted=only in run.name)
@@ -146,4 +150,4 @@ def which(row: dict[str, str]) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, DATASETS, only), evaluate, page)
+    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, only), evaluate, page)

@@ -40,8 +40,8 @@ ASTERIX = (
 )
 REACHER = (
     "--distribution width=64 --cloning.steps 8 --initial-rate 0.3 --outer-steps 3000 --learners 4 --environments 16 "
-    "--horizon 64 --rate 1e-3 --normalise-observations --evaluate-every 100 --selection-learners 64 "
-    "--selection-episodes 4 --budget 40m"
+    "--horizon 64 --rate 1e-3 --normalise-observations --no-normalise-rewards --entropy-bonus 0.01 --critic-rate 2e-3 "
+    "--minibatch-size 2048 --evaluate-every 100 --selection-learners 64 --selection-episodes 4 --budget 40m"
 )
 
 
@@ -63,6 +63,10 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.task}-k{self.examples}" + (f"-seed{self.seed}" if self.seed else "")
+
+    @property
+    def path(self) -> Path:
+        return DATASETS / f"{self.name}.safetensors"
 
     @property
     def command(self) -> str:
@@ -93,7 +97,7 @@ def evaluate(only: str) -> None:
     rows: list[Row] = []
     earlier = {row["command"]: row for row in read_rows(TABLE)}
     for run in RUNS:
-        path = DATASETS / f"{run.name}.safetensors"
+        path = run.path
         folder = ROOT / "runs" / "hades" / run.name
         options = f"--distribution {','.join(run.distributions)} --learners {run.learners} --episodes {run.episodes}"
         scores = evaluation(
@@ -180,4 +184,4 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, DATASETS, only), evaluate, page)
+    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, only), evaluate, page)
