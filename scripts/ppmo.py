@@ -28,6 +28,8 @@ from hades import REACHER
 
 from floppy import load
 
+PUBLISHED = Path("../shared/reference/ppmo")
+"""The PPMO paper's own datasets, which are not part of this project."""
 MARK = "<!-- tables: written by scripts/ppmo.py -->"
 EVALUATION_SEED = 1000
 
@@ -49,6 +51,8 @@ class Run:
     """Where the dataset lies if another script has made it."""
     is_kept: bool = True
     """Whether the dataset is part of the project."""
+    imported: str = ""
+    """A file of the PPMO paper that is imported; nothing is distilled then."""
 
     @property
     def name(self) -> str:
@@ -62,6 +66,8 @@ class Run:
 
     @property
     def command(self) -> str:
+        if self.imported:
+            return f"floppy import {PUBLISHED / self.imported}.npz --out {self.path.relative_to(ROOT)}"
         seed = f" --seed {self.seed}" if self.seed else ""
         return f"floppy distill {self.task} {self.options}{seed} --out runs/{self.name}"
 
@@ -78,7 +84,14 @@ def minatar(task: str, level: int, published: str, options: str = "") -> Run:
     )
 
 
+def imported(task: str, file: str, published: str = "") -> Run:
+    """A file of the PPMO paper, evaluated as it is."""
+    page, label = file.split("-")[0], file.split("-")[-1] + "-imported"
+    return Run(page, task, label, "", learners=10, episodes=10, published=published, imported=file, is_kept=False)
+
+
 SHORT = "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m"
+ATARI = "--encoder-layers 4 --outer-steps 200 --budget 20m"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
 RUNS = [
@@ -100,15 +113,16 @@ RUNS = [
     Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", "--examples 64", published="2226"),
     Run("mujoco", "gymnasium/Reacher-v4", "k64", "--examples 64"),
     *(
-        Run(
-            "mujoco",
-            f"gymnasium/{name}-v4",
-            "k64",
-            "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m",
-            episodes=5,
-        )
+        Run("mujoco", f"gymnasium/{name}-v4", "k64", SHORT, episodes=5)
         for name in ("Walker2d", "Ant", "Humanoid", "HumanoidStandup")
     ),
+    *(imported(f"gymnasium/{name}-v4", f"mujoco-{name.lower()}-k64") for name in ("Hopper", "HalfCheetah", "Reacher")),
+    *(
+        Run("atari", f"ale/{game}", "l4", ATARI, learners=10, episodes=10, is_kept=False)
+        for game in ("centipede", "space_invaders", "ms_pacman", "pong")
+    ),
+    Run("atari", "ale/centipede", "l0", "--outer-steps 200 --budget 20m", learners=10, episodes=10, published="8042"),
+    imported("ale/centipede", "atari-centipede-l0", published="8042"),
 ]
 
 
@@ -120,12 +134,40 @@ def evaluate(only: str) -> None:
         rows: list[Row] = []
         for run in runs:
             path, folder = run.path, ROOT / "runs" / run.name
+            if run.imported and not path.exists() and (ROOT / PUBLISHED).is_dir() and only in run.name:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                subprocess.run([FLOPPY, *shlex.split(run.command)[1:]], cwd=ROOT, check=True)
             options = f"--learners {run.learners} --episodes {run.episodes} --seed {EVALUATION_SEED}"
             scores = evaluation(path, options, folder / "evaluation.json", wanted=only in run.name)
             if scores is not None:
-                rows.append(result_row(run, path, scores["card"], what_it_took(folder, earlier.get(run.command))))
+                took = {} if run.imported else what_it_took(folder, earlier.get(run.command))
+                rows.append(result_row(run, path, scores["card"], took))
         if rows:
             write_rows(rows, table)
+    write_curves()
+
+
+def write_curves() -> None:
+    """How games were learnt, in the quarters of a run; of a run whose folder is gone, what the table says already."""
+    table = RESULTS / "atari-curves.csv"
+    earlier = {row["run"]: row for row in read_rows(table)}
+    rows: list[Row] = []
+    for run in RUNS:
+        log = ROOT / "runs" / run.name / "metrics.jsonl"
+        if run.page == "atari" and log.exists():
+            steps = [json.loads(line) for line in log.read_text().splitlines()]
+            quarters = [steps[len(steps) * q // 4 : len(steps) * (q + 1) // 4] for q in range(4)]
+            row: Row = {"run": run.name.partition("/")[2], "env_steps": int(sum(step["env_steps"] for step in steps))}
+            for name in ("episode_return", "selection_score"):
+                for number, quarter in enumerate(quarters, start=1):
+                    # No episode ended in a step that reports none; most steps have no selection.
+                    values = [step[name] for step in quarter if step["episodes"] and step.get(name) is not None]
+                    row[f"{name} {number}"] = sum(values) / len(values) if values else ""
+            rows.append(row)
+        elif (known := earlier.get(run.name.partition("/")[2])) is not None:
+            rows.append(known)
+    if rows:
+        write_rows(rows, table)
 
 
 def result_row(run: Run, path: Path, score: Row, result: Row) -> Row:
@@ -135,10 +177,12 @@ def result_row(run: Run, path: Path, score: Row, result: Row) -> Row:
     low, high = score["ci95"]
     kept = {name: score[name] for name in ("mean", "sd", "learners", "episodes", "seed")}
     row: Row = {"task": card.task, "examples": load(path).examples, "encoder_layers": layers}
-    row |= {"method": "PPO" if card.is_plain_policy else "PPMO"} | kept | {"ci_low": low, "ci_high": high}
+    method = "PPO" if card.is_plain_policy else "PPMO, imported" if run.imported else "PPMO"
+    row |= {"method": method} | kept | {"ci_low": low, "ci_high": high}
     row |= {"random": random_score(run.task), "published": run.published, "distillation_seed": run.seed}
     print(run.name, round(row["mean"], 1), file=sys.stderr, flush=True)
-    return row | result | {"command": run.command}
+    nothing: Row = {"outer_steps": "", "env_steps": "", "seconds": ""}
+    return row | nothing | result | {"command": run.command}
 
 
 def random_score(task: str) -> float:
@@ -157,11 +201,28 @@ def page() -> None:
     """Puts the table made from each CSV below the mark on its page."""
     for name in dict.fromkeys(run.page for run in RUNS):
         rows = read_rows(RESULTS / f"{name}.csv")
+        if not rows:
+            continue
         path = RESULTS / f"{name}.md"
         commands = dict.fromkeys(row["command"] for row in rows)
         parts = [path.read_text().split(MARK)[0] + MARK, result_table(rows)]
+        if curves := read_rows(RESULTS / f"{name}-curves.csv"):
+            parts.append(f"### Curves\n\n{curve_table(curves)}")
         parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
         path.write_text("\n\n".join(parts))
+
+
+def curve_table(rows: list[dict[str, str]]) -> str:
+    """One line per run, quarter by quarter."""
+    head = ["run", "env steps", "training return, by quarter of the run", "score of fresh learners, by quarter"]
+    lines = []
+    for row in rows:
+        cells = [
+            ", ".join(f"{float(row[key]):.1f}" if row[key] else "–" for key in row if key.startswith(name))
+            for name in ("episode_return", "selection_score")
+        ]
+        lines.append([row["run"], f"{int(row['env_steps']) / 1e6:.2f} M", *cells])
+    return markdown_table(head, lines)
 
 
 def result_table(rows: list[dict[str, str]]) -> str:
@@ -176,7 +237,7 @@ def result_table(rows: list[dict[str, str]]) -> str:
             f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
             f"{float(row['random']):.1f}",
             row["published"] or "–",
-            f"{int(row['env_steps']) / 1e6:.1f} M",
+            f"{int(row['env_steps']) / 1e6:.1f} M" if row["env_steps"] else "–",
             f"{float(row['seconds']) / 60:.1f}" if row["seconds"] else "–",
         ]
         for row in rows
@@ -185,4 +246,4 @@ def result_table(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(__doc__ or "", lambda only: distill_missing(RUNS, only), evaluate, page)
+    run_stage(__doc__ or "", lambda only: distill_missing([r for r in RUNS if not r.imported], only), evaluate, page)
