@@ -337,7 +337,7 @@ def test_ctrl_c_leaves_no_traceback(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("nonsense", "distill, train, evaluate, baseline, import, show, tasks"),
+        ("nonsense", "distill, rollback, train, evaluate, baseline, import, show, tasks"),
         ("--nonsense", "no command"),
         ("distill", "no task"),
         ("distill --examples 2", "no task"),
