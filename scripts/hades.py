@@ -105,6 +105,8 @@ def evaluate(only: str) -> None:
         )
         if scores is not None:
             rows += result_rows(run, path, scores, what_it_took(folder, earlier.get(run.command)))
+        else:  # what was not asked for stays
+            rows += [row for row in read_rows(TABLE) if row["command"] == run.command]
     write_rows(rows, TABLE)
 
 

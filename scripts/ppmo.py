@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from _stages import (
@@ -91,13 +90,17 @@ def imported(task: str, file: str, published: str = "") -> Run:
 
 
 SHORT = "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m"
+HOPPER = (
+    "--examples 64 --rate 5e-4 --entropy-bonus 0.002 --discount 0.995 --outer-steps 5000 --evaluate-every 100 "
+    "--budget 40m"
+)
 ATARI = "--encoder-layers 4 --outer-steps 200 --budget 20m"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
 RUNS = [
     *(minatar(game, level, published) for game, published in GAMES.items() for level in (2, 1)),
-    Run("brax", "hopper", "k64", "--examples 64", published="1771"),
-    Run("brax", "hopper", "k4", "--examples 4", published="1537"),
+    Run("brax", "hopper", "k64", HOPPER, published="1771"),
+    Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
     Run(
         "brax",
@@ -125,14 +128,16 @@ RUNS = [
     imported("ale/centipede", "atari-centipede-l0", published="8042"),
 ]
 
+PAGES = list(dict.fromkeys(run.page for run in RUNS))
+
 
 def evaluate(only: str) -> None:
     """Evaluates every dataset and random actions, then writes one CSV per page."""
-    for page, runs in groupby(RUNS, key=lambda run: run.page):
+    for page in PAGES:
         table = RESULTS / f"{page}.csv"
         earlier = {row["command"]: row for row in read_rows(table)}
         rows: list[Row] = []
-        for run in runs:
+        for run in (run for run in RUNS if run.page == page):
             path, folder = run.path, ROOT / "runs" / run.name
             if run.imported and not path.exists() and (ROOT / PUBLISHED).is_dir() and only in run.name:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +147,8 @@ def evaluate(only: str) -> None:
             if scores is not None:
                 took = {} if run.imported else what_it_took(folder, earlier.get(run.command))
                 rows.append(result_row(run, path, scores["card"], took))
+            elif run.command in earlier:  # what was not asked for stays
+                rows.append(earlier[run.command])
         if rows:
             write_rows(rows, table)
     write_curves()
@@ -160,8 +167,9 @@ def write_curves() -> None:
             row: Row = {"run": run.name.partition("/")[2], "env_steps": int(sum(step["env_steps"] for step in steps))}
             for name in ("episode_return", "selection_score"):
                 for number, quarter in enumerate(quarters, start=1):
-                    # No episode ended in a step that reports none; most steps have no selection.
-                    values = [step[name] for step in quarter if step["episodes"] and step.get(name) is not None]
+                    # Most steps have no selection, and the return of a step in which no episode ended means nothing.
+                    counted = quarter if name == "selection_score" else [step for step in quarter if step["episodes"]]
+                    values = [step[name] for step in counted if step.get(name) is not None]
                     row[f"{name} {number}"] = sum(values) / len(values) if values else ""
             rows.append(row)
         elif (known := earlier.get(run.name.partition("/")[2])) is not None:
@@ -199,7 +207,7 @@ def random_score(task: str) -> float:
 
 def page() -> None:
     """Puts the table made from each CSV below the mark on its page."""
-    for name in dict.fromkeys(run.page for run in RUNS):
+    for name in PAGES:
         rows = read_rows(RESULTS / f"{name}.csv")
         if not rows:
             continue

@@ -52,7 +52,7 @@ def test_a_game_is_a_task(name: str, task_id: str, actions: int, sticky: bool) -
     assert isinstance(task, HostTask)
     assert not isinstance(task, JaxTask)
     assert (task.task_id, task.actions, task.sticky) == (task_id, Discrete(actions), sticky)
-    assert task.observation_shape == (4, 84, 84)
+    assert task.observation_shape == (84, 84, 4)
     assert task.max_steps == 27_000
     assert task.max_return is None
     assert task == make_task(task_id)
@@ -111,27 +111,23 @@ def test_what_is_collected_stays_bytes() -> None:
     weights = jax.vmap(network.init)(jax.random.split(KEY, 1))
     trajectory = collect(started(task, 3), network, weights, KEY, steps=4)
     assert trajectory.observations.dtype == trajectory.next_observations.dtype == np.uint8
-    assert trajectory.observations.shape == (4, 1, 3, 4, 84, 84)
+    assert trajectory.observations.shape == (4, 1, 3, 84, 84, 4)
 
 
 def test_no_transition_crosses_the_border_of_a_game() -> None:
     row = started(make_task("ale/breakout"), training=False)
+    started_anew = np.zeros(2, bool)
     games = 0
     for _ in range(150):
+        before = row.observations
         step = row.step(np.array([1, 1]))
+        moved = (step.reached != before).any(axis=(1, 2, 3))
+        assert moved[started_anew].all(), "the first action of a game is taken"
         goes_on = (step.reached == row.observations).all(axis=(1, 2, 3))
         np.testing.assert_array_equal(goes_on, ~(step.terminated | step.truncated))
+        started_anew = ~goes_on
         games += int(step.terminated.sum())
     assert games
-
-
-def test_pixels_are_scaled_to_one() -> None:
-    network = Network(parse_distribution(TINY), (4, 84, 84), Discrete(3))
-    weights = network.init(KEY)
-    pixels = jax.random.randint(KEY, (2, 4, 84, 84), 0, 256).astype(jnp.uint8)
-    np.testing.assert_allclose(
-        network.apply(weights, pixels), network.apply(weights, pixels.astype(jnp.float32) / 255), atol=1e-6
-    )
 
 
 def test_the_recipe_is_the_papers() -> None:
@@ -143,14 +139,18 @@ def test_the_recipe_is_the_papers() -> None:
     assert [recipe(game).examples for game in ("ale/pong", "ale/ms_pacman", "ale/space_invaders")] == [4, 6, 4]
 
 
-@pytest.mark.parametrize("layers", [0, 1])
-def test_a_game_is_distilled(layers: int) -> None:
+@pytest.mark.parametrize(
+    ("learners", "layers", "initial"),
+    [(TINY, 0, "random-policy"), (TINY, 1, "normal"), (f"network=nature-cnn:{TINY}", 3, "normal")],
+)
+def test_a_game_is_distilled(learners: str, layers: int, initial: Any) -> None:
     config = DistillConfig(
         "ale/pong",
         examples=3,
         outer_steps=2,
-        distribution=TINY,
+        distribution=learners,
         encoder_layers=layers,
+        initial_examples=initial,
         evaluate_every=2,
         selection_learners=1,
         selection_episodes=1,
@@ -164,7 +164,8 @@ def test_a_game_is_distilled(layers: int) -> None:
     assert score is not None
     assert (score["learners"], score["episodes"]) == (2, 1)
     assert -21 <= score["mean"] < 0
-    assert result.dataset.observations.shape == (3, 4, 84, 84)
+    assert result.dataset.observations.shape == (3, 84, 84, 4)
+    assert np.abs(result.dataset.observations).max() < (1.1 if initial == "random-policy" else 7), "in units of 0 .. 1"
 
 
 @NEEDS_FILES
@@ -180,6 +181,13 @@ def test_published_games_are_imported_with_their_encoder(level: int, game: str, 
             # [outputs, inputs, height, width] there, [height, width, inputs, outputs] here.
             theirs = archive[f"encoder_conv{layer + 1}_weight"]
             np.testing.assert_array_equal(dataset.encoder[f"{layer}/kernel"][1, 2, 3, 0], theirs[0, 3, 1, 2])
+        np.testing.assert_array_equal(dataset.observations[1, 5, 7], archive["observations"][1, :, 5, 7])
+
+
+@NEEDS_FILES
+def test_an_encoder_fits_one_network() -> None:
+    with pytest.raises(FloppyError, match=r"^Learners of network mlp were asked for, .* leave the distribution"):
+        import_npz(PUBLISHED / "atari-spaceinvaders-l3.npz", distribution="lambda")
 
 
 @NEEDS_FILES

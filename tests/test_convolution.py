@@ -39,6 +39,18 @@ def test_it_equals_xlas_and_so_does_its_gradient(window: int, stride: int, rows:
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), got, wanted)
 
 
+def test_accelerators_take_xlas_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, kernel = jnp.ones((1, 6, 5, 2)), jnp.ones((3, 3, 2, 4))
+    ours = jax.make_jaxpr(functools.partial(convolve, stride=2))(images, kernel)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    theirs = jax.make_jaxpr(functools.partial(convolve, stride=2))(images, kernel)
+    assert "conv_general_dilated" in str(theirs)
+    assert "conv_general_dilated" not in str(ours)
+    np.testing.assert_allclose(
+        convolve(images, kernel, 2), convolve_by_products(images, kernel, 2), err_msg="both are the same convolution"
+    )
+
+
 def test_by_hand() -> None:
     # 1 2 3      window 2, stride 1, kernel 1 0: top left plus twice the bottom right
     # 4 5 6                                 0 2

@@ -466,6 +466,23 @@ def test_a_run_can_be_resumed_and_closes_its_environments(tmp_path: Path, monkey
     assert resumed.env_steps == 6 * 4 * 4 * 8
 
 
+def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried = []
+
+    def noted(outer: PPMO, state: Any, trajectories: Any) -> Any:
+        jax.debug.callback(lambda x: carried.append(np.asarray(x)), state.discounted[0])
+        return scale(outer, state, trajectories)
+
+    scale = PPMO._scale_rewards
+    monkeypatch.setattr(PPMO, "_scale_rewards", noted)
+    outer = dataclasses.replace(config().outer, normalise_rewards=True, horizon=3)
+    whole = config("Length", outer_steps=4, evaluate_every=2, outer=outer)
+    distill(whole, tmp_path / "run", time_limit=1e-9)
+    distill(whole, tmp_path / "run", resume=True)
+    jax.effects_barrier()
+    assert [bool(before.any()) for before in carried] == [False, True, False, True]
+
+
 # --- faults ---
 
 

@@ -370,7 +370,7 @@ def test_the_convolution_needs_images() -> None:
 
 def test_the_nature_cnn_against_xlas_convolutions() -> None:
     learners = parse_distribution(NATURE_DISTRIBUTION)
-    network = Network(dataclasses.replace(learners, width=(5, 5)), (2, 44, 36), Discrete(3))
+    network = Network(dataclasses.replace(learners, width=(5, 5)), (44, 36, 2), Discrete(3))
     shapes = [(8, 8, 2, 32), (4, 4, 32, 64), (3, 3, 64, 64), (2 * 1 * 64, 5), (5, 3)]
     assert network.kernel_shapes == shapes
     assert learners.layers == 5
@@ -379,10 +379,10 @@ def test_the_nature_cnn_against_xlas_convolutions() -> None:
         {"kernel": 0.1 * jax.random.normal(key, shape), "bias": jnp.full(shape[-1], 0.1)}
         for key, shape in zip(keys, shapes, strict=False)
     )
-    frames = jax.random.normal(keys[5], (3, 2, 44, 36))
+    frames = jax.random.normal(keys[5], (3, 44, 36, 2))
 
     def expected(frames: jax.Array) -> jax.Array:
-        hidden = frames  # [n, frames, rows, columns] throughout
+        hidden = frames.transpose(0, 3, 1, 2)  # channels second throughout
         for layer, stride in zip(layers, (4, 2, 1), strict=False):
             kernel, strides = layer["kernel"].transpose(3, 2, 0, 1), (stride, stride)
             hidden = jax.lax.conv(hidden, kernel, strides, "VALID") + layer["bias"][:, None, None]
@@ -395,7 +395,7 @@ def test_the_nature_cnn_against_xlas_convolutions() -> None:
     np.testing.assert_allclose(network.apply(weights, frames), expected(frames), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "order"), [((4, 35, 84), "at least 36 x 36"), ((84, 84), "frames, rows, columns")])
+@pytest.mark.parametrize(("shape", "order"), [((35, 84, 4), "at least 36 x 36"), ((84, 84), "rows, columns, channels")])
 def test_the_nature_cnn_needs_frames_that_are_large_enough(shape: tuple[int, ...], order: str) -> None:
     with pytest.raises(FloppyError, match=order):
         Network(parse_distribution(NATURE_DISTRIBUTION), shape, Discrete(2)).init(jax.random.key(0))

@@ -76,3 +76,22 @@ def test_without_statistics_observations_stay_as_they_are():
 def test_before_anything_was_seen_observations_stay_as_they_are():
     observations = jnp.asarray([[-9.5, 0.0, 9.5]])
     np.testing.assert_allclose(normalise(init_statistics((3,)), observations), observations, rtol=1e-6)
+
+
+def test_pixels_are_scaled_to_one_before_anything_else():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3), np.uint8)
+    floats = (pixels / 255).astype(np.float32)
+    np.testing.assert_allclose(normalise(None, jnp.asarray(pixels)), floats, rtol=1e-6)
+    statistics = update(init_statistics((3,)), pixels)
+    np.testing.assert_allclose(statistics.mean, floats.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(statistics.var, floats.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        normalise(statistics, jnp.asarray(pixels)), normalise(statistics, jnp.asarray(floats)), rtol=1e-4, atol=1e-5
+    )
+    weight = jnp.ones(20)
+    for ours, theirs in zip(
+        moments_of(jnp.asarray(pixels), weight, jnp.zeros(3)),
+        moments_of(jnp.asarray(floats), weight, jnp.zeros(3)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -101,6 +101,12 @@ def test_the_robust_recipe_is_for_many_architectures() -> None:
     assert sum(not learner.is_fixed for learner in learners) == 2
 
 
+def test_the_robust_recipe_shares_learners_equally_and_leaves_images_alone() -> None:
+    assert [recipe(task, "ppmo-robust").outer.learners for task in ("cartpole", "pendulum")] == [24, 6]
+    with pytest.raises(FloppyError, match="choose ppmo"):
+        recipe("breakout", "ppmo-robust")
+
+
 def test_the_papers_recipe_has_its_constants() -> None:
     """Section 5.1 of the PPMO paper."""
     outer = recipe("cartpole", "ppmo-paper").outer

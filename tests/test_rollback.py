@@ -1,15 +1,18 @@
 """The study of encoder rollback."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from floppy.cli import main
+from floppy.cloning import GradientStep
 from floppy.dataset import load
-from floppy.distill import DistillConfig
+from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
-from floppy.outer import PPMO
+from floppy.outer import PPMO, HaDES
 from floppy.studies import rollback
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
@@ -62,6 +65,34 @@ def test_levels_that_cannot_be_are_refused_before_anything_runs(levels: list[int
 def test_learners_of_random_architecture_have_no_levels() -> None:
     with pytest.raises(FloppyError, match="give one distribution of fixed width and depth"):
         rollback(DistillConfig("cartpole", distribution="random-depth"))
+
+
+def test_a_folder_that_is_taken_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    rollback(CONFIG, str(tmp_path), levels=[0])
+    before = (tmp_path / "l0" / "dataset.safetensors").read_bytes()
+    with pytest.raises(FloppyError, match="l0 already holds a run: give --overwrite, --resume, or another folder"):
+        rollback(CONFIG, tmp_path, levels=[1, 0])
+    assert not (tmp_path / "l1").exists()
+    assert (tmp_path / "l0" / "dataset.safetensors").read_bytes() == before
+
+
+def test_ctrl_c_ends_the_whole_study() -> None:
+    asked = []
+
+    def interrupted(config: DistillConfig, out: Path | None, **options: Any) -> DistillResult:
+        asked.append(config.encoder_layers)
+        return dataclasses.replace(distill(config, out, **options), finished=False, interrupted=True)
+
+    (level,) = rollback(CONFIG, distil=interrupted)
+    assert asked == [level.encoder_layers] == [2]
+    assert not level.finished
+
+
+def test_evolution_has_levels_too() -> None:
+    outer = HaDES(population=4, initialisations=1, environments=1, horizon=5)
+    levels = rollback(dataclasses.replace(CONFIG, outer=outer, cloning=GradientStep()))
+    assert [level.encoder_layers for level in levels] == [2, 1, 0]
+    assert all(level.finished for level in levels)
 
 
 OPTIONS = (

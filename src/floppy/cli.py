@@ -118,7 +118,7 @@ class Distill(Command):
         config, time_limit = apply_budget(self.config, self.budget)
         folder = self.folder(config)
         result = distill_with_progress(
-            config, folder, time_limit=time_limit, typed=typed, resume=self.resume, overwrite=self.overwrite
+            config, folder, time_limit=time_limit, command=typed, resume=self.resume, overwrite=self.overwrite
         )
         if not result.finished:
             again = f"the same command with --resume goes on from step {result.outer_steps}"
@@ -182,7 +182,7 @@ class Rollback(Command):
     def run(self, typed: str) -> Json:
         """Runs the study."""
         config, time_limit = apply_budget(self.config, self.budget)
-        out = self.out or Path("runs") / f"{run_name(config, 'rollback-')}"
+        out = self.out or Path("runs") / run_name(config, "rollback-")
         levels = rollback(
             config,
             out,
@@ -190,7 +190,7 @@ class Rollback(Command):
             resume=self.resume,
             distil=distill_with_progress,
             time_limit=time_limit,
-            typed=typed,
+            command=typed,
             overwrite=self.overwrite,
         )
         if not all(level.finished for level in levels):
@@ -381,7 +381,7 @@ class Baseline(Command):
             score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
         else:
             run = distill_with_progress(
-                config, self.out, time_limit=time_limit, typed=typed, resume=False, overwrite=self.overwrite
+                config, self.out, time_limit=time_limit, command=typed, resume=False, overwrite=self.overwrite
             )
             score = evaluate(run.dataset, distributions=["card"], learners=1, episodes=self.episodes, seed=config.seed)[
                 "card"
@@ -645,7 +645,7 @@ def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, flo
 
 
 def distill_with_progress(
-    config: DistillConfig, out: Path | None, *, time_limit: float | None, typed: str, resume: bool, overwrite: bool
+    config: DistillConfig, out: Path | None, *, time_limit: float | None, command: str, resume: bool, overwrite: bool
 ) -> DistillResult:
     """`distill` with a bar on stderr, or with plain lines where stderr is no terminal."""
     console = Console(stderr=True)
@@ -671,7 +671,7 @@ def distill_with_progress(
             resume=resume,
             overwrite=overwrite,
             time_limit=time_limit,
-            command=typed,
+            command=command,
             progress=progress,
         )
 

@@ -174,6 +174,8 @@ class DistillResult:
     """Wall-clock time of this call, compilation included."""
     finished: bool
     """False when a time limit or Ctrl-C ended the run early."""
+    interrupted: bool
+    """Whether it was Ctrl-C."""
 
 
 Figures = dict[str, np.ndarray]
@@ -220,8 +222,7 @@ def distill(
     started = time.monotonic()
     problem = config.problem()
     folder = None if out is None else Path(out)
-    if resume and overwrite:
-        raise FloppyError("A run can go on or be replaced: give one of --resume and --overwrite.")
+    check_intention(resume=resume, overwrite=overwrite)
     with open_arena(problem.task) as arena:
         run = _Run(config, problem, config.outer, command, arena)
         state = _prepare(run, folder, resume=resume, overwrite=overwrite)
@@ -240,6 +241,7 @@ def distill(
         env_steps=int(state.env_steps),
         seconds=time.monotonic() - started,
         finished=int(state.step) >= config.outer_steps,
+        interrupted=interrupted.is_set(),
     )
 
 
@@ -377,6 +379,22 @@ def to_dataset(
     )
 
 
+def check_intention(*, resume: bool, overwrite: bool) -> None:
+    """Refuses to go on with a run and to replace it."""
+    if resume and overwrite:
+        raise FloppyError("A run can go on or be replaced: give one of --resume and --overwrite.")
+
+
+def files_of_run(folder: Path) -> list[str]:
+    """What a folder holds of an earlier run."""
+    return [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
+
+
+def already_taken(folder: Path) -> FloppyError:
+    """The complaint about an earlier run in the way of a new one."""
+    return FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+
+
 def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -> RunState:
     """The state to start from; writes the configuration of a new run."""
     state = run.init()  # refuses what no run can be made of, before anything is written
@@ -386,10 +404,10 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
         return state
     if resume:
         return _resume(run, folder, state)
-    taken = [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
+    taken = files_of_run(folder)
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
     if first_process_says(bool(taken) and not overwrite):
-        raise FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+        raise already_taken(folder)
     blocked = [str(folder / name) for name in taken if (folder / name).is_dir()]
     if first_process_says(bool(blocked)):
         raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
@@ -412,7 +430,8 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
             for leftover in place.glob(TEMPORARY_FILES):
                 leftover.unlink()  # of a write that was killed
         _truncate_metrics(folder / METRICS_NAME, int(state.step))
-    return state._replace(outer=replicate(state.outer))
+    outer = state.outer if run.arena.is_pure else run.outer.restarted(state.outer)
+    return state._replace(outer=replicate(outer))
 
 
 def _check_same_run(folder: Path, config: dict[str, Any]) -> str:

@@ -57,10 +57,7 @@ class Row:
             raise
         except Exception as error:  # an environment's own code may raise anything
             raise self._raised("made", error) from error
-        # Pixels stay bytes, a quarter of the memory.
-        is_bytes = self.vector.single_observation_space.dtype == np.uint8
-        self.dtype = np.uint8 if is_bytes else np.float32
-        self.observations = np.zeros((count, *task.observation_shape), self.dtype)
+        self.observations = np.zeros((count, *task.observation_shape), np.float32)
         """`[n, *obs]` of the states that the environments are in."""
         self.returns = np.zeros(count)
         """`[n]`: undiscounted return of the running episode."""
@@ -104,9 +101,13 @@ class Row:
             return
 
     def _checked(self, values: Any, what: str) -> np.ndarray:
-        """In memory of its own, for a vector environment may use that of `values` again, and finite."""
+        """In memory of its own, for a vector environment may use that of `values` again, and finite.
+
+        Pixels stay bytes, a quarter of the memory; all else is float32.
+        """
+        is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
-            array = np.array(values, self.dtype if what == "observation" else np.float32)
+            array = np.array(values, np.uint8 if is_bytes else np.float32)
         if what == "observation" and array.shape[1:] != self.task.observation_shape:
             raise FaultyEnvironmentError(
                 f"{self.task.task_id} returned an observation of shape {array.shape[1:]} in place of "

@@ -15,8 +15,9 @@ from floppy.cloning import AdamSteps, Cloning, GradientStep, as_entry
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, one_line
 from floppy.initialisers import FLAX_ORTHOGONAL
-from floppy.learners import NATURE_DISTRIBUTION, parse_distributions
+from floppy.learners import NATURE_DISTRIBUTION, LearnerDistribution, parse_distributions
 from floppy.tasks import Task, make_task
+from floppy.tasks.ale import frames_last
 from floppy.train import cloning_of, network_for, task_of
 
 
@@ -64,7 +65,7 @@ def import_npz(
     if observations is None or targets is None:
         held = ", ".join(sorted(arrays)) or "nothing"
         raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
-    observations = _reshape_to(known, observations)
+    observations = frames_last(observations) if "frames_first" in published else _reshape_to(known, observations)
     examples = observations.shape[:1]
     shapes = observations.shape, targets.shape
     wanted = (*examples, *known.observation_shape), (*examples, known.actions.size)
@@ -76,7 +77,8 @@ def import_npz(
     log_std, mean, var = _find(arrays, "y_logstd", "log_std"), _find(arrays, "obs_mean"), _find(arrays, "obs_var")
     normaliser = normaliser or published.get("normaliser") or ("none" if mean is None or not mean.size else "frozen")
     learners = parse_distributions(distribution or published.get("distribution", "lambda"))
-    layers = published.get("encoder_layers", 0)
+    encoder = _encoder_of(path, arrays, learners[0], published.get("encoder_layers", 0))
+    layers = len(encoder) // 2
     card = Card(
         task=known.task_id,
         actions=known.actions.as_dict(),
@@ -99,7 +101,7 @@ def import_npz(
         inner_rate=inner_rate,
         obs_mean=_reshape_to(known, mean) if is_frozen and mean is not None else None,
         obs_var=_reshape_to(known, var) if is_frozen and var is not None else None,
-        encoder=_encoder_of(path, arrays, layers),
+        encoder=encoder,
     )
     task_of(dataset)
     cloning_of(dataset)
@@ -168,15 +170,23 @@ def _ppmo_defaults(meta: dict[str, Any]) -> dict[str, Any]:
         "task": f"ale/{PPMO_GAMES[meta['game']]}",
         "distribution": NATURE_DISTRIBUTION,
         "encoder_layers": meta["level"],
+        "frames_first": True,
     }
 
 
-def _encoder_of(path: Path | str, arrays: dict[str, np.ndarray], layers: int) -> dict[str, np.ndarray]:
+def _encoder_of(
+    path: Path | str, arrays: dict[str, np.ndarray], learners: LearnerDistribution, layers: int
+) -> dict[str, np.ndarray]:
     """The leading convolutions, `encoder_conv1_weight [outputs, inputs, height, width]` and so on, by layer."""
+    if layers and learners.network != "nature-cnn":
+        raise FloppyError(
+            f"Learners of network {learners.network} were asked for, {path} holds layers of a nature-cnn: "
+            "leave the distribution (--distribution) to the file."
+        )
     encoder: dict[str, np.ndarray] = {}
     for layer in range(layers):
         kernel, bias = (arrays.get(f"encoder_conv{layer + 1}_{part}") for part in ("weight", "bias"))
-        if kernel is None or bias is None:
+        if kernel is None or bias is None or kernel.ndim != 4:
             raise FloppyError(
                 f"{path} needs an encoder of {layers} layers, layer {layer + 1} of which it does not hold: "
                 "without it the examples mean nothing, so take a file that has it."

@@ -38,9 +38,6 @@ CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
 }
 """What comes before the dense layers, by the network's name."""
 
-FRAMES_FIRST = ("nature-cnn",)
-"""Networks for observations `[frames, rows, columns]`, as Atari's are, in place of `[rows, columns, channels]`."""
-
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 # Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
 
@@ -236,16 +233,13 @@ class Network:
 
         Args:
           weights: of this network.
-          observations: `[k, *obs]`; those of type uint8, pixels, are scaled to 0 .. 1.
+          observations: `[k, *obs]`.
 
         Returns:
           `[k, a]`: logits for discrete actions, means for continuous ones.
         """
         activation = ACTIVATIONS[self.distribution.activation]
-        is_bytes = observations.dtype == jnp.uint8
-        hidden = observations.astype(jnp.float32) / 255.0 if is_bytes else observations
-        if self.distribution.network in FRAMES_FIRST:
-            hidden = jnp.moveaxis(hidden, 1, -1)
+        hidden = observations
         first, last = self._first_dense, len(weights.layers) - 1
         convolutions = CONVOLUTIONS[self.distribution.network]
         for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
@@ -267,17 +261,15 @@ class Network:
     def _image_shape(self) -> tuple[int, int, int]:
         """`rows, columns, channels` of the observations."""
         network, shape = self.distribution.network, self.observation_shape
-        order = "frames, rows, columns" if network in FRAMES_FIRST else "rows, columns, channels"
-        image = (*shape[1:], *shape[:1]) if network in FRAMES_FIRST else shape
         least = 1
         for convolution in reversed(CONVOLUTIONS[network]):
             least = (least - 1) * convolution.stride + convolution.window
-        if len(image) != 3 or min(image[:2]) < least:
+        if len(shape) != 3 or min(shape[:2]) < least:
             raise FloppyError(
                 f"Network {network} was asked for with observations of shape {shape}: "
-                f"it needs [{order}] of at least {least} x {least}, give network=mlp."
+                f"it needs [rows, columns, channels] of at least {least} x {least}, give network=mlp."
             )
-        rows, columns, channels = image
+        rows, columns, channels = shape
         return rows, columns, channels
 
 

@@ -1,4 +1,4 @@
-"""Running statistics of observations."""
+"""Running statistics of observations, and the scale of pixels."""
 
 from typing import NamedTuple
 
@@ -36,13 +36,18 @@ def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
     return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
+def as_floats(observations: jax.Array) -> jax.Array:
+    """Pixels, which are bytes, as numbers from 0 to 1; all other observations as they are."""
+    return observations.astype(jnp.float32) / 255.0 if observations.dtype == jnp.uint8 else observations
+
+
 def moments_of(batch: jax.Array, weight: jax.Array, shift: jax.Array) -> Moments:
     """Sums over a batch `[n, *obs]` with weights `[n]` (0 leaves an observation out) about `shift [*obs]`.
 
     Near the mean as a shift, the difference of the sums does not cancel. What is left out may be anything, also NaN.
     """
     counts = (weight != 0).reshape(-1, *(1,) * shift.ndim)
-    centred = jnp.where(counts, batch - shift, 0.0)
+    centred = jnp.where(counts, as_floats(batch) - shift, 0.0)
     return Moments(jnp.sum(weight), jnp.tensordot(weight, centred, 1), jnp.tensordot(weight, centred**2, 1))
 
 
@@ -62,12 +67,16 @@ def absorb_moments(statistics: RunningStatistics, moments: Moments, shift: jax.A
 
 def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> RunningStatistics:
     """Merges a batch `[n, *obs]`."""
-    shift = jnp.mean(batch, axis=0)
+    shift = jnp.mean(as_floats(batch), axis=0)
     return absorb_moments(statistics, moments_of(batch, jnp.ones(batch.shape[0]), shift), shift)
 
 
 def normalise(statistics: RunningStatistics | None, observations: jax.Array) -> jax.Array:
-    """`(o - mean) / sqrt(var + 1e-8)`, clipped to ±10; without statistics the observations as they are."""
+    """What networks see: `(o - mean) / sqrt(var + 1e-8)`, clipped to ±10, or `o` without statistics.
+
+    Pixels are scaled to 0 .. 1 first, see `as_floats`.
+    """
+    observations = as_floats(observations)
     if statistics is None:
         return observations
     scaled = (observations - statistics.mean) / jnp.sqrt(statistics.var + EPSILON)

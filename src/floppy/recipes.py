@@ -20,7 +20,7 @@ ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
 
 
 def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
-    """The corrected PPMO with 16 learners per outer step; longer for more dimensions, slower for few examples."""
+    """The corrected PPMO with several learners per outer step, of the size that suits the task."""
     known = make_task(task)
     if isinstance(known.actions, Continuous):
         return _ppmo_continuous(known, examples)
@@ -31,6 +31,7 @@ def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
     config = DistillConfig(task)
     if not isinstance(known, NDCartPole):
         return dataclasses.replace(config, examples=16 if examples is None else examples)
+    # More steps for more dimensions, smaller ones for few examples.
     least = known.dimensions + 1  # the papers' k_min = ceil(c / 2) + 1 for c = 2 N actions
     examples = least if examples is None else examples
     steps, rate = max(300, 400 * (known.dimensions - 1)), 1e-2
@@ -115,8 +116,16 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
 
 def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
     """The same over random widths, depths and initialisers, as in the PPMO paper's Table 1."""
+    if len(shape := make_task(task).observation_shape) == 3:
+        raise FloppyError(
+            f"Recipe ppmo-robust was asked for with images {shape}: its networks are dense ones, choose ppmo."
+        )
     config = _ppmo(task, examples)
-    outer = _changed(config.outer, learners=24, minibatch_size=3072)
+    assert isinstance(config.outer, PPMO)
+    # The six distributions share them equally.
+    outer = _changed(
+        config.outer, learners=config.outer.learners * 3 // 2, minibatch_size=config.outer.minibatch_size * 3 // 2
+    )
     return dataclasses.replace(
         config, distribution=ROBUST_DISTRIBUTIONS, outer=outer, outer_steps=600, evaluate_every=50
     )
@@ -124,6 +133,7 @@ def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
 
 def _ppmo_paper(task: str, examples: int | None = None) -> DistillConfig:
     """The PPMO paper's constants (section 5.1), with this library's corrections."""
+    is_continuous = isinstance(make_task(task).actions, Continuous)
     outer = PPMO(
         learners=1,
         environments=10,
@@ -132,7 +142,8 @@ def _ppmo_paper(task: str, examples: int | None = None) -> DistillConfig:
         rate=2.5e-4,
         critic_rate=2.5e-4,
         anneal=False,
-        clip=0.1 if isinstance(make_task(task).actions, Continuous) else 0.2,
+        clip=0.1 if is_continuous else 0.2,
+        normalise_observations=is_continuous,
     )
     return dataclasses.replace(
         _ppmo(task, examples), outer=outer, initial_rate=0.02, outer_steps=3000, evaluate_every=50

@@ -150,6 +150,9 @@ class OuterLoop(Protocol):
         On the host the arena compiles the pieces, each of them pure, and Python plays.
         """
 
+    def restarted(self, state: Any) -> Any:
+        """The state for environments that begin new episodes, as live ones do when a run is resumed."""
+
     def distilled(self, state: Any) -> Distilled:
         """The dataset as it stands."""
 

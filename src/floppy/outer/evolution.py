@@ -174,6 +174,10 @@ class HaDES:
         moved["observations"] = smooth(moved["observations"], self.smoothness)
         return problem.improved(jax.tree.map(jnp.add, unravel(centre), moved), state.distilled)
 
+    def restarted(self, state: HaDESState) -> HaDESState:
+        """The state as it is: every generation begins new episodes anyway."""
+        return state
+
     def distilled(self, state: HaDESState) -> Distilled:
         """The mean of the search distribution."""
         return state.distilled

@@ -93,12 +93,13 @@ class PPMO:
     adam_eps: float = 1e-5
     """Adam's eps."""
     critic_width: int = 64
-    """Units of the critic's two hidden layers, behind convolutions such as the learners have."""
+    """Units of the critic's two hidden layers; its convolutions and its activation are those of the learners."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     normalise_rewards: bool = False
     """Whether rewards are divided by the running standard deviation of discounted returns, for a critic and a gradient
-    norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Reported returns are raw."""
+    norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Returns are reported as they
+    were before that."""
     published_errors: bool = False
     """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
     step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
@@ -123,6 +124,10 @@ class PPMO:
             for group in range(len(problem.learners))
         )
         return arena.compiled(self._begin)(problem, distilled, environments, named_key(key, "critic"))
+
+    def restarted(self, state: PPMOState) -> PPMOState:
+        """The state for environments that begin new episodes."""
+        return state._replace(discounted=jax.tree.map(jnp.zeros_like, state.discounted))
 
     def _begin(
         self, problem: Problem, distilled: Distilled, environments: tuple[Any, ...], critic_key: jax.Array
@@ -246,7 +251,6 @@ class PPMO:
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network:
-        # Pixels ask for convolutions here as they do there.
         first, width = problem.learners[0], (self.critic_width, self.critic_width)
         architecture = LearnerDistribution(width=width, network=first.network, activation=first.activation)
         return Network(architecture, problem.task.observation_shape, Discrete(1))

@@ -43,6 +43,11 @@ def require() -> None:
         raise FloppyError(f"Atari games need ale-py ({one_line(error)}): pip install 'floppy[atari]'.") from error
 
 
+def frames_last(observations: np.ndarray) -> np.ndarray:
+    """`[n, rows, columns, frames]` from ALE's, and the published datasets', `[n, frames, rows, columns]`."""
+    return np.moveaxis(observations, 1, -1)
+
+
 @functools.cache
 def _action_count(game: str) -> int:
     environment = _make_vector(game, 1)
@@ -73,7 +78,7 @@ class AtariTask:
 
     An episode starts with up to 30 idle frames, and with FIRE where a game waits for it. In training rewards are
     clipped to ±1 and a lost life ends an episode; scores are of whole games, to their end, and raw. Observations are
-    uint8, which networks scale to 0 .. 1.
+    uint8, the last frame last.
 
     Raises:
       FloppyError: when built without ale-py installed.
@@ -96,8 +101,8 @@ class AtariTask:
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """`[frames, rows, columns]`."""
-        return (4, 84, 84)
+        """`[rows, columns, frames]`."""
+        return (84, 84, 4)
 
     @property
     def actions(self) -> Discrete:
@@ -145,17 +150,17 @@ class _Games(VectorEnv):
         del options
         observations, infos = self.vector.reset(seed=None if seed is None else np.array(seed))
         self.lives = infos["lives"]
-        return observations, {}
+        return frames_last(observations), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Takes actions `[count]`; where a game is over the next one starts."""
         observations, rewards, over, truncated, infos = self.vector.step(np.asarray(actions, np.int64))
         terminated = over | (infos["lives"] < self.lives) if self.training else over
-        final = {"final_obs": observations} if np.any(terminated | truncated) else {}
+        final = {"final_obs": frames_last(observations)} if np.any(terminated | truncated) else {}
         if np.any(over | truncated):
             observations, infos = self.vector.reset(options={"reset_mask": over | truncated})
         self.lives = infos["lives"]
-        return observations, rewards, terminated, truncated, final
+        return frames_last(observations), rewards, terminated, truncated, final
 
     def close_extras(self, **options: Any) -> None:
         """Ends the emulators, which ALE does when nobody holds them any more."""

@@ -110,11 +110,11 @@ class HostTask(Task, Protocol):
     def make_vector(self, count: int, *, training: bool) -> "VectorEnv":
         """Makes `count` independent copies as one Gymnasium vector environment.
 
-        Its observations are `[count, *obs]` and its actions `[count]` ints from 0, or `[count, size]` floats within the
-        bounds. An episode that ends is followed by the next within the same step (same-step autoreset), and
-        `infos["final_obs"]` then holds the observation that it ended with. `reset(seed=[...])` seeds every copy. Where
-        `options={"episodes": n}` is given, a copy may rest after `n` episodes: it goes on returning an observation, but
-        costs nothing.
+        Its observations are `[count, *obs]`; those of type uint8 are pixels, which policies see as 0 .. 1. Its actions
+        are `[count]` ints from 0, or `[count, size]` floats within the bounds. An episode that ends is followed by the
+        next within the same step (same-step autoreset), and `infos["final_obs"]` then holds the observation that it
+        ended with. `reset(seed=[...])` seeds every copy. Where `options={"episodes": n}` is given, a copy may rest
+        after `n` episodes: it goes on returning an observation, but costs nothing.
 
         Args:
           count: of the copies.
