@@ -80,11 +80,9 @@ class UserModules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Distill(Command):
-    """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
+class RunOptions:
+    """How distillations start and end."""
 
-    name: ClassVar[str] = "distill"
-    config: Annotated[DistillConfig, arg(name="")]
     outer_loop: Annotated[str, arg(name="outer")] = ""
     """The outer loop, ppmo (meta-gradients, the default) or hades (evolution), with the recipe of its name; each has
     options of its own, shown by --outer NAME --help."""
@@ -92,14 +90,24 @@ class Distill(Command):
     """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
     recipe: str = ""
     """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar."""
+    budget: str = ""
+    """When to stop a run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    resume: bool = False
+    """Go on with what is in --out."""
+    overwrite: bool = False
+    """Replace what is in --out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill(Command):
+    """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
+
+    name: ClassVar[str] = "distill"
+    config: Annotated[DistillConfig, arg(name="")]
+    options: Annotated[RunOptions, arg(name="")] = dataclasses.field(default_factory=RunOptions)
+    """How the run starts and ends."""
     out: Path | None = None
     """Folder of the run; by default runs/TASK-kK-seedS."""
-    budget: str = ""
-    """When to stop: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
-    resume: bool = False
-    """Go on with the run in --out."""
-    overwrite: bool = False
-    """Replace the run in --out."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
     """The processes that share the run."""
     imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
@@ -115,10 +123,15 @@ class Distill(Command):
 
     def run(self, typed: str) -> Json:
         """Distils, and writes the run's folder."""
-        config, time_limit = apply_budget(self.config, self.budget)
-        folder = self.folder(config)
+        config, time_limit = apply_budget(self.config, self.options.budget)
+        folder = self.out or Path("runs") / run_name(config)
         result = distill_with_progress(
-            config, folder, time_limit=time_limit, command=typed, resume=self.resume, overwrite=self.overwrite
+            config,
+            folder,
+            time_limit=time_limit,
+            command=typed,
+            resume=self.options.resume,
+            overwrite=self.options.overwrite,
         )
         if not result.finished:
             again = f"the same command with --resume goes on from step {result.outer_steps}"
@@ -132,10 +145,6 @@ class Distill(Command):
             "seconds": result.seconds,
         }
 
-    def folder(self, config: DistillConfig) -> Path:
-        """Where the run goes."""
-        return self.out or Path("runs") / run_name(config)
-
     def text(self, result: Json) -> str:
         """The score and where the dataset lies."""
         score = result["score"]
@@ -148,26 +157,16 @@ class Distill(Command):
 
 @dataclasses.dataclass(frozen=True)
 class Rollback(Command):
-    """Distils a task once for every number of encoder layers, from plain PPO down to full distillation."""
+    """Distils a task once for every number of encoder layers, from the whole network down to none."""
 
     name: ClassVar[str] = "rollback"
     config: Annotated[DistillConfig, arg(name="")]
     levels: str = ""
     """Numbers of encoder layers, by comma, such as 2,1,0; by default all of them."""
-    outer_loop: Annotated[str, arg(name="outer")] = ""
-    """The outer loop, ppmo (the default) or hades."""
-    cloning_kind: Annotated[str, arg(name="cloning")] = ""
-    """Another kind of cloning than the recipe's: GradientStep or AdamSteps."""
-    recipe: str = ""
-    """Where the defaults come from, as for distill."""
+    options: Annotated[RunOptions, arg(name="")] = dataclasses.field(default_factory=RunOptions)
+    """How the runs start and end."""
     out: Path | None = None
     """Folder of the runs, one in each of l0, l1 and so on; by default runs/TASK-rollback-kK-seedS."""
-    budget: str = ""
-    """When to stop each run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
-    resume: bool = False
-    """Go on with the runs in --out."""
-    overwrite: bool = False
-    """Replace the runs in --out."""
     imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
     """Modules to import first."""
     json: bool = False
@@ -176,22 +175,20 @@ class Rollback(Command):
     @classmethod
     def parse(cls, words: list[str]) -> Command:
         """As for distill."""
-        default = default_config(words, "floppy rollback")
-        return parse_options(cls, words, "floppy rollback", default=cls(default))
+        return parse_options(cls, words, "floppy rollback", default=cls(default_config(words, "floppy rollback")))
 
     def run(self, typed: str) -> Json:
         """Runs the study."""
-        config, time_limit = apply_budget(self.config, self.budget)
-        out = self.out or Path("runs") / run_name(config, "rollback-")
+        config, time_limit = apply_budget(self.config, self.options.budget)
         levels = rollback(
             config,
-            out,
+            self.out or Path("runs") / run_name(config, "rollback-"),
             levels=[parse_level(word) for word in self.levels.split(",")] if self.levels else [],
-            resume=self.resume,
-            distil=distill_with_progress,
+            resume=self.options.resume,
+            overwrite=self.options.overwrite,
             time_limit=time_limit,
             command=typed,
-            overwrite=self.overwrite,
+            distil=distill_with_progress,
         )
         if not all(level.finished for level in levels):
             print("floppy: stopped early; the same command with --resume goes on", file=sys.stderr)

@@ -61,19 +61,7 @@ def import_npz(
     inner_rate = _find(arrays, "inner_lr", "inner_rate") if rate is None else np.asarray(rate, np.float32)
     if inner_rate is None:
         raise FloppyError(f"{path} holds neither inner_lr nor inner_rate: give the rate (--rate).")
-    observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")
-    if observations is None or targets is None:
-        held = ", ".join(sorted(arrays)) or "nothing"
-        raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
-    observations = frames_last(observations) if "frames_first" in published else _reshape_to(known, observations)
-    examples = observations.shape[:1]
-    shapes = observations.shape, targets.shape
-    wanted = (*examples, *known.observation_shape), (*examples, known.actions.size)
-    if shapes != wanted:
-        raise FloppyError(
-            f"{path} holds observations of shape {shapes[0]} and targets of shape {shapes[1]}, {known.task_id} "
-            f"needs {wanted[0]} and {wanted[1]}: give the task that it was distilled for."
-        )
+    observations, targets = _examples(path, arrays, known, frames_first="frames_first" in published)
     log_std, mean, var = _find(arrays, "y_logstd", "log_std"), _find(arrays, "obs_mean"), _find(arrays, "obs_var")
     normaliser = normaliser or published.get("normaliser") or ("none" if mean is None or not mean.size else "frozen")
     learners = parse_distributions(distribution or published.get("distribution", "lambda"))
@@ -107,6 +95,27 @@ def import_npz(
     cloning_of(dataset)
     network_for(dataset, learners[0])
     return dataset
+
+
+def _examples(
+    path: Path | str, arrays: dict[str, np.ndarray], task: Task, *, frames_first: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observations `[k, *obs]` and targets `[k, a]` of the task."""
+    observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")
+    if observations is None or targets is None:
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
+    is_image = frames_first and observations.ndim == 4
+    observations = frames_last(observations) if is_image else _reshape_to(task, observations)
+    examples = observations.shape[:1]
+    shapes = observations.shape, targets.shape
+    wanted = (*examples, *task.observation_shape), (*examples, task.actions.size)
+    if shapes != wanted:
+        raise FloppyError(
+            f"{path} holds observations of shape {shapes[0]} and targets of shape {shapes[1]}, {task.task_id} "
+            f"needs {wanted[0]} and {wanted[1]}: give the task that it was distilled for."
+        )
+    return observations, targets
 
 
 def _reshape_to(task: Task, array: np.ndarray) -> np.ndarray:
