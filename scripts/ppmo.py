@@ -91,14 +91,18 @@ def imported(task: str, file: str, published: str = "") -> Run:
 
 SHORT = "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m"
 HOPPER = (
-    "--examples 64 --rate 5e-4 --entropy-bonus 0.002 --discount 0.995 --outer-steps 5000 --evaluate-every 100 "
-    "--budget 40m"
+    "--examples 64 --distribution width=256 --entropy-bonus 0.001 --outer-steps 4000 --evaluate-every 100 --budget 40m"
 )
 ATARI = "--encoder-layers 4 --outer-steps 200 --budget 20m"
+LONG_EPISODES = "--outer-steps 400"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
 RUNS = [
-    *(minatar(game, level, published) for game, published in GAMES.items() for level in (2, 1)),
+    *(
+        minatar(game, level, published, LONG_EPISODES if game == "freeway" else "")
+        for game, published in GAMES.items()
+        for level in (2, 1)
+    ),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
