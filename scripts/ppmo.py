@@ -18,6 +18,7 @@ from _stages import (
     distill_missing,
     evaluation,
     markdown_table,
+    put_into_readme,
     read_rows,
     run_stage,
     what_it_took,
@@ -222,6 +223,24 @@ def page() -> None:
             parts.append(f"### Curves\n\n{curve_table(curves)}")
         parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
         path.write_text("\n\n".join(parts))
+    put_into_readme("ppmo.py", short_table([row for name in PAGES for row in read_rows(RESULTS / f"{name}.csv")]))
+
+
+def short_table(rows: list[dict[str, str]]) -> str:
+    """What fresh learners reach."""
+    lines = [
+        [
+            row["task"],
+            row["examples"],
+            row["encoder_layers"],
+            f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
+            f"{float(row['random']):.1f}",
+            f"{int(row['env_steps']) / 1e6:.1f} M",
+        ]
+        for row in rows
+        if row["method"] == "PPMO"
+    ]
+    return markdown_table(["task", "examples", "encoder", "mean return", "random", "environment steps"], lines)
 
 
 def curve_table(rows: list[dict[str, str]]) -> str:
