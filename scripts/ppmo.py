@@ -90,10 +90,9 @@ def imported(task: str, file: str, published: str = "") -> Run:
     return Run(page, task, label, "", learners=10, episodes=10, published=published, imported=file, is_kept=False)
 
 
-SHORT = "--examples 64 --outer-steps 60 --evaluate-every 20 --budget 8m"
-HOPPER = (
-    "--examples 64 --distribution width=256 --entropy-bonus 0.001 --outer-steps 4000 --evaluate-every 100 --budget 40m"
-)
+SHORT = "--examples 64 --outer-steps 300 --budget 8m"
+WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001"
+HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
 ATARI = "--encoder-layers 4 --outer-steps 200 --budget 20m"
 LONG_EPISODES = "--outer-steps 400"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
@@ -104,9 +103,10 @@ RUNS = [
         for game, published in GAMES.items()
         for level in (2, 1)
     ),
+    Run("minatar", "breakout", "l2", "--examples 0 --encoder-layers 2", 1, published="13.5"),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3", published="1537"),
-    Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
+    Run("brax", "inverted-double-pendulum", "k64", WIDE, published="7589"),
     Run(
         "brax",
         "reacher",
@@ -118,7 +118,7 @@ RUNS = [
     ),
     Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64", published="2168"),
     Run("mujoco", "gymnasium/InvertedDoublePendulum-v4", "k64", "--examples 64", published="1235"),
-    Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", "--examples 64", published="2226"),
+    Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", WIDE, published="2226"),
     Run("mujoco", "gymnasium/Reacher-v4", "k64", "--examples 64"),
     *(
         Run("mujoco", f"gymnasium/{name}-v4", "k64", SHORT, episodes=5)
