@@ -93,7 +93,10 @@ def imported(task: str, file: str, published: str = "") -> Run:
 SHORT = "--examples 64 --outer-steps 300 --budget 8m"
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
-ATARI = "--encoder-layers 4 --outer-steps 200 --budget 20m"
+ATARI = (
+    "--encoder-layers 4 --rate 1e-3 --critic-rate 1e-3 --clip 0.2 --entropy-bonus 0.001 --epochs 4 --outer-steps 200 "
+    "--budget 20m"
+)
 LONG_EPISODES = "--outer-steps 400"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
