@@ -24,7 +24,6 @@ from _stages import (
     what_it_took,
     write_rows,
 )
-from hades import REACHER
 
 from floppy import load
 
@@ -47,8 +46,6 @@ class Run:
     episodes: int = 20
     published: str = ""
     """What a paper reaches on this task."""
-    file: str = ""
-    """Where the dataset lies if another script has made it."""
     is_kept: bool = True
     """Whether the dataset is part of the project."""
     imported: str = ""
@@ -57,7 +54,7 @@ class Run:
     @property
     def name(self) -> str:
         seed = f"-seed{self.seed}" if self.seed else ""
-        return self.file or f"{self.page}/{self.task.rpartition('/')[2]}-{self.label}{seed}"
+        return f"{self.page}/{self.task.rpartition('/')[2]}-{self.label}{seed}"
 
     @property
     def path(self) -> Path:
@@ -109,16 +106,7 @@ RUNS = [
     Run("minatar", "breakout", "l2", "--examples 0 --encoder-layers 2", 1, published="13.5"),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3", published="1537"),
-    Run("brax", "inverted-double-pendulum", "k64", WIDE, published="7589"),
-    Run(
-        "brax",
-        "reacher",
-        "k64",
-        f"--outer ppmo --examples 64 {REACHER}",
-        1,
-        published="-168",
-        file="hades/ppmo-reacher-k64-seed1",
-    ),
+    Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
     Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64", published="2168"),
     Run("mujoco", "gymnasium/InvertedDoublePendulum-v4", "k64", "--examples 64", published="1235"),
     Run("mujoco", "gymnasium/HalfCheetah-v4", "k64", WIDE, published="2226"),
