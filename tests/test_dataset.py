@@ -15,6 +15,7 @@ from floppy import dataset as dataset_module
 from floppy.card import FORMAT, Card
 from floppy.dataset import METADATA_KEY, DistilledDataset, load, save, write_atomically
 from floppy.errors import FloppyError
+from floppy.learners import CONVOLUTIONS
 
 SPECIFICATION = Path(__file__).parents[1] / "docs/dataset-format.md"
 
@@ -329,7 +330,7 @@ def test_specification_lists_exactly_the_keys_and_tensors_there_are() -> None:
     keys = {field.name for field in dataclasses.fields(Card)}
     tensors = {re.sub(r"/\d+/", "/<layer>/", name) for name in make_full_dataset().numpy()}
     others = {"loss", "mse", "cross-entropy", "gaussian-nll", "orthogonal", "orthogonal1", "xavier", "xavier1"}
-    others |= {"flax-orthogonal"}
+    others |= {"flax-orthogonal", *CONVOLUTIONS}
     assert rows == keys | tensors | others
 
 
