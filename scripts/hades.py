@@ -95,7 +95,8 @@ RUNS = [
 def evaluate(only: str) -> None:
     """Evaluates every dataset, then writes the CSV of all answers."""
     rows: list[Row] = []
-    earlier = {row["command"]: row for row in read_rows(TABLE)}
+    known = read_rows(TABLE)
+    earlier = {row["command"]: row for row in known}
     for run in RUNS:
         path = run.path
         folder = ROOT / "runs" / "hades" / run.name
@@ -106,7 +107,7 @@ def evaluate(only: str) -> None:
         if scores is not None:
             rows += result_rows(run, path, scores, what_it_took(folder, earlier.get(run.command)))
         else:  # what was not asked for stays
-            rows += [row for row in read_rows(TABLE) if row["command"] == run.command]
+            rows += [row for row in known if row["command"] == run.command]
     write_rows(rows, TABLE)
 
 

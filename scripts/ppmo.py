@@ -176,11 +176,12 @@ def write_curves() -> None:
 
 def result_row(run: Run, path: Path, score: Row, result: Row) -> Row:
     """A line of the CSV."""
-    card = load(path).card
+    dataset = load(path)
+    card = dataset.card
     layers = (card.encoder or {}).get("layers", 0)
     low, high = score["ci95"]
     kept = {name: score[name] for name in ("mean", "sd", "learners", "episodes", "seed")}
-    row: Row = {"task": card.task, "examples": load(path).examples, "encoder_layers": layers}
+    row: Row = {"task": card.task, "examples": dataset.examples, "encoder_layers": layers}
     method = "PPO" if card.is_plain_policy else "PPMO, imported" if run.imported else "PPMO"
     row |= {"method": method} | kept | {"ci_low": low, "ci_high": high}
     row |= {"random": random_score(run.task), "published": run.published, "distillation_seed": run.seed}

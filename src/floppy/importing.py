@@ -17,7 +17,6 @@ from floppy.errors import FloppyError, one_line
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.learners import NATURE_DISTRIBUTION, LearnerDistribution, parse_distributions
 from floppy.tasks import Task, make_task
-from floppy.tasks.ale import frames_last
 from floppy.train import cloning_of, network_for, task_of
 
 
@@ -105,8 +104,12 @@ def _examples(
     if observations is None or targets is None:
         held = ", ".join(sorted(arrays)) or "nothing"
         raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
-    is_image = frames_first and observations.ndim == 4
-    observations = frames_last(observations) if is_image else _reshape_to(task, observations)
+    if frames_first and observations.ndim == 4:
+        from floppy.tasks.ale import frames_last  # imports Gymnasium
+
+        observations = frames_last(observations)
+    else:
+        observations = _reshape_to(task, observations)
     examples = observations.shape[:1]
     shapes = observations.shape, targets.shape
     wanted = (*examples, *task.observation_shape), (*examples, task.actions.size)
