@@ -40,8 +40,9 @@ ASTERIX = (
 )
 REACHER = (
     "--distribution width=64 --cloning.steps 8 --initial-rate 0.3 --outer-steps 3000 --learners 4 --environments 16 "
-    "--horizon 64 --rate 1e-3 --normalise-observations --no-normalise-rewards --entropy-bonus 0.01 --critic-rate 2e-3 "
-    "--minibatch-size 2048 --evaluate-every 100 --selection-learners 64 --selection-episodes 4 --budget 40m"
+    "--horizon 64 --rate 1e-3 --normalise-observations --no-normalise-rewards --least-std 0 "
+    "--entropy-bonus 0.01 --critic-rate 2e-3 --minibatch-size 2048 --evaluate-every 100 --selection-learners 64 "
+    "--selection-episodes 4 --budget 40m"
 )
 
 

@@ -90,10 +90,7 @@ def imported(task: str, file: str, published: str = "") -> Run:
 SHORT = "--examples 64 --outer-steps 300 --budget 8m"
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
-ATARI = (
-    "--encoder-layers 4 --rate 1e-3 --critic-rate 1e-3 --clip 0.2 --entropy-bonus 0.001 --epochs 4 --outer-steps 200 "
-    "--budget 20m"
-)
+ATARI = "--outer-steps 400 --budget 20m"
 LONG_EPISODES = "--outer-steps 400"
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
@@ -117,10 +114,10 @@ RUNS = [
     ),
     *(imported(f"gymnasium/{name}-v4", f"mujoco-{name.lower()}-k64") for name in ("Hopper", "HalfCheetah", "Reacher")),
     *(
-        Run("atari", f"ale/{game}", "l4", ATARI, learners=10, episodes=10, is_kept=False)
+        Run("atari", f"ale/{game}", "l4", f"--encoder-layers 4 {ATARI}", learners=10, episodes=10, is_kept=False)
         for game in ("centipede", "space_invaders", "ms_pacman", "pong")
     ),
-    Run("atari", "ale/centipede", "l0", "--outer-steps 200 --budget 20m", learners=10, episodes=10, published="8042"),
+    Run("atari", "ale/centipede", "l0", ATARI, learners=10, episodes=10, published="8042"),
     imported("ale/centipede", "atari-centipede-l0", published="8042"),
 ]
 

@@ -145,7 +145,7 @@ def test_the_recipe_is_the_papers() -> None:
 )
 def test_a_game_is_distilled(learners: str, layers: int, initial: Any) -> None:
     config = DistillConfig(
-        "ale/pong",
+        "ale/breakout",
         examples=3,
         outer_steps=2,
         distribution=learners,
@@ -163,7 +163,7 @@ def test_a_game_is_distilled(learners: str, layers: int, initial: Any) -> None:
     score = result.dataset.card.score
     assert score is not None
     assert (score["learners"], score["episodes"]) == (2, 1)
-    assert -21 <= score["mean"] < 0
+    assert 0 <= score["mean"] < 20
     assert result.dataset.observations.shape == (3, 84, 84, 4)
     assert np.abs(result.dataset.observations).max() < (1.1 if initial == "random-policy" else 7), "in units of 0 .. 1"
 

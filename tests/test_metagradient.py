@@ -16,6 +16,7 @@ from probes import (
     ActionProbe,
     ContinuousProbe,
     DelayProbe,
+    ImageProbe,
     ObservationProbe,
     ProbeState,
     TimeLimitProbe,
@@ -276,6 +277,52 @@ def test_later_minibatches_compare_a_changed_dataset_with_the_collecting_one() -
     assert (info["kl"] > 1e-6).all()
 
 
+def one_step_with(target_kl: float) -> tuple[PPMOState, dict[str, jax.Array]]:
+    """Of four minibatches."""
+    outer, problem = dataclasses.replace(TINY, target_kl=target_kl), make_problem(encoder_layers=1)
+    return run_steps(outer, problem, quick_init(TINY, problem), KEY, 1)
+
+
+def test_updates_end_where_the_policies_have_gone_far_enough() -> None:
+    state, info = one_step_with(1e-12)
+    # The first minibatch finds the policies where they were, and the second one further than that.
+    np.testing.assert_allclose(info["updates"], [0.25])
+    assert int(state.optimiser[1][0].count) == int(state.critic_optimiser[1][0].count) == 1
+    assert info["kl"] > 0.0
+
+
+def test_updates_go_on_while_the_policies_are_near() -> None:
+    state, info = one_step_with(1e9)
+    np.testing.assert_allclose(info.pop("updates"), [1.0])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), (state, info), one_step_with(0.0))
+
+
+@pytest.mark.parametrize("encoder_layers", [0, 3])
+def test_a_penalty_widens_policies_that_are_too_narrow(encoder_layers: int) -> None:
+    problem = make_problem(TWO_TARGETS, encoder_layers=encoder_layers, examples=2 if encoder_layers == 0 else 0)
+    start = quick_init(TINY, problem)
+
+    def log_std_with(least_std: float) -> np.ndarray:
+        outer = dataclasses.replace(TINY, least_std=least_std)
+        return np.asarray(run_steps(outer, problem, start, KEY, 2)[0].distilled.log_std)
+
+    # Policies start with deviation 1, and eight updates at rate 0.01 move the logarithm by 0.08 at most.
+    np.testing.assert_array_equal(log_std_with(0.3), log_std_with(0.0))
+    assert (log_std_with(3.0) > 0.05).all()
+
+
+def test_the_critic_can_do_without_convolutions() -> None:
+    problem = make_problem(
+        ImageProbe(), learners=(LearnerDistribution(width=(4, 4), depth=(1, 1), network="minatar-cnn"),)
+    )
+    like_learners, plain = (
+        quick_init(dataclasses.replace(TINY, critic_network=name), problem).critic for name in ("", "mlp")
+    )
+    assert [len(critic.layers) for critic in (like_learners, plain)] == [4, 3]
+    with pytest.raises(FloppyError, match="Network vgg was asked for: choose from mlp"):
+        PPMO(critic_network="vgg")
+
+
 def test_the_entropy_is_that_of_one_policy() -> None:
     # A fresh learner has log_std 0 and is cloned towards 0: its entropy is half of log(2 π e) per action dimension.
     np.testing.assert_allclose(one_minibatch(TWO_TARGETS)["entropy"][0], np.log(2 * np.pi * np.e), rtol=1e-5)
@@ -432,9 +479,26 @@ def test_a_partial_encoder_is_trained_with_the_examples() -> None:
         assert not np.array_equal(before.distilled.encoder[0][name], after.distilled.encoder[0][name]), name
 
 
+def test_the_encoder_can_have_a_rate_of_its_own() -> None:
+    problem = make_problem(encoder_layers=1)
+    start = quick_init(TINY, problem)
+    one_update = dataclasses.replace(TINY, epochs=1, minibatch_size=10_000)
+
+    def moved(encoder_rate: float) -> tuple[np.ndarray, np.ndarray]:
+        outer = dataclasses.replace(one_update, encoder_rate=encoder_rate)
+        after, before = run_steps(outer, problem, start, KEY, 1)[0].distilled, start.distilled
+        return after.targets - before.targets, after.encoder[0]["kernel"] - before.encoder[0]["kernel"]
+
+    (targets, encoder), (same_targets, slower) = moved(0.0), moved(TINY.rate / 10)
+    np.testing.assert_allclose(same_targets, targets, rtol=1e-6)
+    np.testing.assert_allclose(slower, encoder / 10, rtol=1e-3, atol=1e-7)
+    assert np.abs(slower).max() > 1e-4
+
+
 COUNTS = ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width")
 POSITIVE = ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps")
 SHARES = ("discount", "gae_lambda")
+PRESSURES = ("encoder_rate", "entropy_bonus", "target_kl", "least_std")
 
 
 @pytest.mark.parametrize(
@@ -443,7 +507,7 @@ SHARES = ("discount", "gae_lambda")
         *((name, value) for name in COUNTS for value in (0, -3)),
         *((name, value) for name in POSITIVE for value in (0.0, -1.0, float("nan"), float("inf"))),
         *((name, value) for name in SHARES for value in (-0.1, 1.1, float("nan"))),
-        *(("entropy_bonus", value) for value in (-0.01, float("nan"), float("inf"))),
+        *((name, value) for name in PRESSURES for value in (-0.01, float("nan"), float("inf"))),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(name: str, value: float) -> None:

@@ -83,11 +83,12 @@ def test_encoders_leave_a_valid_recipe(task: str, layers: int) -> None:
     assert config.examples == {("breakout", 1): 16, ("pendulum", 1): 64}.get((task, layers), 0)
 
 
-def test_continuous_actions_get_scaled_observations_and_rewards() -> None:
+def test_continuous_actions_get_scaled_observations_and_rewards_and_stay_random() -> None:
     outer = recipe("pendulum").outer
     assert isinstance(outer, PPMO)
     assert outer.normalise_observations
     assert outer.normalise_rewards
+    assert outer.least_std == 0.3
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 5])

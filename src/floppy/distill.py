@@ -68,7 +68,7 @@ class DistillConfig:
     targets: Literal["learned", "one-hot"] = "learned"
     """learned, or one-hot: fixed class labels, spread evenly over the actions."""
     initial_examples: Literal["normal", "zeros", "random-policy"] = "normal"
-    """Where the examples start: normal or zeros, or observations that random actions meet with normal targets."""
+    """Where the examples start: normal or zeros, or observations that random actions meet, with targets of zero."""
     learned_rate: bool = True
     """Whether the inner rate is improved too."""
     outer: Annotated[tyro.conf.AvoidSubcommands[PPMO | HaDES], tyro.conf.arg(name="")] = dataclasses.field(

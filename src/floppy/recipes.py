@@ -58,6 +58,7 @@ def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
             rate=1e-3,
             critic_rate=1e-3,
             entropy_bonus=0.0,
+            least_std=0.3,
             normalise_observations=True,
             normalise_rewards=True,
         ),
@@ -89,7 +90,10 @@ def _ppmo_images(task: str, examples: int | None) -> DistillConfig:
 
 
 def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
-    """The PPMO paper's network and number of examples, with few evaluations, for games are long."""
+    """The PPMO paper's network and number of examples.
+
+    Whatever needs fewer passes through a network for more frames: games are learnt from millions of them.
+    """
     least = math.ceil(task.actions.size / 2) + 1
     return DistillConfig(
         task.task_id,
@@ -97,19 +101,25 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
         outer_steps=1000,
         evaluate_every=20,
         distribution=NATURE_DISTRIBUTION,
-        selection_learners=4,
-        selection_episodes=2,
+        # Frames are dark, so that what a fresh network makes of them is small: it takes large steps to change its mind.
+        initial_rate=300.0,
+        initial_examples="random-policy",
+        selection_learners=8,
+        selection_episodes=1,
         score_learners=10,
         score_episodes=5,
         outer=PPMO(
             learners=1,
-            environments=8,
-            horizon=128,
-            epochs=3,
+            environments=16,
+            horizon=64,
+            epochs=1,
             minibatch_size=256,
-            rate=5e-4,
-            critic_rate=5e-4,
-            clip=0.1,
+            rate=1e-3,
+            critic_rate=1e-3,
+            entropy_bonus=0.003,
+            target_kl=0.03,
+            critic_network="mlp",
+            normalise_rewards=True,
         ),
     )
 

@@ -76,7 +76,8 @@ class Problem:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
-        met by random actions, normalised by `statistics`, and the targets normal. The encoder is fresh.
+        met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in
+        particular. The encoder is fresh.
         """
         met = None
         if self.initial_examples == "random-policy":
@@ -90,7 +91,7 @@ class Problem:
         if self.initial_examples == "zeros":
             observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
         if met is not None:
-            observations = normalise(statistics, met)
+            observations, targets = normalise(statistics, met), jnp.zeros_like(targets)
         if self.targets == "one-hot":
             targets = jax.nn.one_hot(jnp.arange(self.examples) * actions.size // max(self.examples, 1), actions.size)
         elif self.cloning.loss == "cross-entropy":

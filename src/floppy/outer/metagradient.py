@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -76,6 +78,8 @@ class PPMO:
     """Samples of all learners together per update; rounded so that every minibatch has the same size."""
     rate: float = 2e-3
     """Adam's rate for the dataset."""
+    encoder_rate: float = 0.0
+    """Adam's rate for the encoder's layers, where there are any; 0 for that of the dataset."""
     critic_rate: float = 2e-3
     """Adam's rate for the critic."""
     anneal: bool = True
@@ -86,14 +90,23 @@ class PPMO:
     """λ of generalised advantage estimation."""
     clip: float = 0.2
     """ε of the clipped objective."""
+    target_kl: float = 0.0
+    """An outer step's updates end at the minibatch that finds the policies further than this from those that collected
+    (mean KL divergence, nats); 0 for never. Large networks leave their samples behind otherwise."""
     entropy_bonus: float = 0.01
     """Weight of the entropy in the objective."""
+    least_std: float = 0.0
+    """A penalty holds the standard deviation of continuous actions at about this or above. Without it PPO narrows
+    down the first gait that it finds, and the trust region shrinks with the deviation."""
     max_grad_norm: float = 0.5
     """Gradients of dataset and critic are scaled down to this norm, each for itself."""
     adam_eps: float = 1e-5
     """Adam's eps."""
     critic_width: int = 64
-    """Units of the critic's two hidden layers; its convolutions and its activation are those of the learners."""
+    """Units of the critic's two hidden layers; its activation is that of the learners."""
+    critic_network: str = ""
+    """What the critic has before its hidden layers, as a learner distribution's network; by default what learners have.
+    With mlp it has none, which on Atari's frames saves half of the arithmetic."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     normalise_rewards: bool = False
@@ -112,7 +125,10 @@ class PPMO:
             check_number(name, getattr(self, name), above=0)
         for name in ("discount", "gae_lambda"):
             check_number(name, getattr(self, name), least=0, most=1)
-        check_number("entropy_bonus", self.entropy_bonus, least=0)
+        for name in ("encoder_rate", "entropy_bonus", "target_kl", "least_std"):
+            check_number(name, getattr(self, name), least=0)
+        if self.critic_network:
+            LearnerDistribution(network=self.critic_network)  # refuses an unknown one
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
@@ -252,7 +268,9 @@ class PPMO:
 
     def _critic(self, problem: Problem) -> Network:
         first, width = problem.learners[0], (self.critic_width, self.critic_width)
-        architecture = LearnerDistribution(width=width, network=first.network, activation=first.activation)
+        architecture = LearnerDistribution(
+            width=width, network=self.critic_network or first.network, activation=first.activation
+        )
         return Network(architecture, problem.task.observation_shape, Discrete(1))
 
     def _samples(self, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: jax.Array) -> Samples:
@@ -312,8 +330,27 @@ class PPMO:
             minibatch = jax.tree.map(lambda x: x[rows], samples)
             return self._minibatch_update(problem, state, fresh, minibatch)
 
-        state, info = jax.lax.scan(update, state, rows)
-        return state, jax.tree.map(jnp.mean, info)
+        if self.target_kl == 0.0:
+            state, info = jax.lax.scan(update, state, rows)
+            return state, jax.tree.map(jnp.mean, info)
+        return self._update_until_far(update, state, rows)
+
+    def _update_until_far(
+        self, update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]], state: PPMOState, rows: jax.Array
+    ) -> tuple[PPMOState, Info]:
+        """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence."""
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, rows[0])[1])
+
+        def step(carry: tuple[PPMOState, jax.Array], rows: jax.Array) -> tuple[Any, tuple[Info, jax.Array, jax.Array]]:
+            state, was_far = carry
+            after, info = jax.lax.cond(was_far, lambda: (state, nothing), lambda: update(state, rows))
+            is_far = was_far | (info["kl"] > self.target_kl)
+            after = jax.tree.map(lambda new, old: jnp.where(is_far, old, new), after, state)
+            return (after, is_far), (info, ~was_far, ~is_far)
+
+        (state, _), (info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
+        info = jax.tree.map(lambda values: jnp.sum(values) / jnp.sum(seen), info)
+        return state, info | {"updates": jnp.mean(done)}
 
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
@@ -334,6 +371,9 @@ class PPMO:
         gradient, info = jax.grad(policy_objective, has_aux=True)(parameters)
         critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
+        if self.encoder_rate:
+            factor = self.encoder_rate / self.rate  # Adam's steps are in proportion to its rate
+            change["encoder"] = jax.tree.map(lambda step: step * factor, change["encoder"])
         critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
             critic_gradient, state.critic_optimiser
         )
@@ -366,7 +406,11 @@ class PPMO:
             "kl": jnp.mean(ratio - 1.0 - log_ratio),
             "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > self.clip),
         }
-        return surrogate - self.entropy_bonus * mean_entropy, info
+        loss = surrogate - self.entropy_bonus * mean_entropy
+        if self.least_std > 0.0 and isinstance(problem.task.actions, Continuous):
+            below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
+            loss += jnp.mean(jnp.sum(below**2, axis=-1))
+        return loss, info
 
 
 def _absorb(statistics: RunningStatistics, trajectories: tuple[Trajectory, ...]) -> RunningStatistics:
