@@ -101,8 +101,7 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
         outer_steps=1000,
         evaluate_every=20,
         distribution=NATURE_DISTRIBUTION,
-        # Frames are dark, so that what a fresh network makes of them is small: it takes large steps to change its mind.
-        initial_rate=300.0,
+        initial_rate=10.0,
         initial_examples="random-policy",
         selection_learners=8,
         selection_episodes=1,
@@ -115,10 +114,12 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
             epochs=1,
             minibatch_size=256,
             rate=1e-3,
+            encoder_rate=1e-4,  # of its many weights, each of which moves all logits alike
             critic_rate=1e-3,
             entropy_bonus=0.003,
             target_kl=0.03,
             critic_network="mlp",
+            normalise_observations=True,  # one game's frames are a hundred times darker than another's
             normalise_rewards=True,
         ),
     )
