@@ -116,8 +116,8 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
             rate=1e-3,
             encoder_rate=1e-4,  # of its many weights, each of which moves all logits alike
             critic_rate=1e-3,
-            entropy_bonus=0.003,
-            target_kl=0.03,
+            entropy_bonus=0.01,
+            target_kl=0.01,
             critic_network="mlp",
             normalise_observations=True,  # one game's frames are a hundred times darker than another's
             normalise_rewards=True,
