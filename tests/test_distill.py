@@ -26,6 +26,7 @@ from floppy.cloning import GradientStep
 from floppy.dataset import DistilledDataset, load
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
+from floppy.outer import HaDES
 
 WORDS = shlex.split(
     "cartpole --outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
@@ -334,8 +335,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
         ({"seed": 1}, "seed"),
         ({"outer_steps": 121}, "outer_steps"),
         ({"task": "ndcartpole/2"}, "task"),
-        ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "outer"),
-        ({"cloning": dataclasses.replace(CONFIG.cloning, steps=2)}, "cloning"),
+        ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "rate"),
+        ({"cloning": dataclasses.replace(CONFIG.cloning, steps=2), "seed": 1}, "cloning.steps, seed"),
+        ({"outer": HaDES()}, "outer"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -346,6 +348,16 @@ def test_resuming_with_another_configuration_is_refused(
     message = refusal(dataclasses.replace(CONFIG, **changes), undisturbed.folder, resume=True)
     assert f"differs in {field}:" in message
     assert contents(undisturbed.folder) == before
+
+
+def test_what_an_older_run_knew_nothing_of_was_as_it_is_by_default(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    saved = json.loads((folder / "config.json").read_text())
+    assert (saved.pop("learned_rate"), saved["outer"].pop("target_kl")) == (True, 0.0)
+    (folder / "config.json").write_text(json.dumps(saved))
+    limited = dataclasses.replace(CONFIG, outer=dataclasses.replace(CONFIG.outer, target_kl=0.01))
+    assert "differs in target_kl:" in refusal(limited, folder, resume=True)
+    assert distill(CONFIG, folder, resume=True).finished
 
 
 def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -422,7 +422,7 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
 
 def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
-    run.command = _check_same_run(folder, run.config.as_dict())
+    run.command = _check_same_run(folder, run.config)
     has_checkpoint = (folder / CHECKPOINT_NAME).exists()
     state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
     if is_first_process():
@@ -434,21 +434,38 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     return state._replace(outer=replicate(outer))
 
 
-def _check_same_run(folder: Path, config: dict[str, Any]) -> str:
+def _check_same_run(folder: Path, config: DistillConfig) -> str:
     """Refuses to resume another run; gives the command that started this one, for the card."""
     try:
         saved = dict(json.loads((folder / CONFIG_NAME).read_bytes()))
     except (OSError, TypeError, ValueError) as error:
         raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
     command = str(saved.pop("command", ""))
-    config = json.loads(json.dumps(config))
-    differing = sorted(name for name in saved.keys() | config.keys() if saved.get(name) != config.get(name))
+    # An option that the run knew nothing of, for it is older, was as it is by default.
+    by_default: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING
+    }
+    by_default |= {"cloning": as_entry(type(config.cloning)()), "outer": as_entry(type(config.outer)())}
+    differing = _differing(saved, json.loads(json.dumps(config.as_dict())), by_default)
     if differing:
         raise FloppyError(
             f"{folder} holds a run that differs in {', '.join(differing)}: "
             "resume it with the options it was started with."
         )
     return command
+
+
+def _differing(saved: dict[str, Any], wanted: dict[str, Any], by_default: dict[str, Any]) -> list[str]:
+    """What two configurations differ in, as options are named; `by_default` stands for what `saved` lacks."""
+    found = []
+    for name in sorted(saved.keys() | wanted.keys()):
+        old, new = saved.get(name, by_default.get(name)), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict) and old.get("kind") == new.get("kind"):
+            prefix = "" if name == "outer" else f"{name}."
+            found += [prefix + each for each in _differing(old, new, by_default[name])]
+        elif old != new:
+            found.append(name)
+    return found
 
 
 def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
