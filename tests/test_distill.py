@@ -360,6 +360,12 @@ def test_what_an_older_run_knew_nothing_of_was_as_it_is_by_default(undisturbed: 
     assert distill(CONFIG, folder, resume=True).finished
 
 
+def test_what_is_no_configuration_is_refused() -> None:
+    wrong: Any = "cartpole"
+    with pytest.raises(FloppyError, match=r"got 'cartpole': give what recipe\(task\) returns"):
+        distill(wrong)
+
+
 def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "no run" in refusal(CONFIG, tmp_path / "nowhere", resume=True)
     assert "folder" in refusal(CONFIG, None, resume=True)

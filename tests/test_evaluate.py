@@ -127,6 +127,8 @@ def test_distributions_come_in_the_order_asked_for_and_by_their_description() ->
     assert list(scores) == [described, "card"]
     # The same learners under two names are two samples.
     assert scores[described].mean != scores["card"].mean
+    joined = evaluate(dataset_for_small_learners(), learners=3, episodes=2, distributions=f"{described},card")
+    assert joined == scores
 
 
 def test_greedy_actions_keep_up_what_sampled_ones_let_fall() -> None:

@@ -220,6 +220,8 @@ def distill(
         `out` holds what was reached.
     """
     started = time.monotonic()
+    if not isinstance(config, DistillConfig):
+        raise FloppyError(f"A configuration was expected, got {shown(config)}: give what recipe(task) returns.")
     problem = config.problem()
     folder = None if out is None else Path(out)
     check_intention(resume=resume, overwrite=overwrite)

@@ -56,7 +56,7 @@ class Score:
 def evaluate(
     dataset: DistilledDataset,
     *,
-    distributions: Iterable[str] = tuple(NAMED_DISTRIBUTIONS),
+    distributions: str | Iterable[str] = tuple(NAMED_DISTRIBUTIONS),
     learners: int = 100,
     episodes: int = 100,
     seed: int = 0,
@@ -66,8 +66,8 @@ def evaluate(
 
     Args:
       dataset: what is evaluated.
-      distributions: names or descriptions of learner distributions, see `parse_distribution`; `card` stands for the
-        first one on the dataset's card.
+      distributions: names or descriptions of learner distributions, see `parse_distribution`, as one text joined by
+        commas or one by one; `card` stands for the first one on the dataset's card.
       learners: `L`, per distribution.
       episodes: per learner.
       seed: of initial weights, environments and actions. The stream is never used in distillation.
@@ -81,7 +81,8 @@ def evaluate(
     """
     _check_counts(learners, episodes, seed)
     task = task_of(dataset)
-    chosen = {name: None if name == "card" else parse_distribution(name) for name in distributions}
+    names = distributions.split(",") if isinstance(distributions, str) else distributions
+    chosen = {name: None if name == "card" else parse_distribution(name) for name in names}
     with open_arena(task) as arena:
         return {
             name: _score(dataset, task, name, distribution, learners, episodes, seed, greedy=greedy, arena=arena)
