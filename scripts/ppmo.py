@@ -92,6 +92,11 @@ WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
 ATARI = "--outer-steps 400 --budget 20m"
 LONG_EPISODES = "--outer-steps 400"
+WHOLE = (
+    "--distribution width=512:depth=1:activation=relu --initial-rate 30 --initial-examples random-policy "
+    "--normalise-observations --learners 8 --environments 16 --epochs 2 --outer-steps 250 --budget 9m"
+)
+"""For networks without an encoder, of which one step makes what random features allow: the more of them the better."""
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}
 """MinAtar's, with the re-run score of the HaDES paper's datasets."""
 RUNS = [
@@ -101,6 +106,7 @@ RUNS = [
         for level in (2, 1)
     ),
     Run("minatar", "breakout", "l2", "--examples 0 --encoder-layers 2", 1, published="13.5"),
+    *(minatar(game, 0, published, WHOLE) for game, published in GAMES.items()),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3 --least-std 0", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),

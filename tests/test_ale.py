@@ -130,7 +130,7 @@ def test_no_transition_crosses_the_border_of_a_game() -> None:
     assert games
 
 
-def test_the_recipe_is_the_papers() -> None:
+def test_the_recipe_has_the_papers_network_and_examples() -> None:
     config = recipe("ale/centipede", encoder_layers=4)
     assert config.examples == 10
     (network,) = config.problem().networks

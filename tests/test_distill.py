@@ -329,24 +329,27 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"),
+    ("changes", "difference"),
     [
-        ({"examples": 3}, "examples"),
-        ({"seed": 1}, "seed"),
-        ({"outer_steps": 121}, "outer_steps"),
-        ({"task": "ndcartpole/2"}, "task"),
-        ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "rate"),
-        ({"cloning": dataclasses.replace(CONFIG.cloning, steps=2), "seed": 1}, "cloning.steps, seed"),
-        ({"outer": HaDES()}, "outer"),
+        ({"examples": 3}, "examples (2 there, 3 here)"),
+        ({"seed": 1}, "seed (0 there, 1 here)"),
+        ({"outer_steps": 121}, "outer_steps (120 there, 121 here)"),
+        ({"task": "ndcartpole/2"}, "task ('ndcartpole/1' there, 'ndcartpole/2' here)"),
+        ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "rate (0.02 there, 0.5 here)"),
+        (
+            {"cloning": dataclasses.replace(CONFIG.cloning, steps=2), "seed": 1},
+            "cloning.steps (1 there, 2 here), seed (0 there, 1 here)",
+        ),
+        ({"outer": HaDES()}, "outer (PPMO there, HaDES here)"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda value: value.partition(" ")[0] if isinstance(value, str) else "",
 )
 def test_resuming_with_another_configuration_is_refused(
-    undisturbed: Undisturbed, changes: dict[str, Any], field: str
+    undisturbed: Undisturbed, changes: dict[str, Any], difference: str
 ) -> None:
     before = contents(undisturbed.folder)
     message = refusal(dataclasses.replace(CONFIG, **changes), undisturbed.folder, resume=True)
-    assert f"differs in {field}:" in message
+    assert f"differs in {difference}: give these options as they are there." in message
     assert contents(undisturbed.folder) == before
 
 
@@ -356,7 +359,7 @@ def test_what_an_older_run_knew_nothing_of_was_as_it_is_by_default(undisturbed: 
     assert (saved.pop("learned_rate"), saved["outer"].pop("target_kl")) == (True, 0.0)
     (folder / "config.json").write_text(json.dumps(saved))
     limited = dataclasses.replace(CONFIG, outer=dataclasses.replace(CONFIG.outer, target_kl=0.01))
-    assert "differs in target_kl:" in refusal(limited, folder, resume=True)
+    assert "differs in target_kl (0.0 there, 0.01 here):" in refusal(limited, folder, resume=True)
     assert distill(CONFIG, folder, resume=True).finished
 
 

@@ -115,7 +115,9 @@ def test_the_papers_recipe_has_its_constants() -> None:
     constants |= {"rate": 2.5e-4, "critic_rate": 2.5e-4, "discount": 0.99, "gae_lambda": 0.95, "clip": 0.2}
     constants |= {"entropy_bonus": 0.01, "max_grad_norm": 0.5, "adam_eps": 1e-5}
     assert {name: getattr(outer, name) for name in constants} == constants
-    assert recipe("cartpole", "ppmo-paper").initial_rate == 0.02
+    for task in ("cartpole", "breakout"):
+        config = recipe(task, "ppmo-paper")
+        assert (config.initial_rate, config.initial_examples) == (0.02, "normal")
 
 
 def test_the_published_recipe_differs_from_the_papers_by_its_errors_alone() -> None:

@@ -451,14 +451,13 @@ def _check_same_run(folder: Path, config: DistillConfig) -> str:
     differing = _differing(saved, json.loads(json.dumps(config.as_dict())), by_default)
     if differing:
         raise FloppyError(
-            f"{folder} holds a run that differs in {', '.join(differing)}: "
-            "resume it with the options it was started with."
+            f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
     return command
 
 
 def _differing(saved: dict[str, Any], wanted: dict[str, Any], by_default: dict[str, Any]) -> list[str]:
-    """What two configurations differ in, as options are named; `by_default` stands for what `saved` lacks."""
+    """Options in which two configurations differ, with their values; `by_default` stands for what `saved` lacks."""
     found = []
     for name in sorted(saved.keys() | wanted.keys()):
         old, new = saved.get(name, by_default.get(name)), wanted.get(name)
@@ -466,8 +465,13 @@ def _differing(saved: dict[str, Any], wanted: dict[str, Any], by_default: dict[s
             prefix = "" if name == "outer" else f"{name}."
             found += [prefix + each for each in _differing(old, new, by_default[name])]
         elif old != new:
-            found.append(name)
+            found.append(f"{name} ({_brief(old)} there, {_brief(new)} here)")
     return found
+
+
+def _brief(value: Any) -> str:
+    """A value of a configuration, of a part of it only the kind."""
+    return str(value["kind"]) if isinstance(value, dict) and "kind" in value else shown(value)
 
 
 def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:

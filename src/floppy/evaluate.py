@@ -81,7 +81,7 @@ def evaluate(
     """
     _check_counts(learners, episodes, seed)
     task = task_of(dataset)
-    names = distributions.split(",") if isinstance(distributions, str) else distributions
+    names = map(str.strip, distributions.split(",")) if isinstance(distributions, str) else distributions
     chosen = {name: None if name == "card" else parse_distribution(name) for name in names}
     with open_arena(task) as arena:
         return {

@@ -92,7 +92,8 @@ def _ppmo_images(task: str, examples: int | None) -> DistillConfig:
 def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
     """The PPMO paper's network and number of examples.
 
-    Whatever needs fewer passes through a network for more frames: games are learnt from millions of them.
+    Games are learnt from many frames, so that few network passes are spent on each: one learner, one epoch, a critic
+    without convolutions.
     """
     least = math.ceil(task.actions.size / 2) + 1
     return DistillConfig(
@@ -101,7 +102,7 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
         outer_steps=1000,
         evaluate_every=20,
         distribution=NATURE_DISTRIBUTION,
-        initial_rate=10.0,
+        initial_rate=10.0,  # with 1 policies hardly moved, with 300 they were deterministic after one step
         initial_examples="random-policy",
         selection_learners=8,
         selection_episodes=1,
@@ -114,9 +115,8 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
             epochs=1,
             minibatch_size=256,
             rate=1e-3,
-            encoder_rate=1e-4,  # of its many weights, each of which moves all logits alike
+            encoder_rate=1e-4,  # one step moves all its weights, and the logits by their sum
             critic_rate=1e-3,
-            entropy_bonus=0.01,
             target_kl=0.01,
             critic_network="mlp",
             normalise_observations=True,  # one game's frames are a hundred times darker than another's
@@ -157,7 +157,12 @@ def _ppmo_paper(task: str, examples: int | None = None) -> DistillConfig:
         normalise_observations=is_continuous,
     )
     return dataclasses.replace(
-        _ppmo(task, examples), outer=outer, initial_rate=0.02, outer_steps=3000, evaluate_every=50
+        _ppmo(task, examples),
+        outer=outer,
+        initial_rate=0.02,
+        initial_examples="normal",
+        outer_steps=3000,
+        evaluate_every=50,
     )
 
 
@@ -321,8 +326,14 @@ def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     config = recipe(task)
     assert isinstance(config.outer, PPMO)
     environments = config.outer.learners * config.outer.environments  # all learners are the same
-    outer = _changed(config.outer, learners=1, environments=environments, rate=min(config.outer.rate, 2e-3))
-    plain: dict[str, Any] = {"examples": 0, "encoder_layers": _layers(config), "outer": outer}
+    rate = config.outer.encoder_rate or min(config.outer.rate, 2e-3)
+    outer = _changed(config.outer, learners=1, environments=environments, rate=rate, encoder_rate=0.0)
+    plain: dict[str, Any] = {
+        "examples": 0,
+        "initial_examples": "normal",
+        "encoder_layers": _layers(config),
+        "outer": outer,
+    }
     return dataclasses.replace(config, **(plain | changes))
 
 

@@ -76,8 +76,8 @@ class Problem:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
-        met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in
-        particular. The encoder is fresh.
+        met by random actions, normalised by `statistics` (with none, as with PPMO, which has none at first, in the
+        task's own units), and the targets zeros, which ask for no action in particular. The encoder is fresh.
         """
         met = None
         if self.initial_examples == "random-policy":

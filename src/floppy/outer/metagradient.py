@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ import optax
 
 from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Distilled, clone
-from floppy.errors import MOST, check_number
+from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.learners import CONVOLUTIONS, LearnerDistribution, Network, Weights
 from floppy.normalise import EPSILON, RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.outer.base import Info, Parameters, Problem
 from floppy.parallel import shard_rows
@@ -79,11 +79,12 @@ class PPMO:
     rate: float = 2e-3
     """Adam's rate for the dataset."""
     encoder_rate: float = 0.0
-    """Adam's rate for the encoder's layers, where there are any; 0 for that of the dataset."""
+    """Adam's rate for the encoder's layers, where there are any, and so of everything in plain PPO; 0 for that of the
+    dataset."""
     critic_rate: float = 2e-3
     """Adam's rate for the critic."""
     anneal: bool = True
-    """Whether both rates fall linearly to 0 over the run."""
+    """Whether all rates fall linearly to 0 over the run's updates; those that `target_kl` leaves out do not count."""
     discount: float = 0.99
     """γ."""
     gae_lambda: float = 0.95
@@ -104,9 +105,9 @@ class PPMO:
     """Adam's eps."""
     critic_width: int = 64
     """Units of the critic's two hidden layers; its activation is that of the learners."""
-    critic_network: str = ""
-    """What the critic has before its hidden layers, as a learner distribution's network; by default what learners have.
-    With mlp it has none, which on Atari's frames saves half of the arithmetic."""
+    critic_network: Literal["", "mlp", "minatar-cnn", "nature-cnn"] = ""
+    """What the critic has before its hidden layers, see `LearnerDistribution.network`; by default what learners have.
+    With mlp it has nothing, which on Atari's frames saves half of the arithmetic."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     normalise_rewards: bool = False
@@ -127,8 +128,9 @@ class PPMO:
             check_number(name, getattr(self, name), least=0, most=1)
         for name in ("encoder_rate", "entropy_bonus", "target_kl", "least_std"):
             check_number(name, getattr(self, name), least=0)
-        if self.critic_network:
-            LearnerDistribution(network=self.critic_network)  # refuses an unknown one
+        if self.critic_network not in ("", *CONVOLUTIONS):
+            allowed = ", ".join(CONVOLUTIONS)
+            raise FloppyError(f"critic_network = {self.critic_network} was asked for: choose from {allowed}.")
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
@@ -338,19 +340,22 @@ class PPMO:
     def _update_until_far(
         self, update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]], state: PPMOState, rows: jax.Array
     ) -> tuple[PPMOState, Info]:
-        """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence."""
+        """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence.
+
+        The figures are means over the minibatches looked at, that one included.
+        """
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, rows[0])[1])
 
         def step(carry: tuple[PPMOState, jax.Array], rows: jax.Array) -> tuple[Any, tuple[Info, jax.Array, jax.Array]]:
             state, was_far = carry
             after, info = jax.lax.cond(was_far, lambda: (state, nothing), lambda: update(state, rows))
-            is_far = was_far | (info["kl"] > self.target_kl)
+            is_far = was_far | ~(info["kl"] <= self.target_kl)  # NaN is far
             after = jax.tree.map(lambda new, old: jnp.where(is_far, old, new), after, state)
             return (after, is_far), (info, ~was_far, ~is_far)
 
         (state, _), (info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
         info = jax.tree.map(lambda values: jnp.sum(values) / jnp.sum(seen), info)
-        return state, info | {"updates": jnp.mean(done)}
+        return state, info | {"updates": jnp.mean(done), "inner_rate": state.distilled.inner_rate}
 
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
