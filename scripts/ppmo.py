@@ -93,8 +93,8 @@ HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
 ATARI = "--outer-steps 400 --budget 20m"
 LONG_EPISODES = "--outer-steps 400"
 WHOLE = (
-    "--distribution width=512:depth=1:activation=relu --initial-rate 30 --initial-examples random-policy "
-    "--normalise-observations --learners 8 --environments 16 --epochs 2 --outer-steps 250 --budget 9m"
+    "--distribution width=512:depth=1:activation=relu --initial-rate 10 --initial-examples random-policy "
+    "--normalise-observations --learners 8 --environments 16 --epochs 2 --target-kl 0.02 --outer-steps 250 --budget 9m"
 )
 """For networks without an encoder, of which one step makes what random features allow: the more of them the better."""
 GAMES = {"breakout": "13.5", "space-invaders": "49.6", "asterix": "8.9", "freeway": "0"}

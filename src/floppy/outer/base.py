@@ -10,7 +10,7 @@ from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, Network
+from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, normalise
 from floppy.tasks.base import Continuous, Task
 
@@ -69,6 +69,11 @@ class Problem:
                 f"give a multiple of {groups}."
             )
         return count // groups
+
+    def draw(self, network: Network, key: jax.Array) -> Weights:
+        """A fresh learner; layers that the encoder gives are left out: nothing reads them, and they can be large."""
+        weights = network.init(key)
+        return weights._replace(layers=({},) * self.encoder_layers + weights.layers[self.encoder_layers :])
 
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena = ON_DEVICE

@@ -141,7 +141,9 @@ class HaDES:
         """The strategy's candidates, and the fresh learners that they share, per member of the mixture."""
         candidates = self._strategy(problem, state.distilled).ask(state.strategy, named_key(key, "ask"))
         fresh = tuple(
-            jax.vmap(network.init)(jax.random.split(named_key(key, f"learners {group}"), self._draws(problem, network)))
+            jax.vmap(partial(problem.draw, network))(
+                jax.random.split(named_key(key, f"learners {group}"), self._draws(problem, network))
+            )
             for group, network in enumerate(problem.networks)
         )
         return candidates, fresh

@@ -187,19 +187,10 @@ class PPMO:
     def _draw(
         self, problem: Problem, distilled: Distilled, key: jax.Array
     ) -> tuple[tuple[Weights, ...], tuple[Weights, ...]]:
-        """Fresh learners, and what cloning makes of them, per member of the mixture.
-
-        Layers that the encoder gives are left out of the fresh ones: nothing reads them, and they can be large.
-        """
-        encoded = len(distilled.encoder)
-
-        def draw(network: Network, key: jax.Array) -> Weights:
-            weights = network.init(key)
-            return weights._replace(layers=({},) * encoded + weights.layers[encoded:])
-
+        """Fresh learners, and what cloning makes of them, per member of the mixture."""
         fresh = tuple(
             shard_rows(
-                jax.vmap(functools.partial(draw, network))(
+                jax.vmap(functools.partial(problem.draw, network))(
                     jax.random.split(named_key(key, f"learners {group}"), self._share(problem))
                 )
             )
