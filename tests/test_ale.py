@@ -18,7 +18,7 @@ from floppy.host import Row, collect
 from floppy.importing import import_npz
 from floppy.learners import Network, parse_distribution
 from floppy.outer import PPMO
-from floppy.recipes import recipe
+from floppy.recipes import ppo_baseline, recipe
 from floppy.tasks import Discrete, HostTask, JaxTask, list_tasks, make_task
 
 pytestmark = [
@@ -137,6 +137,13 @@ def test_the_recipe_has_the_papers_network_and_examples() -> None:
     kernels = [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512), (512, 18)]
     assert network.kernel_shapes == kernels
     assert [recipe(game).examples for game in ("ale/pong", "ale/ms_pacman", "ale/space_invaders")] == [4, 6, 4]
+
+
+def test_plain_ppo_of_a_game_moves_at_the_encoders_rate() -> None:
+    config = ppo_baseline("ale/pong")
+    assert (config.examples, config.encoder_layers, config.initial_examples) == (0, 5, "normal")
+    assert isinstance(config.outer, PPMO)
+    assert (config.outer.rate, config.outer.encoder_rate) == (1e-4, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,9 @@ DISTILL_NUMBERS = {
     "discount": SHARE,
     "gae-lambda": SHARE,
     "entropy-bonus": ["nan", "inf", "-inf", "", "x"],
+    "encoder-rate": AT_LEAST_ZERO,
+    "target-kl": AT_LEAST_ZERO,
+    "least-std": AT_LEAST_ZERO,
 }
 ADAM_NUMBERS = {"cloning.max-grad-norm": AT_LEAST_ZERO, "cloning.eps": ABOVE_ZERO, "cloning.eps-root": AT_LEAST_ZERO}
 
