@@ -490,6 +490,15 @@ def test_a_partial_encoder_is_trained_with_the_examples() -> None:
         assert not np.array_equal(before.distilled.encoder[0][name], after.distilled.encoder[0][name]), name
 
 
+def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
+    problem = make_problem(encoder_layers=1)
+    (network,) = problem.networks
+    drawn, whole = problem.draw(network, KEY), network.init(KEY)
+    assert drawn.layers[0] == {}
+    assert len(drawn.layers) == len(whole.layers)
+    jax.tree.map(np.testing.assert_array_equal, drawn.layers[1:], whole.layers[1:])
+
+
 def test_the_encoder_can_have_a_rate_of_its_own() -> None:
     problem = make_problem(encoder_layers=1)
     start = quick_init(TINY, problem)

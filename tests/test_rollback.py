@@ -90,8 +90,8 @@ def test_ctrl_c_ends_the_whole_study() -> None:
 
 def test_evolution_has_levels_too() -> None:
     outer = HaDES(population=4, initialisations=1, environments=1, horizon=5)
-    levels = rollback(dataclasses.replace(CONFIG, outer=outer, cloning=GradientStep()), levels=[1, 2])
-    assert [level.encoder_layers for level in levels] == [1, 2]
+    levels = rollback(dataclasses.replace(CONFIG, outer=outer, cloning=GradientStep()))
+    assert [level.encoder_layers for level in levels] == [2, 1, 0]
     assert all(level.finished for level in levels)
 
 
