@@ -1,5 +1,6 @@
 """Atari games as host tasks."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -173,6 +174,18 @@ def test_a_game_is_distilled(learners: str, layers: int, initial: Any) -> None:
     assert 0 <= score["mean"] < 20
     assert result.dataset.observations.shape == (3, 84, 84, 4)
     assert np.abs(result.dataset.observations).max() < (1.1 if initial == "random-policy" else 7), "in units of 0 .. 1"
+
+
+def test_the_recipe_distils_a_game() -> None:
+    config = recipe("ale/breakout", encoder_layers=4, outer_steps=1, selection_learners=1, score_learners=1)
+    assert isinstance(config.outer, PPMO)
+    outer = dataclasses.replace(config.outer, environments=2, horizon=8, minibatch_size=8)
+    dataset = distill(dataclasses.replace(config, outer=outer, score_episodes=1)).dataset
+    assert dataset.card.score is not None
+    assert 0 <= dataset.card.score["mean"] < 20
+    assert dataset.card.encoder == {"layers": 4, "of": 5}
+    assert dataset.obs_mean is not None
+    assert 0 < dataset.obs_mean.max() < 1, "pixels are scaled to 0 .. 1 before statistics are taken"
 
 
 @NEEDS_FILES

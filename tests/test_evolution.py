@@ -41,8 +41,8 @@ from floppy.keys import named_key
 from floppy.learners import LearnerDistribution
 from floppy.normalise import Moments, RunningStatistics
 from floppy.outer import HaDES, Problem, evolution
-from floppy.outer.base import LEAST_INNER_RATE
-from floppy.outer.evolution import WARM_UP, HaDESState
+from floppy.outer.base import LEAST_INNER_RATE, WARM_UP
+from floppy.outer.evolution import HaDESState
 from floppy.parallel import replicate
 from floppy.rollout import Played, play_episodes, random_observations
 from floppy.tasks import Discrete, JaxTask, Transition

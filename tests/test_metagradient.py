@@ -29,9 +29,9 @@ from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Weights
 from floppy.outer import PPMO, Problem
-from floppy.outer.base import LEAST_INNER_RATE
+from floppy.outer.base import LEAST_INNER_RATE, WARM_UP
 from floppy.outer.metagradient import PPMOState, Samples
-from floppy.rollout import Trajectory, collect
+from floppy.rollout import Trajectory, collect, random_observations
 from floppy.tasks import JaxTask, Transition
 
 KEY = jax.random.key(0)
@@ -397,6 +397,19 @@ def test_normalisation_statistics_are_those_of_all_collected_observations() -> N
         np.testing.assert_allclose(state.statistics.mean, [share, 1 - share], rtol=1e-5)
         np.testing.assert_allclose(state.statistics.var, [share * (1 - share)] * 2, rtol=1e-5)
     assert TINY.statistics(state) is None
+
+
+def test_random_examples_are_scaled_like_the_observations_that_follow() -> None:
+    task = TimeLimitProbe()
+    state = quick_init(NORMALISING, make_problem(task, examples=64, initial_examples="random-policy"))
+    warm_up = np.asarray(random_observations(task, named_key(KEY, "warm-up"), WARM_UP))
+    assert state.statistics.seen == WARM_UP
+    np.testing.assert_allclose(state.statistics.mean, warm_up.mean(axis=0), rtol=1e-5)
+    met = random_observations(task, named_key(named_key(KEY, "distilled"), "random policy"), 64)
+    wanted = (np.asarray(met) - warm_up.mean(axis=0)) / np.sqrt(warm_up.var(axis=0) + 1e-8)
+    np.testing.assert_allclose(state.distilled.observations, np.clip(wanted, -10, 10), rtol=1e-4, atol=1e-5)
+    for outer, initial in ((TINY, "random-policy"), (NORMALISING, "normal")):
+        assert quick_init(outer, make_problem(task, initial_examples=initial)).statistics.seen == 0
 
 
 def test_rewards_are_scaled_by_the_spread_of_discounted_returns_and_reported_raw() -> None:

@@ -11,7 +11,7 @@ from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.normalise import RunningStatistics, normalise
+from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.tasks.base import Continuous, Task
 
 Parameters = dict[str, Any]
@@ -23,6 +23,8 @@ Info = dict[str, jax.Array]
 
 LEAST_INNER_RATE = 1e-6
 TARGETS = ("learned", "one-hot")
+WARM_UP = 512
+"""Random observations that statistics start from."""
 INITIAL_EXAMPLES = ("normal", "zeros", "random-policy")
 
 
@@ -75,14 +77,19 @@ class Problem:
         weights = network.init(key)
         return weights._replace(layers=({},) * self.encoder_layers + weights.layers[self.encoder_layers :])
 
+    def warm_up(self, key: jax.Array, arena: Arena = ON_DEVICE) -> RunningStatistics:
+        """Observation statistics `[*obs]` of 512 observations met by random actions."""
+        met = arena.random_observations(self.task, named_key(key, "warm-up"), WARM_UP)
+        return update_statistics(init_statistics(self.task.observation_shape), met)
+
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena = ON_DEVICE
     ) -> Distilled:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
-        met by random actions, normalised by `statistics` (with none, as with PPMO, which has none at first, in the
-        task's own units), and the targets zeros, which ask for no action in particular. The encoder is fresh.
+        met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in particular.
+        The encoder is fresh.
         """
         met = None
         if self.initial_examples == "random-policy":

@@ -13,11 +13,10 @@ from floppy.cloning import Distilled, clone, map_clones
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
-from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, update_statistics
+from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_statistics
 from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 
-WARM_UP = 512
 """Observations of a random policy that the normaliser starts from."""
 SEEN_BY_FILES = 1e6
 """Observations that a file's normaliser counts for."""
@@ -105,10 +104,7 @@ class HaDES:
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> HaDESState:
         """The state before the first generation."""
-        known = None
-        if self.normalise_observations:
-            met = arena.random_observations(problem.task, named_key(key, "warm-up"), WARM_UP)
-            known = update_statistics(init_statistics(problem.task.observation_shape), met)
+        known = problem.warm_up(key, arena) if self.normalise_observations else None
         return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known, arena), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:

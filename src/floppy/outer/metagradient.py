@@ -134,21 +134,29 @@ class PPMO:
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
-        distilled = problem.init_distilled(named_key(key, "distilled"), arena=arena)
+        known = None
+        if self.normalise_observations and problem.initial_examples == "random-policy":
+            known = problem.warm_up(key, arena)
+        distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         environments = tuple(
             arena.start_environments(
                 problem.task, named_key(key, f"environments {group}"), self._share(problem), self.environments
             )
             for group in range(len(problem.learners))
         )
-        return arena.compiled(self._begin)(problem, distilled, environments, named_key(key, "critic"))
+        return arena.compiled(self._begin)(problem, distilled, environments, known, named_key(key, "critic"))
 
     def restarted(self, state: PPMOState) -> PPMOState:
         """The state for environments that begin new episodes."""
         return state._replace(discounted=jax.tree.map(jnp.zeros_like, state.discounted))
 
     def _begin(
-        self, problem: Problem, distilled: Distilled, environments: tuple[Any, ...], critic_key: jax.Array
+        self,
+        problem: Problem,
+        distilled: Distilled,
+        environments: tuple[Any, ...],
+        known: RunningStatistics | None,
+        critic_key: jax.Array,
     ) -> PPMOState:
         critic = self._critic(problem).init(critic_key)
         return PPMOState(
@@ -157,7 +165,7 @@ class PPMO:
             critic,
             self._optimiser(problem, self.critic_rate).init(critic),
             environments,
-            init_statistics(problem.task.observation_shape),
+            init_statistics(problem.task.observation_shape) if known is None else known,
             (jnp.zeros((self._share(problem), self.environments)),) * len(problem.learners),
             init_statistics(()),
         )
