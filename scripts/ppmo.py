@@ -90,7 +90,7 @@ def imported(task: str, file: str, published: str = "") -> Run:
 SHORT = "--examples 64 --outer-steps 300 --budget 8m"
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std 0"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
-ATARI = "--outer-steps 400 --budget 20m"
+ATARI = "--budget 20m"
 LONG_EPISODES = "--outer-steps 400"
 WHOLE = (
     "--distribution width=512:depth=1:activation=relu --initial-rate 10 --initial-examples random-policy "

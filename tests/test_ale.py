@@ -144,7 +144,7 @@ def test_plain_ppo_of_a_game_moves_at_the_encoders_rate() -> None:
     config = ppo_baseline("ale/pong")
     assert (config.examples, config.encoder_layers, config.initial_examples) == (0, 5, "normal")
     assert isinstance(config.outer, PPMO)
-    assert (config.outer.rate, config.outer.encoder_rate) == (1e-4, 0.0)
+    assert (config.outer.rate, config.outer.encoder_rate) == (1.5e-4, 0.0)
 
 
 @pytest.mark.parametrize(

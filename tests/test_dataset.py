@@ -329,7 +329,7 @@ def test_specification_lists_exactly_the_keys_and_tensors_there_are() -> None:
     rows = set(re.findall(r"^\| `([^`]+)` \|", SPECIFICATION.read_text(encoding="utf-8"), re.MULTILINE))
     keys = {field.name for field in dataclasses.fields(Card)}
     tensors = {re.sub(r"/\d+/", "/<layer>/", name) for name in make_full_dataset().numpy()}
-    others = {"loss", "mse", "cross-entropy", "gaussian-nll", "orthogonal", "orthogonal1", "xavier", "xavier1"}
+    others = {"loss", "mse", "cross-entropy", "gaussian-nll", "orthogonal", "orthogonal1", "xavier", "xavier1", "lecun"}
     others |= {"flax-orthogonal", *CONVOLUTIONS}
     assert rows == keys | tensors | others
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from floppy.initialisers import INITIALISERS, orthogonal, orthogonalise, xavier
+from floppy.initialisers import INITIALISERS, lecun, orthogonal, orthogonalise, xavier
 from floppy.learners import LearnerDistribution, Network
 from floppy.tasks import Discrete
 
@@ -121,6 +121,19 @@ def test_xavier_is_normal_with_glorots_deviation(rows: int, columns: int, gain: 
     assert np.count_nonzero(matrices) == used.size
 
 
+@pytest.mark.parametrize(("rows", "columns", "gain"), [(60, 40, 1.0), (20, 30, 0.5)])
+def test_lecun_is_the_cut_normal_of_flax(rows: int, columns: int, gain: float):
+    keys = jax.random.split(jax.random.key(0), 40)
+    initialise = jax.vmap(lambda key: lecun(key, (60, 40), jnp.asarray(rows), jnp.asarray(columns), gain))
+    matrices = np.asarray(initialise(keys))
+    used = matrices[:, :rows, :columns]
+    flax = jax.vmap(lambda key: jax.nn.initializers.lecun_normal()(key, (rows, columns)))(keys)
+    np.testing.assert_allclose(used.std(), gain * np.std(flax), rtol=0.02)
+    np.testing.assert_allclose(used.std(), gain / rows**0.5, rtol=0.02)
+    assert scipy.stats.ks_2samp(used.ravel()[::7], gain * np.ravel(flax)[::7]).pvalue > 1e-3
+    assert np.count_nonzero(matrices) == used.size
+
+
 def test_gains_of_the_paper():
     gains = {name: (hidden, output) for name, (_, hidden, output) in INITIALISERS.items()}
     large = pytest.approx(2.0**0.5)
@@ -129,6 +142,7 @@ def test_gains_of_the_paper():
         "orthogonal1": (1.0, 1.0),
         "xavier": (large, 0.01),
         "xavier1": (1.0, 1.0),
+        "lecun": (1.0, 1.0),
     }
 
 

@@ -318,7 +318,7 @@ def test_nonsense_is_refused_in_one_sentence(text: str, named: str):
     [
         ({"width": (0, 4)}, "width"),
         ({"width": (5, 4)}, "width"),
-        ({"depth": (0, 0)}, "depth"),
+        ({"depth": (0, 1)}, "depth"),
         ({"depth": (3, 2)}, "depth"),
         ({"initialiser": ()}, "Initialiser none"),
         ({"initialiser": ("orthogonal", "zeros")}, "Initialiser zeros"),
@@ -393,6 +393,50 @@ def test_the_nature_cnn_against_xlas_convolutions() -> None:
 
     weights = Weights(layers, (jnp.zeros(()),) * 5, jnp.zeros(0))
     np.testing.assert_allclose(network.apply(weights, frames), expected(frames), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("network=hades-cnn:depth=1:width=5", [(3, 3, 2, 16), (9 * 7 * 16, 5), (5, 3)]),
+        ("network=convnet-3:depth=0", [(3, 3, 2, 128), (3, 3, 128, 128), (3, 3, 128, 128), (128, 3)]),
+    ],
+)
+def test_networks_for_labelled_images_against_xla(text: str, shapes: list[tuple[int, ...]]) -> None:
+    learners = parse_distribution(f"{text}:activation=relu")
+    network = Network(learners, (9, 8, 2) if learners.depth == (0, 0) else (9, 7, 2), Discrete(3))
+    assert network.kernel_shapes == shapes
+    assert learners.layers == len(shapes)
+    keys = jax.random.split(jax.random.key(0), len(shapes) + 1)
+    layers = tuple(
+        {"kernel": 0.1 * jax.random.normal(key, shape), "bias": jnp.linspace(-0.1, 0.1, shape[-1])}
+        for key, shape in zip(keys, shapes, strict=False)
+    )
+    images = jax.random.normal(keys[-1], (3, *network.observation_shape))
+    hidden = images.transpose(0, 3, 1, 2)  # channels second throughout
+    for layer in layers[: len(shapes) - 1 - learners.depth[0]]:
+        hidden = jax.lax.conv(hidden, layer["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME")
+        if learners.network == "convnet-3":
+            deviation = jnp.sqrt(jnp.var(hidden, axis=(2, 3), keepdims=True) + 1e-5)
+            hidden = (hidden - jnp.mean(hidden, axis=(2, 3), keepdims=True)) / deviation
+        hidden = jax.nn.relu(hidden + layer["bias"][:, None, None])
+        if learners.network == "convnet-3":
+            hidden = jax.lax.reduce_window(hidden, 0.0, jax.lax.add, (1, 1, 2, 2), (1, 1, 2, 2), "VALID") / 4.0
+    hidden = hidden.transpose(0, 2, 3, 1).reshape(3, -1)
+    for layer in layers[len(shapes) - 1 - learners.depth[0] : -1]:
+        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
+    expected = hidden @ layers[-1]["kernel"] + layers[-1]["bias"]
+    weights = Weights(layers, (jnp.zeros(()),) * len(layers), jnp.zeros(0))
+    np.testing.assert_allclose(network.apply(weights, images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_without_hidden_layers_is_linear() -> None:
+    network = Network(parse_distribution("depth=0:initialiser=lecun"), (2, 3), Discrete(4))
+    weights = network.init(jax.random.key(0))
+    assert network.kernel_shapes == [(6, 4)]
+    observations = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    expected = observations.reshape(5, 6) @ np.asarray(weights.layers[0]["kernel"])
+    np.testing.assert_allclose(network.apply(weights, observations), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "order"), [((35, 84, 4), "at least 36 x 36"), ((84, 84), "rows, columns, channels")])

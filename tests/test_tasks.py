@@ -293,7 +293,7 @@ def test_nothing_is_offered_where_nothing_is_near() -> None:
     [
         pytest.param(name, marks=[NEEDS_BRAX] if id.startswith("brax/") else [])
         for name, id in SHORT_NAMES.items()
-        if not id.startswith("ale/")  # tests/test_ale.py
+        if not id.startswith(("ale/", "images/"))  # tests/test_ale.py, tests/test_images.py
     ],
 )
 def test_short_names_stand_for_full_ids(name: str) -> None:
@@ -308,12 +308,14 @@ def test_listed_tasks_are_the_tasks_there_are() -> None:
     brax = [name for name in names if name.startswith("brax/")]
     gymnasium = [name for name in names if name.startswith("gymnasium/")]
     ale = [name for name in names if name.startswith("ale/")]
-    assert names[5:] == [*(f"gymnax/{name}" for name in gymnax.registered_envs), *brax, *gymnasium, *ale]
+    images = [name for name in names if name.startswith("images/")]
+    assert names[5:] == [*(f"gymnax/{name}" for name in gymnax.registered_envs), *brax, *gymnasium, *ale, *images]
     assert len(brax) == 9
+    assert images == ["images/digits", "images/mnist", "images/fashion-mnist"]
     assert "gymnasium/CartPole-v1" in gymnasium
     assert {name for name in SHORT_NAMES.values() if ale or not name.startswith("ale/")} <= set(names)
     # Most environments of Gymnasium need further packages; tests/test_host.py and tests/test_ale.py make some.
-    left_out = {*gymnasium, *ale, *([] if HAS_BRAX else brax)}
+    left_out = {*gymnasium, *ale, *images, *([] if HAS_BRAX else brax)}
     made = [name for name in names if "MNIST" not in name and name not in left_out]
     assert [make_task(name).task_id for name in made] == made
 

@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy import host, rollout
+from floppy.classify import log_likelihoods, right_answers
 from floppy.errors import FloppyError
 from floppy.host import MOST_ENVIRONMENTS, Row, environment_seeds
+from floppy.keys import named_key
+from floppy.normalise import as_floats
 from floppy.parallel import chunk_size, shard_rows, sharded_map
 from floppy.rollout import NetworkPolicy, Played, RandomPolicy, Trajectory
-from floppy.tasks.base import HostTask, Task
+from floppy.tasks.base import HostTask, Labelled, SupervisedTask, Task
 
 
 class Arena(Protocol):
@@ -47,6 +50,9 @@ class Arena(Protocol):
 
     def play_episodes(self, task: Any, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
         """See `rollout.play_episodes`."""
+
+    def fitness(self, task: Any, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
+        """As `play_episodes`, for an outer loop that learns from the returns, which may be others than a score's."""
 
     def play_random(self, task: Any, key: jax.Array, episodes: int) -> Played:
         """See `rollout.play_random`."""
@@ -88,6 +94,8 @@ class DeviceArena:
         """See `rollout.play_episodes`."""
         return rollout.play_episodes(*arguments, **options)
 
+    fitness = play_episodes
+
     def play_random(self, *arguments: Any) -> Played:
         """See `rollout.play_random`."""
         return rollout.play_random(*arguments)
@@ -107,22 +115,15 @@ class Ticket(NamedTuple):
     """`[]` int: of the row in the arena. A resumed run has started the same rows anew."""
 
 
-class HostArena:
-    """Where host tasks are played: pieces are compiled, Python steps the environments, which live until `close`."""
+class _ArenaInPieces:
+    """Where only the pieces between the plays are compiled."""
 
     is_pure = False
 
     def __init__(self) -> None:
         if jax.process_count() > 1:
-            raise FloppyError("A host task was asked for with several processes: run it in one.")
-        self._running: list[Row] = []
-        self._rows: dict[Hashable, Row] = {}
+            raise FloppyError("A task that is played on the host was asked for with several processes: run it in one.")
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
-
-    def close(self) -> None:
-        """Ends all environments."""
-        for row in [*self._running, *self._rows.values()]:
-            row.close()
 
     def compiled(self, function: Callable[..., Any], static: int = 1) -> Callable[..., Any]:
         """Compiled once per function."""
@@ -134,6 +135,20 @@ class HostArena:
         """Chunk after chunk; the last one is filled up with others, which do not count."""
         chunks = [function(jnp.arange(first, first + chunk) % count, *operands) for first in range(0, count, chunk)]
         return jax.tree.map(lambda *rows: jnp.concatenate(rows)[:count], *chunks)
+
+
+class HostArena(_ArenaInPieces):
+    """Where host tasks are played: Python steps the environments, which live until `close`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: list[Row] = []
+        self._rows: dict[Hashable, Row] = {}
+
+    def close(self) -> None:
+        """Ends all environments."""
+        for row in [*self._running, *self._rows.values()]:
+            row.close()
 
     def chunk(self, task: Any, count: int, weights: Any, episodes: int) -> int:
         """By the number of live environments."""
@@ -172,6 +187,8 @@ class HostArena:
         row = self._row(task, learners * width)
         return host.play(row, policy, weights, keys, (learners, width), **options)
 
+    fitness = play_episodes
+
     def play_random(self, task: HostTask, key: jax.Array, episodes: int) -> Played:
         """See `host.play`."""
         width = _width(1, episodes)
@@ -189,6 +206,88 @@ class HostArena:
         return self._rows[task, count]
 
 
+class ImageArena(_ArenaInPieces):
+    """Where classifiers answer: the images are arguments of what is compiled, no constants of many megabytes in it."""
+
+    def __init__(self, task: SupervisedTask) -> None:
+        super().__init__()
+        self._splits = {split: jax.device_put(task.labelled(split)) for split in ("train", "held-out", "test")}
+
+    def chunk(self, task: Any, count: int, weights: Any, episodes: int) -> int:
+        """By the memory for weights: images are seen block by block."""
+        del task, episodes
+        return chunk_size(count, sum(4 * leaf.size for leaf in jax.tree.leaves(weights)))
+
+    def play_episodes(
+        self, task: SupervisedTask, network: Any, weights: Any, keys: jax.Array, **options: Any
+    ) -> Played:
+        """Answers for `episodes` images of the task's split, for all of them if it has no more: 100 for a right one.
+
+        An answer is the likeliest class.
+        """
+        images, labels = self._splits[task.split]
+        episodes = options["episodes"]
+        if episodes < len(labels):
+            rows = jax.random.choice(keys[0], len(labels), (episodes,), replace=False)
+            images, labels = images[rows], labels[rows]
+        return _answered(100.0 * right_answers(network, weights, images, labels))
+
+    def fitness(self, task: SupervisedTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
+        """Log-likelihoods of `episodes` training images per learner, see `classify.log_likelihoods`."""
+        del task
+        return _answered(log_likelihoods(network, weights, *self._splits["train"], keys, options["episodes"]))
+
+    def play_random(self, task: SupervisedTask, key: jax.Array, episodes: int) -> Played:
+        """Random answers for `episodes` random images of the task's split."""
+        labels = self._splits[task.split].labels
+        asked = jax.random.choice(named_key(key, "images"), labels, (1, episodes))
+        answers = jax.random.randint(named_key(key, "answers"), (1, episodes), 0, task.actions.size)
+        return _answered(100.0 * (asked == answers))
+
+    def random_observations(self, task: SupervisedTask, key: jax.Array, count: int) -> jax.Array:
+        """Training images."""
+        del task
+        return jax.random.choice(key, self._splits["train"].images, (count,))
+
+    def class_examples(self, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
+        """Training images of the classes `[k]`, at random, or means of as many equal parts as a class is asked for."""
+        images, labels = (np.asarray(part) for part in self._splits["train"])
+        found = []
+        for index, wanted in enumerate(classes):
+            of_class = images[labels == wanted]
+            if means:
+                part = np.count_nonzero(classes[:index] == wanted)
+                found.append(as_floats(of_class[part :: np.count_nonzero(classes == wanted)]).mean(axis=0))
+            else:
+                row = jax.random.randint(jax.random.fold_in(key, index), (), 0, len(of_class))
+                found.append(as_floats(of_class[int(row)]))
+        return jnp.stack(found)
+
+    def start_environments(self, task: SupervisedTask, key: jax.Array, learners: int, environments: int) -> Any:
+        """Refused: there is nothing to step through."""
+        del key, learners, environments
+        raise FloppyError(
+            f"PPMO was asked for with {task.task_id}, which has no episodes: choose supervised or hades (--outer)."
+        )
+
+    def collect(
+        self, task: SupervisedTask, network: Any, weights: Any, environments: Any, key: jax.Array, **options: Any
+    ) -> tuple[Any, Trajectory]:
+        """Refused, see `start_environments`."""
+        return self.start_environments(task, key, 0, 0)
+
+    def batch(self, key: jax.Array, learners: int, count: int) -> Labelled:
+        """Random training images for every learner: `[learners, count, *obs]` and `[learners, count]`."""
+        images, labels = self._splits["train"]
+        rows = jax.random.randint(key, (learners, count), 0, len(labels))
+        return Labelled(images[rows], labels[rows])
+
+
+def _answered(returns: jax.Array) -> Played:
+    """Episodes of one step each."""
+    return Played(returns, jnp.ones(returns.shape, jnp.int32), None)
+
+
 def _width(learners: int, episodes: int) -> int:
     """Environments per learner, so that shares are as equal as can be."""
     share = math.ceil(episodes / max(1, MOST_ENVIRONMENTS // learners))
@@ -198,6 +297,9 @@ def _width(learners: int, episodes: int) -> int:
 @contextlib.contextmanager
 def open_arena(task: Task) -> Iterator[Arena]:
     """The arena for a task, and its end."""
+    if isinstance(task, SupervisedTask):
+        yield ImageArena(task)
+        return
     if not isinstance(task, HostTask):
         yield ON_DEVICE
         return

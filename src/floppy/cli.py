@@ -17,7 +17,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ from floppy.cloning import Cloning, GradientStep
 from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError, check_number, shown
-from floppy.evaluate import Score, evaluate, evaluate_random
+from floppy.evaluate import evaluate, evaluate_random
 from floppy.importing import import_npz, read_published
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
@@ -43,6 +43,7 @@ from floppy.parallel import Processes, is_first_process
 from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
 from floppy.studies import rollback
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
+from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module
 from floppy.train import CLONING_KINDS, train
 
@@ -71,12 +72,14 @@ class Command:
 
 
 @dataclasses.dataclass(frozen=True)
-class UserModules:
-    """Modules of the user's that a command imports before anything else."""
+class TaskSources:
+    """Where tasks come from that the library does not bring along."""
 
     modules: Annotated[str, arg(name="import")] = ""
     """Python modules to import first, by comma, from this folder or installed: they may register environments with
     Gymnasium, or tasks with floppy.tasks.register."""
+    data: str = ""
+    """Folder of the files of images/mnist and images/fashion-mnist; by default what FLOPPY_DATA names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +87,13 @@ class RunOptions:
     """How distillations start and end."""
 
     outer_loop: Annotated[str, arg(name="outer")] = ""
-    """The outer loop, ppmo (meta-gradients, the default) or hades (evolution), with the recipe of its name; each has
-    options of its own, shown by --outer NAME --help."""
+    """The outer loop, with the recipe of its name: ppmo (meta-gradients, the default), hades (evolution), or supervised
+    (meta-gradients on labelled images, their default); each has options of its own, shown by --outer NAME --help."""
     cloning_kind: Annotated[str, arg(name="cloning")] = ""
     """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
     recipe: str = ""
-    """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar."""
+    """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar;
+    supervised."""
     budget: str = ""
     """When to stop a run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
     resume: bool = False
@@ -110,8 +114,8 @@ class Distill(Command):
     """Folder of the run; by default runs/TASK-kK-seedS."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
     """The processes that share the run."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -149,8 +153,9 @@ class Distill(Command):
         """The score and where the dataset lies."""
         score = result["score"]
         return (
-            f"{result['task']}: {_mean(score)} over {score['learners']} fresh learners x {score['episodes']} episodes, "
-            f"after {result['outer_steps']} outer steps ({result['env_steps']:,} environment steps) in "
+            f"{result['task']}: {_mean(result, score)} over {score['learners']} fresh learners x "
+            f"{_episodes(result, score)}, after {result['outer_steps']} outer steps ({result['env_steps']:,} "
+            f"{'images seen' if _has_images(result) else 'environment steps'}) in "
             f"{result['seconds']:.0f} s\n{result['dataset']}"
         )
 
@@ -167,8 +172,8 @@ class Rollback(Command):
     """How the runs start and end."""
     out: Path | None = None
     """Folder of the runs, one in each of l0, l1 and so on; by default runs/TASK-rollback-kK-seedS."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -198,7 +203,10 @@ class Rollback(Command):
     def text(self, result: Json) -> str:
         """A line per level."""
         lines = [f"{result['task']}: encoder layers, examples, score"]
-        lines += [f"{row['encoder_layers']:>3} {row['examples']:>4}  {_mean(row['score'])}" for row in result["levels"]]
+        lines += [
+            f"{row['encoder_layers']:>3} {row['examples']:>4}  {_mean(result, row['score'])}"
+            for row in result["levels"]
+        ]
         return "\n".join(lines)
 
 
@@ -219,8 +227,8 @@ class Train(Command):
     """Write the policies to this .safetensors file: layers/<i>/<kernel|bias> with a leading axis of learners."""
     overwrite: bool = False
     """Replace the file of --save."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -283,8 +291,8 @@ class Evaluate(Command):
     """The dataset's file."""
     learners: int = 100
     """Fresh learners per distribution."""
-    episodes: int = 100
-    """Episodes per learner."""
+    episodes: int | None = None
+    """Episodes per learner; by default 100, or all test images."""
     distribution: str = "card"
     """By comma: card (the first distribution on the card), all (the six of the PPMO paper's Table 1), lambda, ortho1,
     xavier, xavier1, random-width, random-depth, or pairs such as width=128:depth=3:initialiser=xavier."""
@@ -294,8 +302,8 @@ class Evaluate(Command):
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
     """Most likely actions in place of sampled ones."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -321,13 +329,14 @@ class Evaluate(Command):
 
     def text(self, result: Json) -> str:
         """One line per distribution."""
-        lines = [f"{result['task']}: {self.learners} fresh learners x {self.episodes} episodes each"]
+        lines: list[str] = []
         for name, score in result["distributions"].items():
+            lines = lines or [f"{result['task']}: {self.learners} fresh learners x {_episodes(result, score)} each"]
             low, high = score["ci95"]
             share = score["max_share"]
             perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
             failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""
-            lines.append(f"{name:>13}: {_mean(score)}, 95% interval {low:.1f} to {high:.1f}{perfect}{failed}")
+            lines.append(f"{name:>13}: {_mean(result, score)}, 95% interval {low:.1f} to {high:.1f}{perfect}{failed}")
         return "\n".join(lines)
 
 
@@ -349,8 +358,8 @@ class Baseline(Command):
     """Replace the run in --out."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
     """The processes that share the run."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -388,8 +397,8 @@ class Baseline(Command):
 
     def text(self, result: Json) -> str:
         """The score."""
-        mean = result["score"]["mean"]
-        return f"{result['task']}, {result['method']}: mean return {mean:.1f} over {self.episodes} episodes"
+        score = result["score"]
+        return f"{result['task']}, {result['method']}: {_mean(result, score)} over {_episodes(result, score)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -424,8 +433,8 @@ class Import(Command):
     """Where it comes from."""
     overwrite: bool = False
     """Replace the file of --out."""
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -486,8 +495,8 @@ class Tasks(Command):
     """Lists the tasks."""
 
     name: ClassVar[str] = "tasks"
-    imports: Annotated[UserModules, arg(name="")] = dataclasses.field(default_factory=UserModules)
-    """Modules to import first."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -502,7 +511,8 @@ class Tasks(Command):
         more = (
             "ndcartpole/N exists for every N >= 1, brax/NAME/BACKEND for the backends spring and generalized,\n"
             "gymnasium/ID for every registered environment with a time limit and suitable spaces,\n"
-            "ale/GAME/sticky for a game with sticky actions; games need floppy[atari]."
+            "ale/GAME/sticky for a game with sticky actions, and images/FILE.npz for a file with images and labels;\n"
+            "games need floppy[atari], digits floppy[images], the other images their files (--data)."
         )
         return "\n".join([*lines, more])
 
@@ -525,9 +535,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise FloppyError(f"There is no command {words[0]!r}: choose from {', '.join(COMMANDS)}.")
         enable_compilation_cache()
-        import_modules(words[1:])
-        command = COMMANDS[words[0]].parse(words[1:])
-        result = command.run(shlex.join(["floppy", *words]))
+        with task_sources(words[1:]):
+            command = COMMANDS[words[0]].parse(words[1:])
+            result = command.run(shlex.join(["floppy", *words]))
         if is_first_process():
             print(json.dumps(result) if command.json else command.text(result), flush=True)
     except SystemExit as stop:  # a command's --help
@@ -582,7 +592,7 @@ def default_config(words: list[str], program: str) -> DistillConfig:
     examples = int(known.examples) if re.fullmatch("[1-9][0-9]{0,8}", known.examples) else None
     if known.outer and known.outer not in OUTER_LOOPS:
         raise FloppyError(f"Outer loop {shown(known.outer)} was asked for: choose from {', '.join(OUTER_LOOPS)}.")
-    name = known.recipe or known.outer or "ppmo"
+    name = known.recipe or known.outer
     default = recipe(task, name, examples=examples, cloning=known.cloning or None, strategy=known.strategy or None)
     if known.outer not in ("", default.outer.name):
         raise FloppyError(
@@ -605,15 +615,29 @@ def parse_level(word: str) -> int:
     return int(word)
 
 
-def import_modules(words: list[str]) -> None:
-    """Imports what `--import` names, before anything makes a task; the current folder is searched too."""
+@contextlib.contextmanager
+def task_sources(words: list[str]) -> Iterator[None]:
+    """Imports what `--import` names and looks for files where `--data` says, before anything makes a task.
+
+    Modules are searched in the current folder too.
+    """
     early = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     early.add_argument("--import", default="", dest="modules")
-    modules = parse_early(early, words).modules
-    if modules and os.getcwd() not in sys.path:
+    early.add_argument("--data", default="")
+    given = parse_early(early, words)
+    if given.modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    for name in modules.split(",") if modules else ():
+    for name in given.modules.split(",") if given.modules else ():
         import_module(name.strip())
+    before = os.environ.get(DATA_VARIABLE)
+    if given.data:
+        os.environ[DATA_VARIABLE] = given.data
+    try:
+        yield
+    finally:
+        os.environ.pop(DATA_VARIABLE, None)
+        if before is not None:
+            os.environ[DATA_VARIABLE] = before
 
 
 def join_processes(words: list[str]) -> None:
@@ -690,9 +714,17 @@ def _sentence(complaint: str) -> str:
     return message + (f", did you mean {offered[1]}" if offered else "")
 
 
-def _mean(score: Json | Score) -> str:
-    values = score if isinstance(score, dict) else score.as_dict()
-    return f"mean return {values['mean']:.1f} (sd {values['sd']:.1f})"
+def _has_images(result: Json) -> bool:
+    return str(result["task"]).startswith("images/")
+
+
+def _mean(result: Json, score: Json) -> str:
+    what = "accuracy in percent" if _has_images(result) else "mean return"
+    return f"{what} {score['mean']:.1f} (sd {score['sd']:.1f})"
+
+
+def _episodes(result: Json, score: Json) -> str:
+    return f"{score['episodes']} {'images' if _has_images(result) else 'episodes'}"
 
 
 def _overview() -> str:

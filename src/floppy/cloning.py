@@ -1,8 +1,9 @@
 """Cloning: from distilled examples and a fresh policy to a trained one, with no environment involved."""
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,11 @@ import optax
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
+
+LEAST_BLOCK = 4
+"""Fewer than the square of so many steps are not worth computing twice."""
+
+Carry = TypeVar("Carry")
 
 
 class Distilled(NamedTuple):
@@ -89,16 +95,16 @@ class GradientStep:
         """Refuses nonsense."""
         check_number("cloning.steps", self.steps, least=1, most=MOST)
 
-    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
-        """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
+    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, rates: jax.Array) -> Weights:
+        """Takes a step per entry of `rates [steps]` from `weights`.
 
-        def step(weights: Weights, _: None) -> tuple[Weights, None]:
-            gradient = jax.grad(loss)(weights)
-            return jax.tree.map(lambda w, g: w - inner_rate * g, weights, gradient), None
+        Differentiable in everything that `loss` reads and in `rates`.
+        """
 
-        if self.steps == 1:
-            return step(weights, None)[0]
-        return jax.lax.scan(step, weights, length=self.steps)[0]
+        def step(weights: Weights, rate: jax.Array) -> Weights:
+            return jax.tree.map(lambda w, g: w - rate * g, weights, jax.grad(loss)(weights))
+
+        return step(weights, rates[0]) if self.steps == 1 else _scan_in_blocks(step, weights, rates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,20 +131,19 @@ class AdamSteps:
         check_number("cloning.eps", self.eps, above=0)
         check_number("cloning.eps_root", self.eps_root, least=0)
 
-    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, inner_rate: jax.Array) -> Weights:
-        """Takes the steps from `weights`; differentiable in everything that `loss` reads and in `inner_rate`."""
+    def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, rates: jax.Array) -> Weights:
+        """As for `GradientStep`."""
         clip = _clip_by_norm(self.max_grad_norm) if self.max_grad_norm > 0 else optax.identity()
         optimiser = optax.chain(clip, optax.scale_by_adam(eps=self.eps, eps_root=self.eps_root))
-        falling = jnp.arange(self.steps, 0, -1) / self.steps
-        rates = inner_rate * (falling if self.anneal else jnp.ones(self.steps))
+        if self.anneal:
+            rates *= jnp.arange(self.steps, 0, -1) / self.steps
 
-        def step(carry: tuple[Weights, optax.OptState], rate: jax.Array) -> tuple[tuple[Weights, optax.OptState], None]:
+        def step(carry: tuple[Weights, optax.OptState], rate: jax.Array) -> tuple[Weights, optax.OptState]:
             weights, state = carry
             update, state = optimiser.update(jax.grad(loss)(weights), state)
-            return (jax.tree.map(lambda w, u: w - rate * u, weights, update), state), None
+            return jax.tree.map(lambda w, u: w - rate * u, weights, update), state
 
-        (weights, _), _ = jax.lax.scan(step, (weights, optimiser.init(weights)), rates)
-        return weights
+        return _scan_in_blocks(step, (weights, optimiser.init(weights)), rates)[0]
 
 
 Cloning = GradientStep | AdamSteps
@@ -147,6 +152,25 @@ Cloning = GradientStep | AdamSteps
 def as_entry(part: Any) -> dict[str, Any]:
     """A part of a configuration in plain JSON, with the `kind` it is of."""
     return {"kind": type(part).__name__} | dataclasses.asdict(part)
+
+
+def _scan_in_blocks(step: Callable[[Carry, jax.Array], Carry], carry: Carry, xs: jax.Array) -> Carry:
+    """`step` for every entry of `xs [n]`, in about `√n` blocks, of which the gradient keeps the first states only.
+
+    It computes a block's other states anew, and so holds `2√n` of them at a time in place of `n`.
+    """
+    whole = math.isqrt(xs.shape[0])
+    rest = xs.shape[0] % whole
+
+    def some(carry: Carry, xs: jax.Array) -> Carry:
+        return jax.lax.scan(lambda carry, x: (step(carry, x), None), carry, xs)[0]
+
+    if whole < LEAST_BLOCK:
+        return some(carry, xs)
+    block = jax.checkpoint(some)
+    blocks = xs[rest:].reshape(-1, whole)
+    carry = block(carry, xs[:rest]) if rest else carry
+    return jax.lax.scan(lambda carry, xs: (block(carry, xs), None), carry, blocks)[0]
 
 
 def _clip_by_norm(most: float) -> optax.GradientTransformation:
@@ -159,7 +183,9 @@ def _clip_by_norm(most: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights) -> Weights:
+def clone(
+    cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights, steps: jax.Array | None = None
+) -> Weights:
     """Trains a fresh policy on distilled examples, and on nothing else.
 
     Args:
@@ -167,6 +193,7 @@ def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weigh
       network: the policy's network.
       distilled: the examples, and the encoder where there is one.
       fresh: φ0, drawn by `network.init`; its leading layers give way to the encoder.
+      steps: `[]` int, to take only so many of the recipe's steps; by default all of them.
 
     Returns:
       φ, the trained weights, encoder included. Differentiable in `distilled`.
@@ -184,7 +211,10 @@ def clone(cloning: Cloning, network: Network, distilled: Distilled, fresh: Weigh
         return loss_function(output, learner.log_std, distilled.targets, distilled.log_std)
 
     learner = fresh._replace(layers=fresh.layers[len(encoder) :])
-    return join(cloning.run(loss, learner, distilled.inner_rate))
+    rates = jnp.full(cloning.steps, distilled.inner_rate)
+    if steps is not None:
+        rates = jnp.where(jnp.arange(cloning.steps) < steps, rates, 0.0)
+    return join(cloning.run(loss, learner, rates))
 
 
 def map_clones(cloning: Cloning, function: Callable[[Any], Weights], xs: Any) -> Weights:

@@ -27,10 +27,10 @@ from floppy.evaluate import clone_and_play, finite_returns, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
 from floppy.normalise import RunningStatistics
-from floppy.outer import PPMO, HaDES, Info, OuterLoop, Problem
-from floppy.outer.base import INITIAL_EXAMPLES, TARGETS
+from floppy.outer import PPMO, HaDES, Info, OuterLoop, Problem, Supervised
+from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS
 from floppy.parallel import first_process_says, is_first_process, replicate
-from floppy.tasks.base import Continuous, FaultyEnvironmentError
+from floppy.tasks.base import Continuous, FaultyEnvironmentError, SupervisedTask, Task
 from floppy.tasks.registry import full_task_id, make_task
 
 DATASET_NAME = "dataset.safetensors"
@@ -67,11 +67,12 @@ class DistillConfig:
     """How a fresh policy learns from the dataset."""
     targets: Literal["learned", "one-hot"] = "learned"
     """learned, or one-hot: fixed class labels, spread evenly over the actions."""
-    initial_examples: Literal["normal", "zeros", "random-policy"] = "normal"
-    """Where the examples start: normal or zeros, or observations that random actions meet, with targets of zero."""
+    initial_examples: Literal["normal", "zeros", "random-policy", "class-means", "samples"] = "normal"
+    """Where the examples start: normal or zeros, or observations that random actions meet, with targets of zero; of
+    labelled images also class-means, or samples."""
     learned_rate: bool = True
     """Whether the inner rate is improved too."""
-    outer: Annotated[tyro.conf.AvoidSubcommands[PPMO | HaDES], tyro.conf.arg(name="")] = dataclasses.field(
+    outer: Annotated[tyro.conf.AvoidSubcommands[PPMO | HaDES | Supervised], tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=PPMO
     )
     """How the dataset is improved."""
@@ -97,9 +98,10 @@ class DistillConfig:
         # With every layer in the encoder there is nothing to clone, and no example to store.
         check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
         check_number("initial_rate", self.initial_rate, above=0)
-        if not isinstance(self.outer, PPMO | HaDES):
+        if not isinstance(self.outer, PPMO | HaDES | Supervised):
             raise FloppyError(
-                f"outer = {shown(self.outer)} was asked for: give a PPMO or a HaDES, as recipe(task, 'hades') has one."
+                f"outer = {shown(self.outer)} was asked for: give a PPMO, a HaDES or a Supervised, as recipe(task, "
+                "'hades') has one."
             )
         for name, allowed in (("targets", TARGETS), ("initial_examples", INITIAL_EXAMPLES)):
             if (got := getattr(self, name)) not in allowed:
@@ -114,6 +116,11 @@ class DistillConfig:
             self._check_encoder(learners[0].layers, fixed=len(learners) == 1 and learners[0].is_fixed)
         if self.targets == "one-hot" and isinstance(task.actions, Continuous):
             raise FloppyError(f"One-hot targets were asked for, {task.task_id} has continuous actions: learn them.")
+        if self.initial_examples in LABELLED_EXAMPLES and not isinstance(task, SupervisedTask):
+            raise FloppyError(
+                f"initial_examples = {self.initial_examples} was asked for, {task.task_id} has no labelled examples: "
+                "choose normal, zeros or random-policy."
+            )
         return Problem(
             task=task,
             learners=learners,
@@ -298,12 +305,18 @@ class _Run:
         return state, {name: np.stack([info[name] for info in infos]) for name in (infos or [{}])[0]}, fault
 
     def returns(
-        self, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, learners: int, episodes: int
+        self,
+        task: Task,
+        distilled: Distilled,
+        statistics: RunningStatistics | None,
+        key: jax.Array,
+        learners: int,
+        episodes: int,
     ) -> np.ndarray:
         """Returns `[distributions · learners, episodes]` of fresh learners."""
         groups = [
             clone_and_play(
-                self.problem.task,
+                task,
                 network,
                 self.config.cloning,
                 distilled,
@@ -321,8 +334,10 @@ class _Run:
         """Evaluates the dataset as it stands, on seeds of its own, and keeps it if it is the best so far."""
         distilled, statistics = self.outer.distilled(state.outer), self.outer.statistics(state.outer)
         key = jax.random.fold_in(named_key(self.key, "select"), int(state.step))
-        config = self.config
-        returns = self.returns(distilled, statistics, key, config.selection_learners, config.selection_episodes)
+        config, task = self.config, self.problem.task
+        if isinstance(task, SupervisedTask):  # whoever chooses by the test images has seen them
+            task = task.with_split("held-out")
+        returns = self.returns(task, distilled, statistics, key, config.selection_learners, config.selection_episodes)
         usable = bool(np.isfinite(returns).any())
         score = float(finite_returns(returns).mean(dtype=np.float64)) if usable else -float("inf")
         # On a tie the later dataset wins: it has seen more.
@@ -335,9 +350,11 @@ class _Run:
         entry = None
         if score:
             key = named_key(self.key, "score")
-            config = self.config
-            returns = self.returns(state.best, state.best_statistics, key, config.score_learners, config.score_episodes)
-            entry = score_returns(returns, self.problem.task.max_return, self.config.seed).as_dict()
+            config, task = self.config, self.problem.task
+            returns = self.returns(
+                task, state.best, state.best_statistics, key, config.score_learners, config.score_episodes
+            )
+            entry = score_returns(returns, task.max_return, config.seed).as_dict()
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
 
 

@@ -15,7 +15,7 @@ from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, LearnerDistribution, Network, Weights, parse_distribution
 from floppy.normalise import RunningStatistics
 from floppy.parallel import replicate
-from floppy.tasks.base import Task
+from floppy.tasks.base import SupervisedTask, Task
 from floppy.train import (
     MOST_LEARNERS,
     card_distributions,
@@ -27,6 +27,8 @@ from floppy.train import (
 )
 
 BOOTSTRAP_RESAMPLES = 2000
+EPISODES = 100
+"""Per learner, where nothing else is asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def evaluate(
     *,
     distributions: str | Iterable[str] = tuple(NAMED_DISTRIBUTIONS),
     learners: int = 100,
-    episodes: int = 100,
+    episodes: int | None = None,
     seed: int = 0,
     greedy: bool = False,
 ) -> dict[str, Score]:
@@ -69,7 +71,7 @@ def evaluate(
       distributions: names or descriptions of learner distributions, see `parse_distribution`, as one text joined by
         commas or one by one; `card` stands for the first one on the dataset's card.
       learners: `L`, per distribution.
-      episodes: per learner.
+      episodes: per learner; by default 100, or all test images.
       seed: of initial weights, environments and actions. The stream is never used in distillation.
       greedy: most likely actions in place of sampled ones.
 
@@ -79,8 +81,10 @@ def evaluate(
     Raises:
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
-    _check_counts(learners, episodes, seed)
+    _check_counts(learners, 1 if episodes is None else episodes, seed)
     task = task_of(dataset)
+    if episodes is None:
+        episodes = len(task.labelled().labels) if isinstance(task, SupervisedTask) else EPISODES
     names = map(str.strip, distributions.split(",")) if isinstance(distributions, str) else distributions
     chosen = {name: None if name == "card" else parse_distribution(name) for name in names}
     with open_arena(task) as arena:

@@ -15,7 +15,7 @@ from floppy.cloning import AdamSteps, Cloning, GradientStep, as_entry
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, one_line
 from floppy.initialisers import FLAX_ORTHOGONAL
-from floppy.learners import NATURE_DISTRIBUTION, LearnerDistribution, parse_distributions
+from floppy.learners import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUTION, LearnerDistribution, parse_distributions
 from floppy.tasks import Task, make_task
 from floppy.train import cloning_of, network_for, task_of
 
@@ -139,7 +139,23 @@ def read_published(path: Path) -> dict[str, Any]:
         return {}
 
 
+IMAGE_TASKS = {"MNIST": "images/mnist", "FashionMNIST": "images/fashion-mnist"}
+
+
+def _hades_image_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": IMAGE_TASKS[meta["env"]],
+        "cloning": GradientStep(loss="cross-entropy", steps=meta["epochs"]),
+        "rate": meta["lr"] / meta["action_dim"],  # the published loss is a mean over classes, not their sum
+        "distribution": HADES_CNN_DISTRIBUTION,
+        "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
+        "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
+    }
+
+
 def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    if meta["env"] in IMAGE_TASKS:
+        return _hades_image_defaults(meta)
     continuous = not meta["env"].endswith(("-MinAtar", "-misc"))
     width, activation = meta["width"], meta["activation"]
     own_draw = f":initialiser={FLAX_ORTHOGONAL}:init_seed={meta['overfit_seed']}" if meta["overfit"] else ""

@@ -79,6 +79,19 @@ def xavier(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax
     return gain * jnp.sqrt(2.0 / (rows + columns)) * _used_gaussian(key, shape, rows, columns)
 
 
+def lecun(key: jax.Array, shape: tuple[int, int], rows: jax.Array, columns: jax.Array, gain: float) -> jax.Array:
+    """Normal, cut at two standard deviations, with one of `gain / sqrt(rows)` after that: the default of flax's layers.
+
+    Arguments and result as for `orthogonal` (LeCun et al., 1998, section 4.6).
+    """
+    used = (jnp.arange(shape[0])[:, None] < rows) & (jnp.arange(shape[1])[None, :] < columns)
+    values = jax.random.truncated_normal(key, -2.0, 2.0, shape) / CUT_NORMAL_STD
+    return jnp.where(used, gain * values / jnp.sqrt(rows), 0.0)
+
+
+CUT_NORMAL_STD = 0.8796256610342398
+"""Standard deviation of a standard normal that is cut at two."""
+
 HIDDEN_GAIN = 2.0**0.5
 OUTPUT_GAIN = 0.01
 
@@ -87,6 +100,7 @@ INITIALISERS: dict[str, tuple[Callable[..., jax.Array], float, float]] = {
     "orthogonal1": (orthogonal, 1.0, 1.0),
     "xavier": (xavier, HIDDEN_GAIN, OUTPUT_GAIN),
     "xavier1": (xavier, 1.0, 1.0),
+    "lecun": (lecun, 1.0, 1.0),
 }
 """Initialiser by name: function, gain of the hidden layers, gain of the last layer (PPMO, Table 1)."""
 

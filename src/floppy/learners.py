@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,17 +25,33 @@ RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 
 
 class Convolution(NamedTuple):
-    """A layer without padding."""
+    """A layer that goes over an image."""
 
     channels: int
     window: int
-    stride: int
+    stride: int = 1
+    padding: int = 0
+    """Zeros on each side of the image."""
+    normalises: bool = False
+    """Whether every channel of every image is brought to mean 0 and variance 1 before the bias (instance norm)."""
+    pool: int = 1
+    """Side of the squares that are averaged after the activation; what is left over at the edge is dropped."""
+
+    def positions(self, size: int) -> int:
+        """Places along an axis after the layer."""
+        return ((size + 2 * self.padding - self.window) // self.stride + 1) // self.pool
+
+    def least_size(self, positions: int) -> int:
+        """The smallest image that gives so many places."""
+        return max(1, (positions * self.pool - 1) * self.stride + self.window - 2 * self.padding)
 
 
 CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
     "mlp": (),
     "minatar-cnn": (Convolution(16, 3, 1),),
     "nature-cnn": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)),
+    "hades-cnn": (Convolution(16, 3, padding=1),),
+    "convnet-3": (Convolution(128, 3, padding=1, normalises=True, pool=2),) * 3,
 }
 """What comes before the dense layers, by the network's name."""
 
@@ -67,15 +84,18 @@ class LearnerDistribution:
     width: tuple[int, int] = (64, 64)
     """Units of every hidden layer: least, most."""
     depth: tuple[int, int] = (2, 2)
-    """Hidden layers: least, most."""
+    """Hidden layers: least, most. With none the output follows the convolutions, or the observation, at once."""
     initialiser: tuple[str, ...] = ("orthogonal",)
-    """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1."""
+    """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1, lecun."""
     activation: str = "tanh"
     """tanh or relu."""
     network: str = "mlp"
     """mlp, or minatar-cnn: one convolution (16 channels, 3 x 3) before the hidden layers (Young and Tian, 2019, whose
     network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
-    64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512)."""
+    64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512). For labelled images:
+    hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
+    (three times 128 channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis, 2018, with
+    depth 0)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -84,7 +104,8 @@ class LearnerDistribution:
         """Refuses nonsense."""
         for name in ("width", "depth"):
             least, most = getattr(self, name)
-            check_number(f"{name} of the learners", least, least=1, most=MOST_UNITS)
+            is_depth_zero = name == "depth" and most == 0
+            check_number(f"{name} of the learners", least, least=0 if is_depth_zero else 1, most=MOST_UNITS)
             check_number(f"{name} of the learners", most, least=least, most=MOST_UNITS)
         known = (*INITIALISERS, FLAX_ORTHOGONAL)
         unknown = [name for name in self.initialiser if name not in known]
@@ -126,6 +147,9 @@ NAMED_DISTRIBUTIONS = {
 
 NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
 """The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""
+
+HADES_CNN_DISTRIBUTION = "network=hades-cnn:width=128:depth=1:activation=relu:initialiser=lecun"
+"""The classifiers of the HaDES paper (section 5.4)."""
 
 
 def parse_distribution(text: str) -> LearnerDistribution:
@@ -183,7 +207,7 @@ class Network:
         for convolution in CONVOLUTIONS[self.distribution.network]:
             rows, columns, channels = self._image_shape() if not shapes else shape
             shapes.append((convolution.window, convolution.window, channels, convolution.channels))
-            shape = (*(_positions(size, convolution) for size in (rows, columns)), convolution.channels)
+            shape = (convolution.positions(rows), convolution.positions(columns), convolution.channels)
         sizes = [math.prod(shape), *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
         return shapes + list(pairwise(sizes))
 
@@ -243,7 +267,7 @@ class Network:
         first, last = self._first_dense, len(weights.layers) - 1
         convolutions = CONVOLUTIONS[self.distribution.network]
         for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
-            hidden = activation(convolve(hidden, layer["kernel"], convolution.stride) + layer["bias"])
+            hidden = _convolved(layer, convolution, hidden, activation)
         hidden = hidden.reshape(observations.shape[0], -1)
         for index, layer in enumerate(weights.layers[first:], start=first):
             output = hidden @ layer["kernel"] + layer["bias"]
@@ -263,7 +287,7 @@ class Network:
         network, shape = self.distribution.network, self.observation_shape
         least = 1
         for convolution in reversed(CONVOLUTIONS[network]):
-            least = (least - 1) * convolution.stride + convolution.window
+            least = convolution.least_size(least)
         if len(shape) != 3 or min(shape[:2]) < least:
             raise FloppyError(
                 f"Network {network} was asked for with observations of shape {shape}: "
@@ -273,9 +297,22 @@ class Network:
         return rows, columns, channels
 
 
-def _positions(size: int, convolution: Convolution) -> int:
-    """Of a convolution's window along an axis."""
-    return (size - convolution.window) // convolution.stride + 1
+def _convolved(
+    layer: Layer, convolution: Convolution, images: jax.Array, activation: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """`[n, rows, columns, channels]` after a layer."""
+    around, pool = (convolution.padding,) * 2, convolution.pool
+    if convolution.padding:
+        images = jnp.pad(images, ((0, 0), around, around, (0, 0)))
+    values = convolve(images, layer["kernel"], convolution.stride)
+    if convolution.normalises:
+        values = jax.nn.standardize(values, axis=(1, 2))
+    values = activation(values + layer["bias"])
+    if pool == 1:
+        return values
+    count, rows, columns, channels = values.shape
+    squares = values[:, : rows // pool * pool, : columns // pool * pool]
+    return squares.reshape(count, rows // pool, pool, columns // pool, pool, channels).mean(axis=(2, 4))
 
 
 def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array:

@@ -8,12 +8,14 @@ from typing import Any
 from floppy.cloning import AdamSteps, Cloning, GradientStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
-from floppy.learners import NATURE_DISTRIBUTION, parse_distributions
-from floppy.outer import PPMO, HaDES
-from floppy.tasks.base import Continuous, HostTask, Task
+from floppy.learners import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUTION, parse_distributions
+from floppy.outer import PPMO, HaDES, Supervised
+from floppy.tasks.base import Continuous, HostTask, SupervisedTask, Task
 from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.registry import full_task_id, make_task
 from floppy.train import CLONING_KINDS
+
+OuterLoopConfig = PPMO | HaDES | Supervised
 
 ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
 """Those of the PPMO paper's Table 1, but for the width: 128 is as robust as 256 at a quarter of the arithmetic."""
@@ -100,7 +102,7 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
         task.task_id,
         examples=least if examples is None else examples,
         outer_steps=1000,
-        evaluate_every=20,
+        evaluate_every=40,
         distribution=NATURE_DISTRIBUTION,
         initial_rate=10.0,  # with 1 policies hardly moved, with 300 they were deterministic after one step
         initial_examples="random-policy",
@@ -114,10 +116,11 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
             horizon=64,
             epochs=1,
             minibatch_size=256,
-            rate=1e-3,
-            encoder_rate=1e-4,  # one step moves all its weights, and the logits by their sum
+            rate=1.5e-3,
+            encoder_rate=1.5e-4,  # one step moves all its weights, and the logits by their sum
             critic_rate=1e-3,
-            target_kl=0.01,
+            anneal=False,  # twenty minutes are short: games are still being learnt in the end
+            target_kl=0.02,
             critic_network="mlp",
             normalise_observations=True,  # one game's frames are a hundred times darker than another's
             normalise_rewards=True,
@@ -175,6 +178,8 @@ def _ppmo_published(task: str, examples: int | None = None) -> DistillConfig:
 def _hades(task: str, examples: int | None = None) -> DistillConfig:
     """HaDES-R that finishes on a CPU of two cores: narrow learners, few Adam steps, a small population."""
     known = make_task(task)
+    if isinstance(known, SupervisedTask):
+        return _hades_labelled(known, examples)
     if isinstance(known, NDCartPole):
         return _hades_cartpole(known, examples)
     if isinstance(known.actions, Continuous):
@@ -264,6 +269,43 @@ def _hades_minatar(task: str, examples: int | None = None) -> DistillConfig:
     )
 
 
+def _supervised(task: str, examples: int | None = None) -> DistillConfig:
+    """Meta-gradients through several cloning steps, from the class means, with learned soft labels."""
+    known = make_task(task)
+    if not isinstance(known, SupervisedTask):
+        raise FloppyError(
+            f"Recipe supervised was asked for with {known.task_id}, which has no labelled examples: choose ppmo or "
+            "hades."
+        )
+    is_small = min(known.observation_shape[:2]) < 16
+    held_out, test = (len(known.labelled(split).labels) for split in ("held-out", "test"))
+    return DistillConfig(
+        task,
+        examples=known.actions.size if examples is None else examples,
+        outer_steps=400 if is_small else 2000,
+        evaluate_every=50,
+        distribution="width=64:depth=1:activation=relu" if is_small else HADES_CNN_DISTRIBUTION,
+        initial_rate=0.1,
+        cloning=GradientStep(loss="cross-entropy", steps=20 if is_small else 32),
+        initial_examples="class-means",
+        outer=Supervised(),
+        selection_learners=8,
+        selection_episodes=held_out,
+        score_learners=20,
+        score_episodes=test,
+    )
+
+
+def _hades_labelled(task: SupervisedTask, examples: int | None) -> DistillConfig:
+    """Evolution of images from the class means, with fixed labels as published; noise alike in neighbouring pixels."""
+    config = _supervised(task.task_id, examples)
+    return dataclasses.replace(
+        config,
+        targets="one-hot",
+        outer=HaDES(population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0),
+    )
+
+
 RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
     "ppmo": _ppmo,
     "ppmo-robust": _ppmo_robust,
@@ -272,13 +314,14 @@ RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
     "hades": _hades,
     "hades-brax": _hades_brax,
     "hades-minatar": _hades_minatar,
+    "supervised": _supervised,
 }
 """Recipes by name; each takes a task id and a number of examples (None: the recipe's own)."""
 
 
 def recipe(
     task: str,
-    name: str = "ppmo",
+    name: str = "",
     *,
     examples: int | None = None,
     cloning: str | Cloning | None = None,
@@ -289,7 +332,8 @@ def recipe(
 
     Args:
       task: id or short name.
-      name: of the recipe, see `RECIPES`; ppmo and hades are the defaults of the two outer loops.
+      name: of the recipe, see `RECIPES`; ppmo, hades and supervised are the defaults of the outer loops, supervised
+        that of labelled images and ppmo that of all other tasks.
       examples: how many, in place of the recipe's number.
       cloning: in place of the recipe's: a whole one, or a kind, GradientStep or AdamSteps, with defaults of its own.
       strategy: of evolution, in place of the recipe's, with that strategy's own rate.
@@ -301,6 +345,7 @@ def recipe(
     Raises:
       FloppyError: for an unknown name or a value that is not allowed.
     """
+    name = name or ("supervised" if isinstance(make_task(task), SupervisedTask) else "ppmo")
     if name not in RECIPES:
         raise FloppyError(f"Recipe {name} was asked for: choose from {', '.join(RECIPES)}.")
     config = RECIPES[name](task, examples or None)
@@ -323,7 +368,7 @@ def recipe(
 
 def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     """Plain PPO on a task: PPMO whose encoder holds every layer."""
-    config = recipe(task)
+    config = recipe(task, "ppmo")
     assert isinstance(config.outer, PPMO)
     environments = config.outer.learners * config.outer.environments  # all learners are the same
     rate = config.outer.encoder_rate or min(config.outer.rate, 2e-3)
@@ -354,13 +399,13 @@ def _layers(config: DistillConfig) -> int:
     return parse_distributions(config.distribution)[0].layers
 
 
-def _with_strategy(outer: PPMO | HaDES, strategy: str) -> HaDES:
+def _with_strategy(outer: OuterLoopConfig, strategy: str) -> HaDES:
     if not isinstance(outer, HaDES):
         raise FloppyError(f"Strategy {strategy} was asked for with {outer.name}, which has none: choose recipe hades.")
     return outer if strategy == outer.strategy else dataclasses.replace(outer, strategy=strategy, rate=None)
 
 
-def _changed(outer: PPMO | HaDES, **changes: Any) -> PPMO | HaDES:
+def _changed(outer: OuterLoopConfig, **changes: Any) -> OuterLoopConfig:
     """`dataclasses.replace` for a loop of which the fields are known here, though not to the type checker."""
     return dataclasses.replace(outer, **changes)
 

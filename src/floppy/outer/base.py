@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from floppy.arena import ON_DEVICE, Arena
+from floppy.arena import ON_DEVICE, Arena, ImageArena
 from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
@@ -25,7 +26,10 @@ LEAST_INNER_RATE = 1e-6
 TARGETS = ("learned", "one-hot")
 WARM_UP = 512
 """Random observations that statistics start from."""
-INITIAL_EXAMPLES = ("normal", "zeros", "random-policy")
+LABELLED_EXAMPLES = ("class-means", "samples")
+INITIAL_EXAMPLES = ("normal", "zeros", "random-policy", *LABELLED_EXAMPLES)
+DOUBT = 0.1
+"""Share of the probability that learned class labels start with spread over all classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +93,22 @@ class Problem:
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
         met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in particular.
-        The encoder is fresh.
+        With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
+        targets their labels. The encoder is fresh.
         """
         met = None
         if self.initial_examples == "random-policy":
             met = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
+        if self.initial_examples in LABELLED_EXAMPLES:
+            assert isinstance(arena, ImageArena)
+            means = self.initial_examples == "class-means"
+            met = arena.class_examples(named_key(key, self.initial_examples), self._classes, means=means)
         return arena.compiled(Problem._init_distilled)(self, key, statistics, met)
+
+    @property
+    def _classes(self) -> np.ndarray:
+        """`[k]`: a class per example, spread evenly."""
+        return np.arange(self.examples) * self.task.actions.size // max(self.examples, 1)
 
     def _init_distilled(self, key: jax.Array, statistics: RunningStatistics | None, met: jax.Array | None) -> Distilled:
         actions = self.task.actions
@@ -104,8 +118,12 @@ class Problem:
             observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
         if met is not None:
             observations, targets = normalise(statistics, met), jnp.zeros_like(targets)
+        one_hot = jax.nn.one_hot(self._classes, actions.size)
+        if self.initial_examples in LABELLED_EXAMPLES:
+            is_probability = self.cloning.loss == "cross-entropy"
+            targets = jnp.log((1 - DOUBT) * one_hot + DOUBT / actions.size) if is_probability else one_hot
         if self.targets == "one-hot":
-            targets = jax.nn.one_hot(jnp.arange(self.examples) * actions.size // max(self.examples, 1), actions.size)
+            targets = one_hot
         elif self.cloning.loss == "cross-entropy":
             targets = jax.nn.softmax(targets)
         log_std = jnp.zeros(actions.size if isinstance(actions, Continuous) else 0)

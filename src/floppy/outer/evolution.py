@@ -213,7 +213,7 @@ class HaDES:
             weights, streams = arena.compiled(self._clones, static=2)(
                 problem, group, indices, candidates, state, fresh[group], key
             )
-            played = arena.play_episodes(
+            played = arena.fitness(
                 problem.task,
                 network,
                 weights,

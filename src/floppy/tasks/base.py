@@ -125,6 +125,34 @@ class HostTask(Task, Protocol):
         """
 
 
+class Labelled(NamedTuple):
+    """Observations of which the right action is known: arrays of NumPy, or of JAX once they are on a device."""
+
+    images: Any
+    """`[n, *obs]`, bytes or floats; bytes are seen as 0 .. 1."""
+    labels: Any
+    """`[n]` int."""
+
+
+@runtime_checkable
+class SupervisedTask(Task, Protocol):
+    """A task of labelled examples: an episode is one of them, its return 100 for the right answer, else 0."""
+
+    @property
+    def actions(self) -> Discrete:
+        """One per class."""
+
+    @property
+    def split(self) -> str:
+        """What is played: train, held-out or test."""
+
+    def labelled(self, split: Any = None) -> Labelled:
+        """The examples of a split, by default those that are played."""
+
+    def with_split(self, split: Any) -> "SupervisedTask":
+        """The task of answering for another split."""
+
+
 def strong_types(state: Any) -> Any:
     """Gives every leaf a fixed dtype: some environments' `reset` holds Python numbers where `step` returns arrays."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), state)

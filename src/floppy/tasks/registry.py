@@ -20,6 +20,9 @@ SHORT_NAMES = {
     "centipede": "ale/centipede",
     "ms-pacman": "ale/ms_pacman",
     "pong": "ale/pong",
+    "digits": "images/digits",
+    "mnist": "images/mnist",
+    "fashion-mnist": "images/fashion-mnist",
     "ant": "brax/ant",
     "halfcheetah": "brax/halfcheetah",
     "hopper": "brax/hopper",
@@ -92,9 +95,10 @@ def list_tasks() -> list[str]:
 
     `ndcartpole/N` also exists for every other N >= 1, `brax/NAME/BACKEND` for the backends spring and generalized,
     `gymnasium/ID` for every environment that is registered with Gymnasium, has a time limit and suitable spaces, and
-    `ale/GAME/sticky` with sticky actions. `ale/GAME` is listed where ale-py is installed.
+    `ale/GAME/sticky` with sticky actions. `ale/GAME` is listed where ale-py is installed. `images/FILE.npz` exists for
+    every file with images and labels.
     """
-    from floppy.tasks import ale, brax, gymnasium
+    from floppy.tasks import ale, brax, gymnasium, images
 
     return [
         *(f"ndcartpole/{n}" for n in range(1, 6)),
@@ -102,6 +106,7 @@ def list_tasks() -> list[str]:
         *(f"brax/{name}" for name in brax.NAMES),
         *(f"gymnasium/{name}" for name in gymnasium.likely_names()),
         *(f"ale/{name}" for name in ale.game_names()),
+        *(f"images/{name}" for name in images.NAMES),
     ]
 
 
@@ -154,6 +159,14 @@ def _make_ale(rest: str) -> Task:
     return ale.AtariTask(game, sticky=bool(slash))
 
 
+def _make_images(rest: str) -> Task:
+    from floppy.tasks.images import NAMES, image_task
+
+    if rest not in NAMES and not rest.endswith(".npz"):
+        raise _unknown(f"images/{rest}", [f"images/{name}" for name in NAMES])
+    return image_task(rest)
+
+
 def _gymnax_names() -> list[str]:
     import gymnax
 
@@ -166,6 +179,7 @@ FAMILIES: dict[str, Callable[[str], Task]] = {
     "brax": _make_brax,
     "gymnasium": _make_gymnasium,
     "ale": _make_ale,
+    "images": _make_images,
 }
 """What makes the tasks of a family from the rest of their ids; `register` adds to it."""
 

@@ -1,0 +1,68 @@
+"""Classifiers' answers to labelled images: what stands for episodes where a task is supervised."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from floppy.learners import Network, Weights
+from floppy.normalise import as_floats
+
+BLOCK = 1000
+"""Images that a learner sees at a time."""
+
+
+@partial(jax.jit, static_argnums=0)
+def right_answers(network: Network, weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether each of `L` classifiers finds the class of each image likeliest.
+
+    Args:
+      network: of the classifiers.
+      weights: leaves `[L, ...]`.
+      images: `[n, *obs]`, bytes or floats.
+      labels: `[n]` int.
+
+    Returns:
+      `[L, n]` floats: 1.0 or 0.0, and NaN where a classifier's outputs are no numbers.
+    """
+
+    def answers(weights: Weights) -> jax.Array:
+        def one(image: jax.Array, label: jax.Array) -> jax.Array:
+            output = network.apply(weights, as_floats(image)[None])[0]
+            return jnp.where(jnp.all(jnp.isfinite(output)), jnp.argmax(output) == label, jnp.nan)
+
+        return jax.lax.map(lambda pair: one(*pair), (images, labels), batch_size=BLOCK)
+
+    return jax.lax.map(answers, weights)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def log_likelihoods(
+    network: Network, weights: Weights, images: jax.Array, labels: jax.Array, keys: jax.Array, count: int
+) -> jax.Array:
+    """Log probabilities that classifiers give to the right classes of random images.
+
+    Args:
+      network: of the classifiers.
+      weights: leaves `[L, ...]`.
+      images: `[n, *obs]`, bytes or floats.
+      labels: `[n]` int.
+      keys: `[S]` PRNG keys, consumed. `L` is a multiple of `S`: classifiers `i` and `i + S` see the same images.
+      count: of images for each classifier, drawn with replacement.
+
+    Returns:
+      `[L, count]`
+    """
+
+    def one(pair: tuple[Weights, jax.Array]) -> jax.Array:
+        weights, key = pair
+        rows = jax.random.randint(key, (count,), 0, labels.shape[0])
+        return -cross_entropies(network.apply(weights, as_floats(images[rows])), labels[rows])
+
+    learners = jax.tree.leaves(weights)[0].shape[0]
+    return jax.lax.map(one, (weights, jnp.tile(keys, learners // keys.shape[0])))
+
+
+def cross_entropies(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of logits `[n, classes]` under the right classes `[n]`: `[n]`."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=-1)[:, 0]

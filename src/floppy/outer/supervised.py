@@ -1,0 +1,152 @@
+"""Distillation of labelled examples by meta-gradients through the cloning (Wang et al., 2018)."""
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floppy.arena import ON_DEVICE, Arena, ImageArena
+from floppy.classify import cross_entropies
+from floppy.cloning import Distilled, clone
+from floppy.errors import MOST, FloppyError, check_number
+from floppy.keys import named_key
+from floppy.learners import Network, Weights
+from floppy.normalise import RunningStatistics, as_floats
+from floppy.outer.base import Info, Parameters, Problem
+from floppy.tasks.base import Labelled
+
+
+class SupervisedState(NamedTuple):
+    """Everything that the next outer step depends on."""
+
+    distilled: Distilled
+    optimiser: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised:
+    """Outer loop by the gradient of the loss on real examples through all steps of the cloning.
+
+    The supervised counterpart of PPMO: each outer step draws fresh learners, clones them, and lowers their mean
+    cross-entropy on random training examples. The back-propagation keeps about `2√n` of `n` states of the weights.
+    """
+
+    name: ClassVar[str] = "supervised"
+    learners: int = 2
+    """Fresh learners per outer step, in equal shares over the learner distributions."""
+    batch_size: int = 512
+    """Training examples that each of them is tested on."""
+    least_steps: int = 0
+    """Learners take a random number of the cloning's steps, from this one on; 0: all of them always."""
+    rate: float = 1e-2
+    """Adam's rate for the dataset."""
+    anneal: bool = True
+    """Whether the rate falls linearly to 0 over the run."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm."""
+    adam_eps: float = 1e-8
+    """Adam's eps."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        for name in ("learners", "batch_size"):
+            check_number(name, getattr(self, name), least=1, most=MOST)
+        for name in ("rate", "max_grad_norm", "adam_eps"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("least_steps", self.least_steps, least=0, most=MOST)
+
+    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> SupervisedState:
+        """The state before the first outer step."""
+        if not isinstance(arena, ImageArena):
+            raise FloppyError(
+                f"Outer loop supervised was asked for with {problem.task.task_id}, which has no labelled examples: "
+                "choose ppmo or hades (--outer)."
+            )
+        if self.least_steps > problem.cloning.steps:
+            raise FloppyError(
+                f"least_steps = {self.least_steps} was asked for, the cloning has {problem.cloning.steps} steps: "
+                "give at most as many."
+            )
+        self._share(problem)
+        distilled = problem.init_distilled(named_key(key, "distilled"), arena=arena)
+        return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)))
+
+    def restarted(self, state: SupervisedState) -> SupervisedState:
+        """The state as it is: there are no episodes."""
+        return state
+
+    def step(
+        self, problem: Problem, state: SupervisedState, key: jax.Array, arena: Arena = ON_DEVICE
+    ) -> tuple[SupervisedState, Info]:
+        """One outer step: draw, clone, improve."""
+        assert isinstance(arena, ImageArena)
+        batches = tuple(
+            arena.batch(named_key(key, f"batch {group}"), self._share(problem), self.batch_size)
+            for group in range(len(problem.learners))
+        )
+        return arena.compiled(self._improve)(problem, state, batches, key)
+
+    def distilled(self, state: SupervisedState) -> Distilled:
+        """The dataset as it stands."""
+        return state.distilled
+
+    def statistics(self, state: SupervisedState) -> RunningStatistics | None:
+        """None: images are seen as they are."""
+        del state
+        return None
+
+    def _improve(
+        self, problem: Problem, state: SupervisedState, batches: tuple[Labelled, ...], key: jax.Array
+    ) -> tuple[SupervisedState, Info]:
+        parameters = problem.parameters(state.distilled)
+        steps = jax.random.randint(
+            named_key(key, "steps"), (), self.least_steps or problem.cloning.steps, problem.cloning.steps + 1
+        )
+        results = []
+        for group, network in enumerate(problem.networks):
+            keys = jax.random.split(named_key(key, f"learners {group}"), self._share(problem))
+            fresh = jax.vmap(partial(problem.draw, network))(keys)
+            objective = partial(self._loss, problem, network, state.distilled, steps)
+            one = partial(jax.value_and_grad(objective, has_aux=True), parameters)
+            # One learner after the other: its cloning alone fills the memory, and a CPU.
+            results.append(jax.lax.map(lambda pair, one=one: one(*pair), (fresh, batches[group])))
+        (loss, accuracy), gradient = jax.tree.map(lambda *groups: jnp.mean(jnp.concatenate(groups), axis=0), *results)
+        change, optimiser = self._optimiser(problem).update(gradient, state.optimiser)
+        distilled = problem.improved(optax.apply_updates(parameters, change), state.distilled)
+        info = {
+            "loss": loss,
+            "train_accuracy": 100.0 * accuracy,
+            "gradient_norm": optax.tree.norm(gradient),
+            "inner_rate": distilled.inner_rate,
+            "env_steps": jnp.asarray(float(self.batch_size * self.learners)),
+        }
+        return SupervisedState(distilled, optimiser), info
+
+    def _loss(
+        self,
+        problem: Problem,
+        network: Network,
+        fixed: Distilled,
+        steps: jax.Array,
+        parameters: Parameters,
+        fresh: Weights,
+        batch: Labelled,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean cross-entropy of a clone on real examples, and its accuracy."""
+        cloned = clone(problem.cloning, network, problem.distilled(parameters, fixed), fresh, steps)
+        outputs = network.apply(cloned, as_floats(batch.images))
+        right = jnp.argmax(outputs, axis=-1) == batch.labels
+        return jnp.mean(cross_entropies(outputs, batch.labels)), jnp.mean(right)
+
+    def _share(self, problem: Problem) -> int:
+        return problem.share(self.learners, "learners per outer step")
+
+    def _optimiser(self, problem: Problem) -> Any:
+        schedule = optax.linear_schedule(self.rate, 0.0, problem.outer_steps) if self.anneal else self.rate
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
+
+
+__all__ = ["Supervised", "SupervisedState"]

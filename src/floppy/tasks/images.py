@@ -1,0 +1,238 @@
+"""Labelled images as tasks: a policy is a classifier, its actions are the classes, an episode is one image."""
+
+import dataclasses
+import functools
+import gzip
+import math
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from floppy.errors import FloppyError, one_line, shown
+from floppy.tasks.base import Discrete, Labelled
+
+DATA_VARIABLE = "FLOPPY_DATA"
+IDX_NAMES = ("mnist", "fashion-mnist")
+NAMES = ("digits", *IDX_NAMES)
+IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+MOST_HELD_OUT = 5000
+SPLIT_SEED = 0
+"""Of the permutations by which images are put aside: the same for everyone."""
+
+Split = Literal["train", "held-out", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTask:
+    """Images of which the class is asked for; the return of an episode is 100 for the right answer, else 0.
+
+    A mean return is therefore an accuracy in percent: over the test images for scores, over training images held out
+    for the choice of the best dataset. Outer loops learn from the other training images.
+    """
+
+    name: str
+    """digits, mnist, fashion-mnist, or the path of an .npz file."""
+    folder: str = ""
+    """Where the files of mnist and fashion-mnist lie."""
+    split: Split = "test"
+    """The images that are played."""
+
+    @property
+    def task_id(self) -> str:
+        """`images/NAME`."""
+        return f"images/{self.name}"
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """`(rows, columns, channels)`."""
+        return tuple(self.labelled().images.shape[1:])
+
+    @property
+    def actions(self) -> Discrete:
+        """One per class."""
+        return Discrete(_data(self.name, self.folder).classes)
+
+    @property
+    def max_steps(self) -> int:
+        """One answer."""
+        return 1
+
+    @property
+    def max_return(self) -> None:
+        """None: no classifier is right about every image, so nobody counts those that are."""
+
+    @property
+    def package(self) -> str:
+        """That of the data."""
+        return "scikit-learn" if self.name == "digits" else "numpy"
+
+    def labelled(self, split: Split | None = None) -> Labelled:
+        """The images of a split, by default those that are played."""
+        return _data(self.name, self.folder).splits[split or self.split]
+
+    def with_split(self, split: Split) -> "ImageTask":
+        """The task of answering for other images."""
+        return dataclasses.replace(self, split=split)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a task is made of."""
+
+    splits: dict[str, Labelled]
+    classes: int
+
+
+def image_task(name: str) -> ImageTask:
+    """The task of a name, with its files checked.
+
+    Raises:
+      FloppyError: if files are missing or broken, or scikit-learn is not installed.
+    """
+    task = ImageTask(name, _folder_of(name) if name in IDX_NAMES else "")
+    _data(task.name, task.folder)
+    return task
+
+
+def _folder_of(name: str) -> str:
+    """The folder that holds the four files of a name: what FLOPPY_DATA names, or NAME within it."""
+    root = os.environ.get(DATA_VARIABLE, "")
+    if not root:
+        raise FloppyError(
+            f"images/{name} needs its four .gz files in IDX format: give their folder by --data or {DATA_VARIABLE}."
+        )
+    for folder in (Path(root) / name, Path(root)):
+        if (folder / "train-images-idx3-ubyte.gz").is_file():
+            return str(folder)
+    raise FloppyError(
+        f"{shown(root)} holds no {name}/train-images-idx3-ubyte.gz: give the folder in which the four .gz files of "
+        f"{name} lie, or the one above, by --data or {DATA_VARIABLE}."
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _data(name: str, folder: str) -> _Data:
+    """Reads a task's images, once: they are many megabytes."""
+    if name == "digits":
+        return _digits()
+    if name in IDX_NAMES:
+        train, test = _read_idx(Path(folder), "train"), _read_idx(Path(folder), "t10k")
+        return _split(train, test, folder)
+    train_or_all, test_or_none = _read_npz(Path(name))
+    return _split(train_or_all, test_or_none, name)
+
+
+def _digits() -> _Data:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise FloppyError(
+            "images/digits needs scikit-learn, which holds them: python -m pip install 'floppy[images]'."
+        ) from error
+    images, labels = load_digits(return_X_y=True)
+    return _split(Labelled(images.reshape(-1, 8, 8, 1).astype(np.float32) / 16.0, labels.astype(np.int32)), None, "")
+
+
+def _split(train: Labelled, test: Labelled | None, source: str) -> _Data:
+    """Puts a third aside as test images where there are none, and a tenth of the others (at most 5000) as held out."""
+    if test is None:
+        train, test = _put_aside(train, len(train.labels) // 3)
+    elif train.images.shape[1:] != test.images.shape[1:]:
+        raise FloppyError(
+            f"{source} holds training images of shape {train.images.shape[1:]} and test images of shape "
+            f"{test.images.shape[1:]}: give images of one size."
+        )
+    train, held_out = _put_aside(train, min(MOST_HELD_OUT, len(train.labels) // 10))
+    classes = 1 + int(max(train.labels.max(), test.labels.max()))
+    missing = sorted(set(range(classes)) - set(train.labels.tolist()))
+    if missing or not len(held_out.labels):
+        what = f"no training image of class {missing[0]}" if missing else f"only {len(train.labels)} training images"
+        raise FloppyError(f"{source} has {what}: give at least ten images, and labels from 0 without gaps.")
+    return _Data({"train": train, "held-out": held_out, "test": test}, classes)
+
+
+def _put_aside(labelled: Labelled, count: int) -> tuple[Labelled, Labelled]:
+    """What remains, and `count` images chosen at random."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(labelled.labels))
+    kept, aside = np.sort(order[count:]), np.sort(order[:count])
+    return (
+        Labelled(labelled.images[kept], labelled.labels[kept]),
+        Labelled(labelled.images[aside], labelled.labels[aside]),
+    )
+
+
+def _read_idx(folder: Path, part: str) -> Labelled:
+    images_path, labels_path = folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz"
+    images = _read_idx_array(images_path, IMAGES_MAGIC, 3)[..., None]
+    labels = _read_idx_array(labels_path, LABELS_MAGIC, 1).astype(np.int32)
+    if len(images) != len(labels):
+        raise FloppyError(
+            f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels: give files that belong "
+            "together."
+        )
+    return Labelled(images, labels)
+
+
+def _read_idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
+    """The bytes of an IDX file (LeCun's MNIST page): magic number and sizes, big-endian, then the values."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise FloppyError(f"{path} cannot be read ({one_line(error)}): give the whole .gz file.") from error
+    head = 4 * (1 + dimensions)
+    found = struct.unpack(f">{1 + dimensions}I", content[:head]) if len(content) >= head else (0,)
+    if found[0] != magic:
+        raise FloppyError(
+            f"{path} begins with {found[0]} where an IDX file of its kind has {magic}: give the original file."
+        )
+    if len(content) - head != math.prod(found[1:]):
+        raise FloppyError(
+            f"{path} announces {math.prod(found[1:])} bytes and holds {len(content) - head}: give the whole file."
+        )
+    return np.frombuffer(content, np.uint8, offset=head).reshape(found[1:])
+
+
+def _read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
+    """Training images, and test images where the file has them."""
+    if not zipfile.is_zipfile(path):
+        what = "no .npz archive" if path.is_file() else "no file"
+        raise FloppyError(
+            f"images/{path} is no task: {shown(str(path))} is {what}; give {', '.join(NAMES)}, or the path of an .npz "
+            "file with images and labels."
+        )
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
+        raise FloppyError(
+            f"{path} is no readable .npz ({one_line(error)}): give a file that numpy.savez wrote."
+        ) from error
+    if not {"images", "labels"} <= arrays.keys() or ("test_images" in arrays) != ("test_labels" in arrays):
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise FloppyError(
+            f"{path} holds {held}: it needs images and labels, and may have both of test_images and test_labels."
+        )
+    train = _checked(path, arrays["images"], arrays["labels"])
+    has_test = "test_images" in arrays
+    return train, _checked(path, arrays["test_images"], arrays["test_labels"]) if has_test else None
+
+
+def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
+    is_picture = images.ndim in (3, 4) and images.dtype.kind in "fui" and 0 not in images.shape
+    if not is_picture or not np.all(np.isfinite(images)):
+        raise FloppyError(
+            f"{path} holds images of shape {images.shape} and type {images.dtype}: give finite numbers "
+            "[n, rows, columns] or [n, rows, columns, channels]."
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui" or (labels < 0).any():
+        raise FloppyError(
+            f"{path} holds labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images: give as "
+            "many whole numbers from 0."
+        )
+    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
+    return Labelled(pixels if images.ndim == 4 else pixels[..., None], labels.astype(np.int32))
