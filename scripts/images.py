@@ -38,7 +38,7 @@ PUBLISHED = Path("../shared/reference/hades/mnist")
 """The HaDES paper's own datasets, which are not part of this project."""
 EVALUATION_SEED = 1000
 MLP = "width=256:depth=2:activation=relu:initialiser=lecun"
-CONVNET = "network=convnet-3:depth=0:activation=relu:initialiser=lecun"
+CONVNET = "network=convnet-3:width=128:depth=0:activation=relu:initialiser=lecun"
 NETWORKS = {"card": "own", MLP: "MLP 256-256", CONVNET: "ConvNet-3"}
 TRANSFER_IMAGES = 2000
 """Test images per learner for networks that the examples were not made for: ConvNet-3 is slow."""

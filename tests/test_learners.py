@@ -323,6 +323,7 @@ def test_nonsense_is_refused_in_one_sentence(text: str, named: str):
         ({"initialiser": ()}, "Initialiser none"),
         ({"initialiser": ("orthogonal", "zeros")}, "Initialiser zeros"),
         ({"activation": "gelu"}, "Activation gelu"),
+        ({"network": "convnet-3", "width": (4, 8)}, "give one width"),
     ],
 )
 def test_distribution_refuses_nonsense_when_built(fields: dict, named: str):
@@ -399,7 +400,7 @@ def test_the_nature_cnn_against_xlas_convolutions() -> None:
     ("text", "shapes"),
     [
         ("network=hades-cnn:depth=1:width=5", [(3, 3, 2, 16), (9 * 7 * 16, 5), (5, 3)]),
-        ("network=convnet-3:depth=0", [(3, 3, 2, 128), (3, 3, 128, 128), (3, 3, 128, 128), (128, 3)]),
+        ("network=convnet-3:depth=0:width=12", [(3, 3, 2, 12), (3, 3, 12, 12), (3, 3, 12, 12), (12, 3)]),
     ],
 )
 def test_networks_for_labelled_images_against_xla(text: str, shapes: list[tuple[int, ...]]) -> None:

@@ -27,7 +27,8 @@ RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 class Convolution(NamedTuple):
     """A layer that goes over an image."""
 
-    channels: int
+    channels: int | None
+    """None: as many as hidden layers have units."""
     window: int
     stride: int = 1
     padding: int = 0
@@ -51,9 +52,10 @@ CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
     "minatar-cnn": (Convolution(16, 3, 1),),
     "nature-cnn": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)),
     "hades-cnn": (Convolution(16, 3, padding=1),),
-    "convnet-3": (Convolution(128, 3, padding=1, normalises=True, pool=2),) * 3,
+    "convnet-3": (Convolution(None, 3, padding=1, normalises=True, pool=2),) * 3,
 }
 """What comes before the dense layers, by the network's name."""
+
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 # Both map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py).
@@ -94,8 +96,8 @@ class LearnerDistribution:
     network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
     64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512). For labelled images:
     hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
-    (three times 128 channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis, 2018, with
-    depth 0)."""
+    (three times as many channels 3 x 3 as `width` says, padded, with instance norm and average pooling; Gidaris and
+    Komodakis, 2018, with width 128 and depth 0)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -116,6 +118,9 @@ class LearnerDistribution:
             raise FloppyError(f"Activation {self.activation} was asked for: choose from {', '.join(ACTIVATIONS)}.")
         if self.network not in CONVOLUTIONS:
             raise FloppyError(f"Network {self.network} was asked for: choose from {', '.join(CONVOLUTIONS)}.")
+        has_wide_channels = any(convolution.channels is None for convolution in CONVOLUTIONS[self.network])
+        if has_wide_channels and self.width[0] < self.width[1]:
+            raise FloppyError(f"Network {self.network} was asked for with random widths: give one width.")
         check_number("init_seed", self.init_seed, least=-1, most=2**32 - 1)
         is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1 and self.network == "mlp"
         if FLAX_ORTHOGONAL in self.initialiser and not is_one_draw:
@@ -205,9 +210,10 @@ class Network:
         shapes: list[tuple[int, ...]] = []
         shape = self.observation_shape
         for convolution in CONVOLUTIONS[self.distribution.network]:
-            rows, columns, channels = self._image_shape() if not shapes else shape
-            shapes.append((convolution.window, convolution.window, channels, convolution.channels))
-            shape = (convolution.positions(rows), convolution.positions(columns), convolution.channels)
+            rows, columns, inputs = self._image_shape() if not shapes else shape
+            channels = convolution.channels or self.distribution.width[1]
+            shapes.append((convolution.window, convolution.window, inputs, channels))
+            shape = (convolution.positions(rows), convolution.positions(columns), channels)
         sizes = [math.prod(shape), *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
         return shapes + list(pairwise(sizes))
 
