@@ -90,6 +90,8 @@ def imported(task: str, file: str, published: str = "") -> Run:
 SHORT = "--examples 64 --outer-steps 300 --budget 8m"
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std 0"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
+LINEAR = "--examples 0 --encoder-layers 1 --distribution depth=0 --outer-steps 1000 --rate 2e-3"
+"""Plain PPO of a policy without hidden layers."""
 ATARI = "--budget 20m"
 LONG_EPISODES = "--outer-steps 400"
 WHOLE = (
@@ -108,6 +110,7 @@ RUNS = [
     Run("minatar", "breakout", "l2", "--examples 0 --encoder-layers 2", 1, published="13.5"),
     *(minatar(game, 0, published, WHOLE) for game, published in GAMES.items()),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
+    Run("brax", "hopper", "linear", LINEAR, published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3 --least-std 0", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
     Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64 --least-std 0", published="2168"),

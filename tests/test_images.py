@@ -24,6 +24,7 @@ from floppy.evaluate import evaluate, evaluate_random
 from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.outer import PPMO, HaDES, Supervised
+from floppy.outer.supervised import SupervisedState
 from floppy.recipes import recipe
 from floppy.tasks import Discrete, make_task
 from floppy.tasks.images import ImageTask
@@ -194,23 +195,47 @@ def numpy_logits(weights: Weights, learner: int, images: np.ndarray) -> np.ndarr
 
 def test_right_answers_are_the_likeliest_classes() -> None:
     (network, weights), (images, labels) = classifiers(), stripes(50)
-    got = right_answers(network, weights, images[..., None], labels)
+    got = right_answers(network, weights, images[..., None], labels, None)
     wanted = [numpy_logits(weights, learner, images).argmax(axis=1) == labels for learner in range(4)]
     np.testing.assert_array_equal(got, np.asarray(wanted, float))
     assert 0 < np.mean(wanted) < 1
     broken = weights._replace(layers=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), weights.layers))
-    assert np.isnan(right_answers(network, broken, images[..., None], labels)[1]).all()
+    assert np.isnan(right_answers(network, broken, images[..., None], labels, None)[1]).all()
 
 
 def test_log_likelihoods_are_those_of_random_images_which_learners_share() -> None:
     (network, weights), (images, labels) = classifiers(), stripes(50)
     keys = jax.random.split(KEY, 2)
-    got = log_likelihoods(network, weights, images[..., None], labels, keys, 7)
+    got = log_likelihoods(network, weights, images[..., None], labels, None, keys, 7)
     for learner in range(4):
         rows = np.asarray(jax.random.randint(keys[learner % 2], (7,), 0, 50))
         logits = numpy_logits(weights, learner, images[rows])
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(got[learner], np.log(probabilities[np.arange(7), labels[rows]]), rtol=1e-5)
+
+
+def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
+    path = tmp_path / "colours.npz"
+    colours = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), np.uint8)
+    np.savez(path, images=colours, labels=np.arange(40) % 2)
+    task = labelled_task(f"images/{path}")
+    statistics, pixels = ImageArena(task).statistics(), task.labelled("train").images / 255.0
+    for channel in range(2):
+        np.testing.assert_allclose(statistics.mean[..., channel], pixels[..., channel].mean(), rtol=1e-5)
+        np.testing.assert_allclose(statistics.var[..., channel], pixels[..., channel].var(), rtol=1e-5)
+    dataset = distill(quick(task.task_id, examples=2, outer_steps=1)).dataset
+    assert dataset.card.normaliser == "frozen"
+    assert dataset.obs_mean is not None
+    np.testing.assert_allclose(dataset.obs_mean, statistics.mean)
+    plain = distill(quick(task.task_id, examples=2, outer_steps=1, outer=Supervised(normalise_observations=False)))
+    assert plain.dataset.card.normaliser == "none"
+    seen = (images := task.labelled("test").images / 255.0) - np.asarray(statistics.mean)
+    seen = seen / np.sqrt(np.asarray(statistics.var))
+    network = Network(LearnerDistribution((6, 6), (1, 1), ("xavier1",)), (3, 2, 2), Discrete(2))
+    weights = jax.vmap(network.init)(jax.random.split(KEY, 1))
+    labels = np.argmax(network.apply(jax.tree.map(lambda leaf: leaf[0], weights), jnp.asarray(seen)), axis=1)
+    assert np.all(right_answers(network, weights, jnp.asarray(images), labels, statistics) == 1.0)
+    assert not np.all(right_answers(network, weights, jnp.asarray(images), labels, None) == 1.0)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -301,11 +326,12 @@ def test_the_meta_gradient_is_the_slope_of_the_loss(file: str) -> None:
         outer, problem = Supervised(), config.problem()
         (network,) = problem.networks
         fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), start(file))
+        state = SupervisedState(fixed, (), None)
         fresh = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), problem.draw(network, KEY))
         batch = labelled_task(file).labelled("train")
 
         def loss(parameters: Any, steps: int) -> jax.Array:
-            return outer._loss(problem, network, fixed, jnp.asarray(steps), parameters, fresh, batch)[0]
+            return outer._loss(problem, network, state, jnp.asarray(steps), parameters, fresh, batch)[0]
 
         parameters = problem.parameters(fixed)
         for steps in (20, 7):

@@ -18,7 +18,7 @@ from floppy.classify import log_likelihoods, right_answers
 from floppy.errors import FloppyError
 from floppy.host import MOST_ENVIRONMENTS, Row, environment_seeds
 from floppy.keys import named_key
-from floppy.normalise import as_floats
+from floppy.normalise import RunningStatistics, absorb_moments, as_floats, init_statistics, moments_of
 from floppy.parallel import chunk_size, shard_rows, sharded_map
 from floppy.rollout import NetworkPolicy, Played, RandomPolicy, Trajectory
 from floppy.tasks.base import HostTask, Labelled, SupervisedTask, Task
@@ -230,12 +230,14 @@ class ImageArena(_ArenaInPieces):
         if episodes < len(labels):
             rows = jax.random.choice(keys[0], len(labels), (episodes,), replace=False)
             images, labels = images[rows], labels[rows]
-        return _answered(100.0 * right_answers(network, weights, images, labels))
+        return _answered(100.0 * right_answers(network, weights, images, labels, options.get("statistics")))
 
     def fitness(self, task: SupervisedTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
         """Log-likelihoods of `episodes` training images per learner, see `classify.log_likelihoods`."""
         del task
-        return _answered(log_likelihoods(network, weights, *self._splits["train"], keys, options["episodes"]))
+        images, labels = self._splits["train"]
+        statistics, count = options.get("statistics"), options["episodes"]
+        return _answered(log_likelihoods(network, weights, images, labels, statistics, keys, count))
 
     def play_random(self, task: SupervisedTask, key: jax.Array, episodes: int) -> Played:
         """Random answers for `episodes` random images of the task's split."""
@@ -275,6 +277,15 @@ class ImageArena(_ArenaInPieces):
     ) -> tuple[Any, Trajectory]:
         """Refused, see `start_environments`."""
         return self.start_environments(task, key, 0, 0)
+
+    def statistics(self) -> RunningStatistics:
+        """Mean and variance of the training images' channels, the same for all pixels: some of them never change."""
+        images, labels = self._splits["train"]
+        shift = jnp.zeros(images.shape[-1])
+        pixels = images.reshape(-1, images.shape[-1])
+        known = absorb_moments(init_statistics(shift.shape), moments_of(pixels, jnp.ones(len(pixels)), shift), shift)
+        everywhere = [jnp.broadcast_to(values, images.shape[1:]) for values in (known.mean, known.var)]
+        return RunningStatistics(jnp.asarray(float(len(labels))), *everywhere)
 
     def batch(self, key: jax.Array, learners: int, count: int) -> Labelled:
         """Random training images for every learner: `[learners, count, *obs]` and `[learners, count]`."""

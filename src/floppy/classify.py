@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from floppy.learners import Network, Weights
-from floppy.normalise import as_floats
+from floppy.normalise import RunningStatistics, normalise
 
 BLOCK = 1000
 """Images that a learner sees at a time."""
 
 
 @partial(jax.jit, static_argnums=0)
-def right_answers(network: Network, weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
+def right_answers(
+    network: Network, weights: Weights, images: jax.Array, labels: jax.Array, statistics: RunningStatistics | None
+) -> jax.Array:
     """Whether each of `L` classifiers finds the class of each image likeliest.
 
     Args:
@@ -21,6 +23,7 @@ def right_answers(network: Network, weights: Weights, images: jax.Array, labels:
       weights: leaves `[L, ...]`.
       images: `[n, *obs]`, bytes or floats.
       labels: `[n]` int.
+      statistics: by which images are normalised, if at all.
 
     Returns:
       `[L, n]` floats: 1.0 or 0.0, and NaN where a classifier's outputs are no numbers.
@@ -28,7 +31,7 @@ def right_answers(network: Network, weights: Weights, images: jax.Array, labels:
 
     def answers(weights: Weights) -> jax.Array:
         def one(image: jax.Array, label: jax.Array) -> jax.Array:
-            output = network.apply(weights, as_floats(image)[None])[0]
+            output = network.apply(weights, normalise(statistics, image)[None])[0]
             return jnp.where(jnp.all(jnp.isfinite(output)), jnp.argmax(output) == label, jnp.nan)
 
         return jax.lax.map(lambda pair: one(*pair), (images, labels), batch_size=BLOCK)
@@ -36,9 +39,15 @@ def right_answers(network: Network, weights: Weights, images: jax.Array, labels:
     return jax.lax.map(answers, weights)
 
 
-@partial(jax.jit, static_argnums=(0, 5))
+@partial(jax.jit, static_argnums=(0, 6))
 def log_likelihoods(
-    network: Network, weights: Weights, images: jax.Array, labels: jax.Array, keys: jax.Array, count: int
+    network: Network,
+    weights: Weights,
+    images: jax.Array,
+    labels: jax.Array,
+    statistics: RunningStatistics | None,
+    keys: jax.Array,
+    count: int,
 ) -> jax.Array:
     """Log probabilities that classifiers give to the right classes of random images.
 
@@ -47,6 +56,7 @@ def log_likelihoods(
       weights: leaves `[L, ...]`.
       images: `[n, *obs]`, bytes or floats.
       labels: `[n]` int.
+      statistics: by which images are normalised, if at all.
       keys: `[S]` PRNG keys, consumed. `L` is a multiple of `S`: classifiers `i` and `i + S` see the same images.
       count: of images for each classifier, drawn with replacement.
 
@@ -57,7 +67,7 @@ def log_likelihoods(
     def one(pair: tuple[Weights, jax.Array]) -> jax.Array:
         weights, key = pair
         rows = jax.random.randint(key, (count,), 0, labels.shape[0])
-        return -cross_entropies(network.apply(weights, as_floats(images[rows])), labels[rows])
+        return -cross_entropies(network.apply(weights, normalise(statistics, images[rows])), labels[rows])
 
     learners = jax.tree.leaves(weights)[0].shape[0]
     return jax.lax.map(one, (weights, jnp.tile(keys, learners // keys.shape[0])))

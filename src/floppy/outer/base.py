@@ -82,7 +82,9 @@ class Problem:
         return weights._replace(layers=({},) * self.encoder_layers + weights.layers[self.encoder_layers :])
 
     def warm_up(self, key: jax.Array, arena: Arena = ON_DEVICE) -> RunningStatistics:
-        """Observation statistics `[*obs]` of 512 observations met by random actions."""
+        """Observation statistics `[*obs]` of 512 observations met by random actions, or of all training images."""
+        if isinstance(arena, ImageArena):
+            return arena.statistics()
         met = arena.random_observations(self.task, named_key(key, "warm-up"), WARM_UP)
         return update_statistics(init_statistics(self.task.observation_shape), met)
 

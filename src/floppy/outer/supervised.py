@@ -14,7 +14,7 @@ from floppy.cloning import Distilled, clone
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
-from floppy.normalise import RunningStatistics, as_floats
+from floppy.normalise import RunningStatistics, normalise
 from floppy.outer.base import Info, Parameters, Problem
 from floppy.tasks.base import Labelled
 
@@ -24,6 +24,8 @@ class SupervisedState(NamedTuple):
 
     distilled: Distilled
     optimiser: optax.OptState
+    statistics: RunningStatistics | None
+    """By which images are normalised, if they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Supervised:
     """The gradient is scaled down to this norm."""
     adam_eps: float = 1e-8
     """Adam's eps."""
+    normalise_observations: bool = True
+    """Whether images are brought to mean 0 and variance 1 by channel, by statistics which the file then carries: the
+    cloning takes larger steps then."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
@@ -71,8 +76,9 @@ class Supervised:
                 "give at most as many."
             )
         self._share(problem)
-        distilled = problem.init_distilled(named_key(key, "distilled"), arena=arena)
-        return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)))
+        known = problem.warm_up(key, arena) if self.normalise_observations else None
+        distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
+        return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)), known)
 
     def restarted(self, state: SupervisedState) -> SupervisedState:
         """The state as it is: there are no episodes."""
@@ -94,9 +100,8 @@ class Supervised:
         return state.distilled
 
     def statistics(self, state: SupervisedState) -> RunningStatistics | None:
-        """None: images are seen as they are."""
-        del state
-        return None
+        """Those of the training images, if images are normalised."""
+        return state.statistics
 
     def _improve(
         self, problem: Problem, state: SupervisedState, batches: tuple[Labelled, ...], key: jax.Array
@@ -109,7 +114,7 @@ class Supervised:
         for group, network in enumerate(problem.networks):
             keys = jax.random.split(named_key(key, f"learners {group}"), self._share(problem))
             fresh = jax.vmap(partial(problem.draw, network))(keys)
-            objective = partial(self._loss, problem, network, state.distilled, steps)
+            objective = partial(self._loss, problem, network, state, steps)
             one = partial(jax.value_and_grad(objective, has_aux=True), parameters)
             # One learner after the other: its cloning alone fills the memory, and a CPU.
             results.append(jax.lax.map(lambda pair, one=one: one(*pair), (fresh, batches[group])))
@@ -123,21 +128,21 @@ class Supervised:
             "inner_rate": distilled.inner_rate,
             "env_steps": jnp.asarray(float(self.batch_size * self.learners)),
         }
-        return SupervisedState(distilled, optimiser), info
+        return SupervisedState(distilled, optimiser, state.statistics), info
 
     def _loss(
         self,
         problem: Problem,
         network: Network,
-        fixed: Distilled,
+        state: SupervisedState,
         steps: jax.Array,
         parameters: Parameters,
         fresh: Weights,
         batch: Labelled,
     ) -> tuple[jax.Array, jax.Array]:
         """Mean cross-entropy of a clone on real examples, and its accuracy."""
-        cloned = clone(problem.cloning, network, problem.distilled(parameters, fixed), fresh, steps)
-        outputs = network.apply(cloned, as_floats(batch.images))
+        cloned = clone(problem.cloning, network, problem.distilled(parameters, state.distilled), fresh, steps)
+        outputs = network.apply(cloned, normalise(state.statistics, batch.images))
         right = jnp.argmax(outputs, axis=-1) == batch.labels
         return jnp.mean(cross_entropies(outputs, batch.labels)), jnp.mean(right)
 
