@@ -111,6 +111,7 @@ RUNS = [
     *(minatar(game, 0, published, WHOLE) for game, published in GAMES.items()),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
     Run("brax", "hopper", "linear", LINEAR, published="1771"),
+    Run("brax", "hopper", "ppo", "--examples 0 --encoder-layers 3", published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3 --least-std 0", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
     Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64 --least-std 0", published="2168"),

@@ -31,6 +31,7 @@ from probes import (
 )
 
 from floppy import rollout
+from floppy.arena import WARM_UP
 from floppy.cache import enable_compilation_cache
 from floppy.cli import Distill
 from floppy.cloning import AdamSteps, clone
@@ -41,7 +42,7 @@ from floppy.keys import named_key
 from floppy.learners import LearnerDistribution
 from floppy.normalise import Moments, RunningStatistics
 from floppy.outer import HaDES, Problem, evolution
-from floppy.outer.base import LEAST_INNER_RATE, WARM_UP
+from floppy.outer.base import LEAST_INNER_RATE
 from floppy.outer.evolution import HaDESState
 from floppy.parallel import replicate
 from floppy.rollout import Played, play_episodes, random_observations

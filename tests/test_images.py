@@ -16,7 +16,7 @@ import pytest
 
 from floppy import cli
 from floppy.arena import ImageArena
-from floppy.classify import cross_entropies, log_likelihoods, right_answers
+from floppy.classify import log_likelihoods, right_answers
 from floppy.cloning import AdamSteps, Distilled, GradientStep, clone
 from floppy.distill import DistillConfig, distill
 from floppy.errors import FloppyError
@@ -25,7 +25,7 @@ from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.outer import PPMO, HaDES, Supervised
 from floppy.outer.supervised import SupervisedState
-from floppy.recipes import recipe
+from floppy.recipes import neuroevolution_baseline, recipe
 from floppy.tasks import Discrete, make_task
 from floppy.tasks.images import ImageTask
 
@@ -103,6 +103,7 @@ BROKEN: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("t10k-labels-idx1-ubyte", lambda _: gzip.compress(b""), "begins with 0"),
     ("train-labels-idx1-ubyte", lambda _: idx(2049, np.zeros(59)), "60 images"),
     ("train-labels-idx1-ubyte", lambda _: idx(2049, np.full(60, 2)), "no training image of class 0"),
+    ("t10k-labels-idx1-ubyte", lambda _: idx(2049, np.zeros(0)), "20 images"),
     ("t10k-images-idx3-ubyte", lambda _: idx(2051, np.zeros((20, 5, 5))), "images of one size"),
 ]
 
@@ -127,6 +128,12 @@ def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         make_task("fashion-mnist")
 
 
+def test_one_data_set_is_not_taken_for_another(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOPPY_DATA", str(mnist))
+    with pytest.raises(FloppyError, match="holds no fashion-mnist"):
+        make_task("fashion-mnist")
+
+
 def test_an_npz_file_is_a_task(tmp_path: Path, file: str) -> None:
     task = labelled_task(file)
     assert [len(task.labelled(split).labels) for split in ("train", "held-out", "test")] == [54, 6, 30]
@@ -144,11 +151,18 @@ WRONG: list[tuple[dict[str, np.ndarray], str]] = [
     ({"images": IMAGES}, "it needs images and labels"),
     ({"images": IMAGES, "labels": LABELS, "test_images": IMAGES}, "both of test_images and test_labels"),
     ({"images": IMAGES.reshape(30, -1), "labels": LABELS}, "holds images of shape"),
-    ({"images": np.full((30, 2, 2), np.nan), "labels": LABELS}, "give finite numbers"),
+    ({"images": np.full((30, 2, 2), np.nan), "labels": LABELS}, "or floats up to"),
+    ({"images": np.full((30, 2, 2), 1e300), "labels": LABELS}, "type float64"),
+    ({"images": IMAGES.astype(np.int64), "labels": LABELS}, "type int64"),
+    ({"images": IMAGES, "labels": LABELS.astype(np.int64) + 2**32}, "below 10000"),
+    ({"images": IMAGES, "labels": np.where(np.arange(30) == 3, 10**9, LABELS)}, "10000"),
+    ({"images": IMAGES, "labels": LABELS, "test_images": IMAGES / 255, "test_labels": LABELS}, "one size and type"),
+    ({"images": IMAGES, "labels": np.where(np.arange(30) == 3, 4, LABELS)}, "no training image of class 3"),
     ({"images": IMAGES, "labels": LABELS[:-1]}, "for 30 images"),
     ({"images": IMAGES, "labels": LABELS + 0.5}, "holds labels of"),
     ({"images": IMAGES, "labels": LABELS - 1}, "whole numbers from 0"),
-    ({"images": IMAGES[:9], "labels": LABELS[:9]}, "at least ten images"),
+    ({"images": IMAGES[:12], "labels": LABELS[:12]}, "gives 8 training and 4 test images"),
+    ({"images": IMAGES[:2], "labels": LABELS[:2]}, "at least 10 for training"),
 ]
 
 
@@ -162,7 +176,10 @@ def test_wrong_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], compla
 
 def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
-    for name, complaint in (("text.npz", "is no .npz archive"), ("absent.npz", "is no file")):
+    (tmp_path / "folder.npz").mkdir()
+    wrong = {"text.npz": "is no .npz archive", "folder.npz": "is no .npz archive", "absent.npz": "is no file"}
+    wrong |= {"a\0.npz": "is no file", f"{'long' * 1000}.npz": "is no file"}
+    for name, complaint in wrong.items():
         with pytest.raises(FloppyError, match=complaint):
             make_task(f"images/{tmp_path / name}")
     with pytest.raises(FloppyError, match="did you mean images/digits"):
@@ -219,7 +236,7 @@ def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), np.uint8)
     np.savez(path, images=colours, labels=np.arange(40) % 2)
     task = labelled_task(f"images/{path}")
-    statistics, pixels = ImageArena(task).statistics(), task.labelled("train").images / 255.0
+    statistics, pixels = ImageArena(task).warm_up(task, KEY), task.labelled("train").images / 255.0
     for channel in range(2):
         np.testing.assert_allclose(statistics.mean[..., channel], pixels[..., channel].mean(), rtol=1e-5)
         np.testing.assert_allclose(statistics.var[..., channel], pixels[..., channel].var(), rtol=1e-5)
@@ -238,10 +255,22 @@ def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
     assert not np.all(right_answers(network, weights, jnp.asarray(images), labels, None) == 1.0)
 
 
-def test_cross_entropy_by_hand() -> None:
-    # Two classes, logits 0 and ln 3: probabilities 1/4 and 3/4.
-    got = cross_entropies(jnp.log(jnp.array([[1.0, 3.0], [1.0, 3.0]])), jnp.array([0, 1]))
-    np.testing.assert_allclose(got, np.log([4.0, 4.0 / 3.0]), rtol=1e-6)
+def test_each_learner_answers_for_images_of_its_own_wherever_it_is_asked() -> None:
+    (network, weights), (images, labels) = classifiers(), stripes(50)
+    rows = jnp.asarray([[3, 1, 4], [1, 5, 9], [2, 6, 5], [3, 5, 8]])
+    got = right_answers(network, weights, images[..., None], labels, None, rows)
+    whole = right_answers(network, weights, images[..., None], labels, None)
+    np.testing.assert_array_equal(got, np.take_along_axis(np.asarray(whole), np.asarray(rows), axis=1))
+
+
+def test_an_answer_does_not_depend_on_the_learners_beside_it(file: str) -> None:
+    (network, weights), task = classifiers(), labelled_task(file)
+    arena, keys = ImageArena(task), jax.random.split(KEY, 4)
+    together = arena.play_episodes(task, network, weights, keys, episodes=7).returns
+    for learner in range(4):
+        alone = jax.tree.map(lambda leaf, i=learner: leaf[i : i + 1], weights)
+        played = arena.play_episodes(task, network, alone, keys[learner : learner + 1], episodes=7)
+        np.testing.assert_array_equal(played.returns[0], together[learner])
 
 
 def test_scores_are_accuracies_on_test_images(file: str) -> None:
@@ -386,7 +415,9 @@ def test_choice_and_score_see_other_images(file: str, monkeypatch: pytest.Monkey
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"outer": PPMO()}, "has no episodes: choose supervised or hades"),
+    ({"outer": PPMO()}, "has no episodes: distil by --outer supervised or hades"),
+    ({"outer": dataclasses.replace(EVOLVED, horizon=3)}, "leave horizon at 0"),
+    ({"examples": 99}, "33 means of class 0 were asked for"),
     ({"outer": Supervised(least_steps=7)}, "the cloning has 6 steps"),
     ({"outer": Supervised(learners=3), "distribution": f"{SMALL},{SMALL}"}, "cannot be shared equally"),
     ({"task": "cartpole", "initial_examples": "samples"}, "has no labelled examples"),
@@ -408,6 +439,37 @@ def test_what_does_not_fit_is_refused(file: str, changes: dict[str, Any], compla
 def test_nonsense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(FloppyError, match=next(iter(changes))):
         Supervised(**changes)
+
+
+@pytest.mark.parametrize("outer", [Supervised(rate=0.02, batch_size=64), EVOLVED], ids=["supervised", "hades"])
+def test_with_every_layer_in_the_encoder_a_classifier_is_trained(file: str, outer: Any) -> None:
+    config = quick(file, examples=0, encoder_layers=2, outer=outer, outer_steps=60, evaluate_every=60)
+    dataset = distill(config).dataset
+    assert dataset.card.is_plain_policy
+    assert dataset.card.score is not None
+    assert dataset.card.score["mean"] > 60
+
+
+def test_neuroevolution_of_a_classifier_sees_enough_images(file: str) -> None:
+    outer = neuroevolution_baseline(file).outer
+    assert isinstance(outer, HaDES)
+    assert outer.environments == 1024
+
+
+def test_a_normaliser_per_evaluation_is_refused(file: str) -> None:
+    dataset = distill(quick(file, outer_steps=1, outer=Supervised(normalise_observations=False))).dataset
+    asked = dataclasses.replace(dataset, card=dataclasses.replace(dataset.card, normaliser="per-evaluation"))
+    with pytest.raises(FloppyError, match="give one that is frozen, or none"):
+        evaluate(asked, distributions="card", learners=1)
+
+
+def test_an_encoder_is_not_taken_by_a_network_of_another_kind(file: str) -> None:
+    own, other = (f"network={name}:width=4:depth=1:activation=relu" for name in ("minatar-cnn", "hades-cnn"))
+    small = "images/digits"
+    config = quick(small, distribution=own, examples=10, encoder_layers=1, outer_steps=1, evaluate_every=1)
+    dataset = distill(config).dataset
+    with pytest.raises(FloppyError, match="give the architecture on its card"):
+        evaluate(dataset, distributions=other, learners=1)
 
 
 def test_images_have_recipes_of_their_own(file: str) -> None:

@@ -24,12 +24,13 @@ from probes import (
     plain_problem,
 )
 
+from floppy.arena import WARM_UP
 from floppy.cloning import Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Weights
 from floppy.outer import PPMO, Problem
-from floppy.outer.base import LEAST_INNER_RATE, WARM_UP
+from floppy.outer.base import LEAST_INNER_RATE
 from floppy.outer.metagradient import PPMOState, Samples
 from floppy.rollout import Trajectory, collect, random_observations
 from floppy.tasks import JaxTask, Transition

@@ -18,10 +18,13 @@ from floppy.classify import log_likelihoods, right_answers
 from floppy.errors import FloppyError
 from floppy.host import MOST_ENVIRONMENTS, Row, environment_seeds
 from floppy.keys import named_key
-from floppy.normalise import RunningStatistics, absorb_moments, as_floats, init_statistics, moments_of
+from floppy.normalise import RunningStatistics, as_floats, init_statistics, update_statistics
 from floppy.parallel import chunk_size, shard_rows, sharded_map
 from floppy.rollout import NetworkPolicy, Played, RandomPolicy, Trajectory
 from floppy.tasks.base import HostTask, Labelled, SupervisedTask, Task
+
+WARM_UP = 512
+"""Random observations that statistics start from."""
 
 
 class Arena(Protocol):
@@ -59,6 +62,9 @@ class Arena(Protocol):
 
     def random_observations(self, task: Any, key: jax.Array, count: int) -> Any:
         """See `rollout.random_observations`."""
+
+    def warm_up(self, task: Any, key: jax.Array) -> RunningStatistics:
+        """Statistics `[*obs]` to start from, before anything was learnt."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +110,10 @@ class DeviceArena:
         """See `rollout.random_observations`."""
         return rollout.random_observations(*arguments)
 
+    def warm_up(self, task: Any, key: jax.Array) -> RunningStatistics:
+        """Of observations met by random actions."""
+        return _statistics_of(self.random_observations(task, key, WARM_UP))
+
 
 ON_DEVICE = DeviceArena()
 
@@ -122,7 +132,7 @@ class _ArenaInPieces:
 
     def __init__(self) -> None:
         if jax.process_count() > 1:
-            raise FloppyError("A task that is played on the host was asked for with several processes: run it in one.")
+            raise FloppyError("Several processes were asked for with a task of another kind than JAX's: run it in one.")
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def compiled(self, function: Callable[..., Any], static: int = 1) -> Callable[..., Any]:
@@ -199,6 +209,10 @@ class HostArena(_ArenaInPieces):
         """See `host.random_observations`."""
         return host.random_observations(self._row(task, max(1, min(count, 16))), key, count)
 
+    def warm_up(self, task: HostTask, key: jax.Array) -> RunningStatistics:
+        """Of observations met by random actions."""
+        return _statistics_of(self.random_observations(task, key, WARM_UP))
+
     def _row(self, task: HostTask, count: int) -> Row:
         """Environments for plays that leave nothing behind, made once per number."""
         if (task, count) not in self._rows:
@@ -225,16 +239,23 @@ class ImageArena(_ArenaInPieces):
 
         An answer is the likeliest class.
         """
-        images, labels = self._splits[task.split]
-        episodes = options["episodes"]
+        if options.get("afresh"):
+            raise FloppyError(
+                "A normaliser per evaluation was asked for with images: give one that is frozen, or none."
+            )
+        (images, labels), episodes = self._splits[task.split], options["episodes"]
+        rows = None
         if episodes < len(labels):
-            rows = jax.random.choice(keys[0], len(labels), (episodes,), replace=False)
-            images, labels = images[rows], labels[rows]
-        return _answered(100.0 * right_answers(network, weights, images, labels, options.get("statistics")))
+            some = jax.vmap(lambda key: jax.random.choice(key, len(labels), (episodes,), replace=False))(keys)
+            rows = jnp.tile(some, (jax.tree.leaves(weights)[0].shape[0] // len(keys), 1))
+        return _answered(100.0 * right_answers(network, weights, images, labels, options.get("statistics"), rows))
 
     def fitness(self, task: SupervisedTask, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
         """Log-likelihoods of `episodes` training images per learner, see `classify.log_likelihoods`."""
-        del task
+        if options.get("most_steps"):
+            raise FloppyError(
+                f"A horizon was asked for with {task.task_id}, where an episode is one answer: leave horizon at 0."
+            )
         images, labels = self._splits["train"]
         statistics, count = options.get("statistics"), options["episodes"]
         return _answered(log_likelihoods(network, weights, images, labels, statistics, keys, count))
@@ -252,8 +273,19 @@ class ImageArena(_ArenaInPieces):
         return jax.random.choice(key, self._splits["train"].images, (count,))
 
     def class_examples(self, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
-        """Training images of the classes `[k]`, at random, or means of as many equal parts as a class is asked for."""
+        """Training images of the classes `[k]`, at random, or means of as many equal parts as a class is asked for.
+
+        Raises:
+          FloppyError: if there are fewer images of a class than means.
+        """
         images, labels = (np.asarray(part) for part in self._splits["train"])
+        asked, held = np.bincount(classes), np.bincount(labels)
+        if means and np.any(asked > (held := held[: len(asked)])):
+            scarce = int(np.argmax(asked > held))
+            raise FloppyError(
+                f"{asked[scarce]} means of class {scarce} were asked for, which has {held[scarce]} training images: "
+                "give fewer examples."
+            )
         found = []
         for index, wanted in enumerate(classes):
             of_class = images[labels == wanted]
@@ -269,7 +301,8 @@ class ImageArena(_ArenaInPieces):
         """Refused: there is nothing to step through."""
         del key, learners, environments
         raise FloppyError(
-            f"PPMO was asked for with {task.task_id}, which has no episodes: choose supervised or hades (--outer)."
+            f"PPO was asked for with {task.task_id}, which has no episodes: distil by --outer supervised or hades, or "
+            "take --method neuroevolution or random as a baseline."
         )
 
     def collect(
@@ -278,20 +311,23 @@ class ImageArena(_ArenaInPieces):
         """Refused, see `start_environments`."""
         return self.start_environments(task, key, 0, 0)
 
-    def statistics(self) -> RunningStatistics:
-        """Mean and variance of the training images' channels, the same for all pixels: some of them never change."""
-        images, labels = self._splits["train"]
-        shift = jnp.zeros(images.shape[-1])
-        pixels = images.reshape(-1, images.shape[-1])
-        known = absorb_moments(init_statistics(shift.shape), moments_of(pixels, jnp.ones(len(pixels)), shift), shift)
-        everywhere = [jnp.broadcast_to(values, images.shape[1:]) for values in (known.mean, known.var)]
-        return RunningStatistics(jnp.asarray(float(len(labels))), *everywhere)
+    def warm_up(self, task: SupervisedTask, key: jax.Array) -> RunningStatistics:
+        """Those of the training images' channels, the same for all pixels: some pixels never change."""
+        del task, key
+        images = self._splits["train"].images
+        known = _statistics_of(images.reshape(-1, images.shape[-1]))
+        return RunningStatistics(known.seen, *(jnp.broadcast_to(x, images.shape[1:]) for x in known[1:]))
 
     def batch(self, key: jax.Array, learners: int, count: int) -> Labelled:
         """Random training images for every learner: `[learners, count, *obs]` and `[learners, count]`."""
         images, labels = self._splits["train"]
         rows = jax.random.randint(key, (learners, count), 0, len(labels))
         return Labelled(images[rows], labels[rows])
+
+
+def _statistics_of(observations: Any) -> RunningStatistics:
+    """Those of a batch `[n, *obs]`."""
+    return update_statistics(init_statistics(observations.shape[1:]), observations)
 
 
 def _answered(returns: jax.Array) -> Played:

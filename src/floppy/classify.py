@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from optax.losses import softmax_cross_entropy_with_integer_labels
 
 from floppy.learners import Network, Weights
 from floppy.normalise import RunningStatistics, normalise
@@ -14,7 +15,12 @@ BLOCK = 1000
 
 @partial(jax.jit, static_argnums=0)
 def right_answers(
-    network: Network, weights: Weights, images: jax.Array, labels: jax.Array, statistics: RunningStatistics | None
+    network: Network,
+    weights: Weights,
+    images: jax.Array,
+    labels: jax.Array,
+    statistics: RunningStatistics | None,
+    rows: jax.Array | None = None,
 ) -> jax.Array:
     """Whether each of `L` classifiers finds the class of each image likeliest.
 
@@ -24,19 +30,22 @@ def right_answers(
       images: `[n, *obs]`, bytes or floats.
       labels: `[n]` int.
       statistics: by which images are normalised, if at all.
+      rows: `[L, m]` int: the images that each of them answers for; by default all of them, `m = n`.
 
     Returns:
-      `[L, n]` floats: 1.0 or 0.0, and NaN where a classifier's outputs are no numbers.
+      `[L, m]` floats: 1.0 or 0.0, and NaN where a classifier's outputs are no numbers.
     """
 
-    def answers(weights: Weights) -> jax.Array:
+    def answers(weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
         def one(image: jax.Array, label: jax.Array) -> jax.Array:
             output = network.apply(weights, normalise(statistics, image)[None])[0]
             return jnp.where(jnp.all(jnp.isfinite(output)), jnp.argmax(output) == label, jnp.nan)
 
         return jax.lax.map(lambda pair: one(*pair), (images, labels), batch_size=BLOCK)
 
-    return jax.lax.map(answers, weights)
+    if rows is None:
+        return jax.lax.map(lambda weights: answers(weights, images, labels), weights)
+    return jax.lax.map(lambda pair: answers(pair[0], images[pair[1]], labels[pair[1]]), (weights, rows))
 
 
 @partial(jax.jit, static_argnums=(0, 6))
@@ -67,12 +76,9 @@ def log_likelihoods(
     def one(pair: tuple[Weights, jax.Array]) -> jax.Array:
         weights, key = pair
         rows = jax.random.randint(key, (count,), 0, labels.shape[0])
-        return -cross_entropies(network.apply(weights, normalise(statistics, images[rows])), labels[rows])
+        return -softmax_cross_entropy_with_integer_labels(
+            network.apply(weights, normalise(statistics, images[rows])), labels[rows]
+        )
 
     learners = jax.tree.leaves(weights)[0].shape[0]
     return jax.lax.map(one, (weights, jnp.tile(keys, learners // keys.shape[0])))
-
-
-def cross_entropies(outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of logits `[n, classes]` under the right classes `[n]`: `[n]`."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], axis=-1)[:, 0]

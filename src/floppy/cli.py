@@ -43,6 +43,7 @@ from floppy.parallel import Processes, is_first_process
 from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
 from floppy.studies import rollback
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
+from floppy.tasks.base import SupervisedTask
 from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module
 from floppy.train import CLONING_KINDS, train
@@ -301,7 +302,7 @@ class Evaluate(Command):
     seed: int = 0
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
-    """Most likely actions in place of sampled ones."""
+    """Most likely actions in place of sampled ones; answers to images always are."""
     sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
     """Where tasks come from."""
     json: bool = False
@@ -538,8 +539,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with task_sources(words[1:]):
             command = COMMANDS[words[0]].parse(words[1:])
             result = command.run(shlex.join(["floppy", *words]))
-        if is_first_process():
-            print(json.dumps(result) if command.json else command.text(result), flush=True)
+            if is_first_process():
+                print(json.dumps(result) if command.json else command.text(result), flush=True)
     except SystemExit as stop:  # a command's --help
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
@@ -715,7 +716,7 @@ def _sentence(complaint: str) -> str:
 
 
 def _has_images(result: Json) -> bool:
-    return str(result["task"]).startswith("images/")
+    return isinstance(make_task(result["task"]), SupervisedTask)
 
 
 def _mean(result: Json, score: Json) -> str:

@@ -167,7 +167,7 @@ def _scan_in_blocks(step: Callable[[Carry, jax.Array], Carry], carry: Carry, xs:
 
     if whole < LEAST_BLOCK:
         return some(carry, xs)
-    block = jax.checkpoint(some)
+    block = jax.checkpoint(some, prevent_cse=False)  # a scan needs no such barrier
     blocks = xs[rest:].reshape(-1, whole)
     carry = block(carry, xs[:rest]) if rest else carry
     return jax.lax.scan(lambda carry, xs: (block(carry, xs), None), carry, blocks)[0]

@@ -96,18 +96,19 @@ class LearnerDistribution:
     network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
     64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512). For labelled images:
     hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
-    (three times as many channels 3 x 3 as `width` says, padded, with instance norm and average pooling; Gidaris and
-    Komodakis, 2018, with width 128 and depth 0)."""
+    (three layers of `width` channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis,
+    2018, with width 128 and depth 0)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
+        if self.depth[0] == 0 < self.depth[1]:
+            raise FloppyError(f"depth = 0..{self.depth[1]} was asked for: give 0 alone, or a range from 1.")
         for name in ("width", "depth"):
             least, most = getattr(self, name)
-            is_depth_zero = name == "depth" and most == 0
-            check_number(f"{name} of the learners", least, least=0 if is_depth_zero else 1, most=MOST_UNITS)
+            check_number(f"{name} of the learners", least, least=0 if name == "depth" else 1, most=MOST_UNITS)
             check_number(f"{name} of the learners", most, least=least, most=MOST_UNITS)
         known = (*INITIALISERS, FLAX_ORTHOGONAL)
         unknown = [name for name in self.initialiser if name not in known]

@@ -132,7 +132,7 @@ def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
     """The same over random widths, depths and initialisers, as in the PPMO paper's Table 1."""
     if len(shape := make_task(task).observation_shape) == 3:
         raise FloppyError(
-            f"Recipe ppmo-robust was asked for with images {shape}: its networks are dense ones, choose ppmo."
+            f"Recipe ppmo-robust was asked for with images {shape}: its networks are dense ones, leave --recipe out."
         )
     config = _ppmo(task, examples)
     assert isinstance(config.outer, PPMO)
@@ -385,7 +385,8 @@ def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
 def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer."""
     config = recipe(task, "hades")
-    outer = _changed(config.outer, population=256, initialisations=1, environments=2, sigma=0.05, rate=0.02)
+    changed = {} if isinstance(make_task(task), SupervisedTask) else {"population": 256, "environments": 2}
+    outer = _changed(config.outer, initialisations=1, sigma=0.05, rate=0.02, smoothness=0.0, **changed)
     plain: dict[str, Any] = {
         "examples": 0,
         "encoder_layers": _layers(config),

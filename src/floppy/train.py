@@ -168,11 +168,12 @@ def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) ->
     encoder = distilled_of(dataset).encoder
     shapes = [layer["kernel"].shape for layer in encoder]
     wanted = network.kernel_shapes[: len(encoder)]
-    same_activation = distribution.activation == card_distributions(dataset)[0].activation
-    if encoder and (shapes != wanted or not distribution.is_fixed or not same_activation):
+    stored = card_distributions(dataset)[0]
+    is_same = (distribution.activation, distribution.network) == (stored.activation, stored.network)
+    if encoder and (shapes != wanted or not distribution.is_fixed or not is_same):
         raise FloppyError(
-            f"The dataset holds an encoder of layers {shapes} with {card_distributions(dataset)[0].activation}, "
-            f"learners of layers {wanted} with {distribution.activation} were asked for: "
+            f"The dataset holds an encoder of layers {shapes} with {stored.activation} ({stored.network}), "
+            f"learners of layers {wanted} with {distribution.activation} ({distribution.network}) were asked for: "
             "give the architecture on its card."
         )
     return network

@@ -12,7 +12,7 @@ from floppy.cloning import Cloning, Distilled
 from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.normalise import RunningStatistics, init_statistics, normalise, update_statistics
+from floppy.normalise import RunningStatistics, normalise
 from floppy.tasks.base import Continuous, Task
 
 Parameters = dict[str, Any]
@@ -24,8 +24,6 @@ Info = dict[str, jax.Array]
 
 LEAST_INNER_RATE = 1e-6
 TARGETS = ("learned", "one-hot")
-WARM_UP = 512
-"""Random observations that statistics start from."""
 LABELLED_EXAMPLES = ("class-means", "samples")
 INITIAL_EXAMPLES = ("normal", "zeros", "random-policy", *LABELLED_EXAMPLES)
 DOUBT = 0.1
@@ -81,13 +79,6 @@ class Problem:
         weights = network.init(key)
         return weights._replace(layers=({},) * self.encoder_layers + weights.layers[self.encoder_layers :])
 
-    def warm_up(self, key: jax.Array, arena: Arena = ON_DEVICE) -> RunningStatistics:
-        """Observation statistics `[*obs]` of 512 observations met by random actions, or of all training images."""
-        if isinstance(arena, ImageArena):
-            return arena.statistics()
-        met = arena.random_observations(self.task, named_key(key, "warm-up"), WARM_UP)
-        return update_statistics(init_statistics(self.task.observation_shape), met)
-
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena = ON_DEVICE
     ) -> Distilled:
@@ -101,7 +92,7 @@ class Problem:
         met = None
         if self.initial_examples == "random-policy":
             met = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
-        if self.initial_examples in LABELLED_EXAMPLES:
+        if self.initial_examples in LABELLED_EXAMPLES and self.examples:
             assert isinstance(arena, ImageArena)
             means = self.initial_examples == "class-means"
             met = arena.class_examples(named_key(key, self.initial_examples), self._classes, means=means)

@@ -17,7 +17,6 @@ from floppy.normalise import Moments, RunningStatistics, absorb_moments, init_st
 from floppy.outer.base import Info, Problem
 from floppy.outer.strategies import SHAPINGS, STREAMED, Decay, Evosax, Strategy, Streamed, check_strategy
 
-"""Observations of a random policy that the normaliser starts from."""
 SEEN_BY_FILES = 1e6
 """Observations that a file's normaliser counts for."""
 
@@ -104,7 +103,7 @@ class HaDES:
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> HaDESState:
         """The state before the first generation."""
-        known = problem.warm_up(key, arena) if self.normalise_observations else None
+        known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
         return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known, arena), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:

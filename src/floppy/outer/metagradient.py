@@ -14,7 +14,7 @@ from floppy.arena import ON_DEVICE, Arena
 from floppy.cloning import Distilled, clone
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
-from floppy.learners import CONVOLUTIONS, LearnerDistribution, Network, Weights
+from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import EPSILON, RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.outer.base import Info, Parameters, Problem
 from floppy.parallel import shard_rows
@@ -22,6 +22,8 @@ from floppy.policies import entropy, log_probability
 from floppy.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 from floppy.rollout import Trajectory
 from floppy.tasks.base import Continuous, Discrete
+
+CRITICS = ("mlp", "minatar-cnn", "nature-cnn")
 
 
 class PPMOState(NamedTuple):
@@ -128,15 +130,15 @@ class PPMO:
             check_number(name, getattr(self, name), least=0, most=1)
         for name in ("encoder_rate", "entropy_bonus", "target_kl", "least_std"):
             check_number(name, getattr(self, name), least=0)
-        if self.critic_network not in ("", *CONVOLUTIONS):
-            allowed = ", ".join(CONVOLUTIONS)
+        if self.critic_network not in ("", *CRITICS):
+            allowed = ", ".join(CRITICS)
             raise FloppyError(f"critic_network = {self.critic_network} was asked for: choose from {allowed}.")
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
         known = None
         if self.normalise_observations and problem.initial_examples == "random-policy":
-            known = problem.warm_up(key, arena)
+            known = arena.warm_up(problem.task, named_key(key, "warm-up"))
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         environments = tuple(
             arena.start_environments(

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from optax.losses import softmax_cross_entropy_with_integer_labels
 
 from floppy.arena import ON_DEVICE, Arena, ImageArena
-from floppy.classify import cross_entropies
 from floppy.cloning import Distilled, clone
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
 from floppy.normalise import RunningStatistics, normalise
 from floppy.outer.base import Info, Parameters, Problem
-from floppy.tasks.base import Labelled
+from floppy.tasks.base import Labelled, SupervisedTask
 
 
 class SupervisedState(NamedTuple):
@@ -42,7 +42,8 @@ class Supervised:
     batch_size: int = 512
     """Training examples that each of them is tested on."""
     least_steps: int = 0
-    """Learners take a random number of the cloning's steps, from this one on; 0: all of them always."""
+    """All learners of an outer step take the same random number of the cloning's steps, at least so many; 0: all of
+    them always."""
     rate: float = 1e-2
     """Adam's rate for the dataset."""
     anneal: bool = True
@@ -65,7 +66,7 @@ class Supervised:
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> SupervisedState:
         """The state before the first outer step."""
-        if not isinstance(arena, ImageArena):
+        if not (isinstance(arena, ImageArena) and isinstance(problem.task, SupervisedTask)):
             raise FloppyError(
                 f"Outer loop supervised was asked for with {problem.task.task_id}, which has no labelled examples: "
                 "choose ppmo or hades (--outer)."
@@ -76,7 +77,7 @@ class Supervised:
                 "give at most as many."
             )
         self._share(problem)
-        known = problem.warm_up(key, arena) if self.normalise_observations else None
+        known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)), known)
 
@@ -116,7 +117,7 @@ class Supervised:
             fresh = jax.vmap(partial(problem.draw, network))(keys)
             objective = partial(self._loss, problem, network, state, steps)
             one = partial(jax.value_and_grad(objective, has_aux=True), parameters)
-            # One learner after the other: its cloning alone fills the memory, and a CPU.
+            # One learner after the other: the states of one cloning are what fills the memory.
             results.append(jax.lax.map(lambda pair, one=one: one(*pair), (fresh, batches[group])))
         (loss, accuracy), gradient = jax.tree.map(lambda *groups: jnp.mean(jnp.concatenate(groups), axis=0), *results)
         change, optimiser = self._optimiser(problem).update(gradient, state.optimiser)
@@ -144,7 +145,7 @@ class Supervised:
         cloned = clone(problem.cloning, network, problem.distilled(parameters, state.distilled), fresh, steps)
         outputs = network.apply(cloned, normalise(state.statistics, batch.images))
         right = jnp.argmax(outputs, axis=-1) == batch.labels
-        return jnp.mean(cross_entropies(outputs, batch.labels)), jnp.mean(right)
+        return jnp.mean(softmax_cross_entropy_with_integer_labels(outputs, batch.labels)), jnp.mean(right)
 
     def _share(self, problem: Problem) -> int:
         return problem.share(self.learners, "learners per outer step")

@@ -1,6 +1,16 @@
 """Tasks: what a policy is scored on."""
 
-from floppy.tasks.base import Continuous, Discrete, FaultyEnvironmentError, HostTask, JaxTask, Task, Transition
+from floppy.tasks.base import (
+    Continuous,
+    Discrete,
+    FaultyEnvironmentError,
+    HostTask,
+    JaxTask,
+    Labelled,
+    SupervisedTask,
+    Task,
+    Transition,
+)
 from floppy.tasks.registry import SHORT_NAMES, list_tasks, make_task, register
 
 __all__ = [
@@ -10,6 +20,8 @@ __all__ = [
     "FaultyEnvironmentError",
     "HostTask",
     "JaxTask",
+    "Labelled",
+    "SupervisedTask",
     "Task",
     "Transition",
     "list_tasks",

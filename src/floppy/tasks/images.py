@@ -21,6 +21,9 @@ IDX_NAMES = ("mnist", "fashion-mnist")
 NAMES = ("digits", *IDX_NAMES)
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 MOST_HELD_OUT = 5000
+LEAST_IMAGES = 10
+MOST_CLASSES = 10_000
+LARGEST_PIXEL = 1e6
 SPLIT_SEED = 0
 """Of the permutations by which images are put aside: the same for everyone."""
 
@@ -106,7 +109,8 @@ def _folder_of(name: str) -> str:
         raise FloppyError(
             f"images/{name} needs its four .gz files in IDX format: give their folder by --data or {DATA_VARIABLE}."
         )
-    for folder in (Path(root) / name, Path(root)):
+    is_anothers = Path(root).name in IDX_NAMES and Path(root).name != name
+    for folder in (Path(root) / name, *([] if is_anothers else [Path(root)])):
         if (folder / "train-images-idx3-ubyte.gz").is_file():
             return str(folder)
     raise FloppyError(
@@ -142,17 +146,25 @@ def _split(train: Labelled, test: Labelled | None, source: str) -> _Data:
     """Puts a third aside as test images where there are none, and a tenth of the others (at most 5000) as held out."""
     if test is None:
         train, test = _put_aside(train, len(train.labels) // 3)
-    elif train.images.shape[1:] != test.images.shape[1:]:
+    kinds = [(part.images.shape[1:], part.images.dtype) for part in (train, test)]
+    if kinds[0] != kinds[1]:
         raise FloppyError(
-            f"{source} holds training images of shape {train.images.shape[1:]} and test images of shape "
-            f"{test.images.shape[1:]}: give images of one size."
+            f"{source} holds training images of shape {kinds[0][0]} and type {kinds[0][1]}, test images of shape "
+            f"{kinds[1][0]} and type {kinds[1][1]}: give images of one size and type."
+        )
+    if len(train.labels) < LEAST_IMAGES or not len(test.labels):
+        raise FloppyError(
+            f"{source} gives {len(train.labels)} training and {len(test.labels)} test images: give at least "
+            f"{LEAST_IMAGES} for training, and one for tests (of a file without test images, a third is taken)."
         )
     train, held_out = _put_aside(train, min(MOST_HELD_OUT, len(train.labels) // 10))
-    classes = 1 + int(max(train.labels.max(), test.labels.max()))
-    missing = sorted(set(range(classes)) - set(train.labels.tolist()))
-    if missing or not len(held_out.labels):
-        what = f"no training image of class {missing[0]}" if missing else f"only {len(train.labels)} training images"
-        raise FloppyError(f"{source} has {what}: give at least ten images, and labels from 0 without gaps.")
+    classes = 1 + int(max(part.labels.max() for part in (train, held_out, test)))
+    missing = np.setdiff1d(np.arange(classes), train.labels)
+    if missing.size:
+        raise FloppyError(
+            f"{source} has no training image of class {missing[0]} once test images and those that choose the best "
+            "dataset are put aside: give more of it, and labels from 0 without gaps."
+        )
     return _Data({"train": train, "held-out": held_out, "test": test}, classes)
 
 
@@ -199,8 +211,12 @@ def _read_idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
 
 def _read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
     """Training images, and test images where the file has them."""
-    if not zipfile.is_zipfile(path):
-        what = "no .npz archive" if path.is_file() else "no file"
+    try:
+        is_archive, exists = zipfile.is_zipfile(path), path.exists()
+    except (OSError, ValueError):  # no name that any file could have
+        is_archive = exists = False
+    if not is_archive:
+        what = "no .npz archive" if exists else "no file"
         raise FloppyError(
             f"images/{path} is no task: {shown(str(path))} is {what}; give {', '.join(NAMES)}, or the path of an .npz "
             "file with images and labels."
@@ -223,16 +239,18 @@ def _read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
 
 
 def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
-    is_picture = images.ndim in (3, 4) and images.dtype.kind in "fui" and 0 not in images.shape
-    if not is_picture or not np.all(np.isfinite(images)):
+    is_picture = images.ndim in (3, 4) and 0 not in images.shape
+    is_byte = images.dtype == np.uint8
+    if not is_picture or not (is_byte or (images.dtype.kind == "f" and np.abs(images).max() <= LARGEST_PIXEL)):
         raise FloppyError(
-            f"{path} holds images of shape {images.shape} and type {images.dtype}: give finite numbers "
-            "[n, rows, columns] or [n, rows, columns, channels]."
+            f"{path} holds images of shape {images.shape} and type {images.dtype}: give bytes (uint8) or floats up to "
+            f"{LARGEST_PIXEL:g}, [n, rows, columns] or [n, rows, columns, channels]."
         )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui" or (labels < 0).any():
+    is_whole = labels.shape == images.shape[:1] and labels.dtype.kind in "ui"
+    if not is_whole or labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise FloppyError(
             f"{path} holds labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images: give as "
-            "many whole numbers from 0."
+            f"many whole numbers from 0, below {MOST_CLASSES}."
         )
-    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
+    pixels = images if is_byte else images.astype(np.float32)
     return Labelled(pixels if images.ndim == 4 else pixels[..., None], labels.astype(np.int32))

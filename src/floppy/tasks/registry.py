@@ -60,8 +60,8 @@ def register(name_prefix: str, factory: Callable[[str], Task]) -> None:
 
     Args:
       name_prefix: of the ids, without a slash.
-      factory: makes the task, a `JaxTask` or a `HostTask`, of which `task_id` is `name_prefix/REST`; raises
-        `FloppyError` for a REST that it does not know.
+      factory: makes the task, a `JaxTask`, a `HostTask` or a `SupervisedTask`, of which `task_id` is
+        `name_prefix/REST`; raises `FloppyError` for a REST that it does not know.
 
     Raises:
       FloppyError: if the prefix is taken or no plain word.
