@@ -286,9 +286,10 @@ def _supervised(task: str, examples: int | None = None) -> DistillConfig:
         evaluate_every=50,
         distribution="width=64:depth=1:activation=relu" if is_small else HADES_CNN_DISTRIBUTION,
         initial_rate=0.1,
-        cloning=GradientStep(loss="cross-entropy", steps=20 if is_small else 32),
+        cloning=GradientStep(loss="cross-entropy", steps=20 if is_small else 24),
         initial_examples="class-means",
-        outer=Supervised(),
+        # MNIST was learnt faster without.
+        outer=Supervised(learners=2 if is_small else 1, normalise_observations=is_small),
         selection_learners=8,
         selection_episodes=held_out,
         score_learners=20,
