@@ -362,3 +362,23 @@ def test_fewer_than_one_step_is_refused(recipe: type[Cloning], steps: int):
         recipe(steps=steps)
     assert str(steps) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", [GradientStep, AdamSteps])
+def test_memory_of_the_meta_gradient_grows_with_the_root_of_the_steps(kind: type) -> None:
+    network = Network(LearnerDistribution((64, 64), (1, 1)), (50,), DISCRETE)
+    examples = Distilled(jnp.ones((2, 50)), jnp.ones((2, 2)), NO_STD, jnp.asarray(0.1), ())
+    fresh = jax.jit(network.init)(jax.random.key(0))
+
+    def temporary_bytes(steps: int) -> int:
+        def loss(observations: jax.Array) -> jax.Array:
+            cloned = clone(kind("mse", steps), network, examples._replace(observations=observations), fresh)
+            return jnp.sum(network.apply(cloned, observations))
+
+        memory = jax.jit(jax.grad(loss)).lower(examples.observations).compile().memory_analysis()
+        return int(memory.temp_size_in_bytes)
+
+    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(fresh.layers))
+    few, many = temporary_bytes(100), temporary_bytes(900)
+    assert few > 10 * weights, "the measure sees the states"
+    assert many < 4 * few, "nine times the steps, three times the states"
