@@ -110,7 +110,10 @@ def fake_run(
         loss = 1.0 * steps if infinite_at is None else jnp.where(steps == infinite_at, jnp.nan, 1.0 * steps)
         return state._replace(distilled=moved), {"env_steps": 0 * steps, "fine": 2.0 * steps, "loss": loss}
 
-    def play(run: Any, distilled: Any, _: object, key: jax.Array, learners: int, episodes: int) -> np.ndarray:
+    def play(
+        run: Any, task: Any, distilled: Any, _: object, key: jax.Array, learners: int, episodes: int
+    ) -> np.ndarray:
+        assert task == run.problem.task
         evaluations.append((np.asarray(jax.random.key_data(key)).tolist(), learners, episodes))
         moved = round(float(distilled.observations[0, 0] - run.init().best.observations[0, 0]))
         score = (scores or {}).get(moved, 0.0)

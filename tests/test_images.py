@@ -244,8 +244,6 @@ def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
     assert dataset.card.normaliser == "frozen"
     assert dataset.obs_mean is not None
     np.testing.assert_allclose(dataset.obs_mean, statistics.mean)
-    plain = distill(quick(task.task_id, examples=2, outer_steps=1, outer=Supervised(normalise_observations=False)))
-    assert plain.dataset.card.normaliser == "none"
     seen = (images := task.labelled("test").images / 255.0) - np.asarray(statistics.mean)
     seen = seen / np.sqrt(np.asarray(statistics.var))
     network = Network(LearnerDistribution((6, 6), (1, 1), ("xavier1",)), (3, 2, 2), Discrete(2))
@@ -359,12 +357,13 @@ def test_the_meta_gradient_is_the_slope_of_the_loss(file: str) -> None:
         fresh = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), problem.draw(network, KEY))
         batch = labelled_task(file).labelled("train")
 
+        @jax.jit
         def loss(parameters: Any, steps: int) -> jax.Array:
             return outer._loss(problem, network, state, jnp.asarray(steps), parameters, fresh, batch)[0]
 
-        parameters = problem.parameters(fixed)
+        parameters, slopes = problem.parameters(fixed), jax.jit(jax.grad(loss))
         for steps in (20, 7):
-            gradient = jax.grad(loss)(parameters, steps)
+            gradient = slopes(parameters, steps)
             for name, at in (("observations", (1, 2, 3, 0)), ("targets", (0, 1)), ("inner_rate", ())):
                 moved = [dict(parameters) | {name: parameters[name].at[at].add(way * 1e-5)} for way in (1, -1)]
                 slope = (loss(moved[0], steps) - loss(moved[1], steps)) / 2e-5
@@ -458,6 +457,7 @@ def test_neuroevolution_of_a_classifier_sees_enough_images(file: str) -> None:
 
 def test_a_normaliser_per_evaluation_is_refused(file: str) -> None:
     dataset = distill(quick(file, outer_steps=1, outer=Supervised(normalise_observations=False))).dataset
+    assert dataset.card.normaliser == "none"
     asked = dataclasses.replace(dataset, card=dataclasses.replace(dataset.card, normaliser="per-evaluation"))
     with pytest.raises(FloppyError, match="give one that is frozen, or none"):
         evaluate(asked, distributions="card", learners=1)
