@@ -46,6 +46,13 @@ def distill_missing(runs: Iterable[Run], only: str) -> None:
         shutil.copy(folder / "dataset.safetensors", run.path)
 
 
+def import_missing(run: Run, source: Path, only: str) -> None:
+    """Imports a published dataset that is not there yet and whose name holds `only`, if the folder `source` exists."""
+    if not run.path.exists() and source.is_dir() and only in run.name:
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([FLOPPY, *shlex.split(run.command)[1:]], cwd=ROOT, check=True)
+
+
 def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:
     """What `floppy evaluate` says of a dataset, by distribution; asked again if dataset or options have changed."""
     known = json.loads(answer.read_text()) if answer.exists() else {}

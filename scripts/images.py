@@ -6,20 +6,18 @@ keeps to runs with that text in their name.
 
 import json
 import os
-import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from _stages import (
-    FLOPPY,
     RESULTS,
     ROOT,
     Row,
     distill_missing,
     evaluation,
+    import_missing,
     markdown_table,
     put_into_readme,
     read_rows,
@@ -93,9 +91,8 @@ def evaluate(only: str) -> None:
     earlier = {row["command"]: row for row in known}
     rows: list[Row] = []
     for run in RUNS:
-        if run.method == "published" and not run.path.exists() and (ROOT / PUBLISHED).is_dir() and only in run.name:
-            run.path.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run([FLOPPY, *shlex.split(run.command)[1:]], cwd=ROOT, check=True)
+        if run.method == "published":
+            import_missing(run, ROOT / PUBLISHED, only)
         found = result_rows(run, only, earlier.get(run.command))
         rows += found or [row for row in known if row["command"] == run.command]
     write_rows(rows, TABLE)

@@ -17,6 +17,7 @@ from _stages import (
     Row,
     distill_missing,
     evaluation,
+    import_missing,
     markdown_table,
     put_into_readme,
     read_rows,
@@ -142,9 +143,8 @@ def evaluate(only: str) -> None:
         rows: list[Row] = []
         for run in (run for run in RUNS if run.page == page):
             path, folder = run.path, ROOT / "runs" / run.name
-            if run.imported and not path.exists() and (ROOT / PUBLISHED).is_dir() and only in run.name:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                subprocess.run([FLOPPY, *shlex.split(run.command)[1:]], cwd=ROOT, check=True)
+            if run.imported:
+                import_missing(run, ROOT / PUBLISHED, only)
             options = f"--learners {run.learners} --episodes {run.episodes} --seed {EVALUATION_SEED}"
             scores = evaluation(path, options, folder / "evaluation.json", wanted=only in run.name)
             if scores is not None:

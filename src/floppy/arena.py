@@ -279,8 +279,9 @@ class ImageArena(_ArenaInPieces):
           FloppyError: if there are fewer images of a class than means.
         """
         images, labels = (np.asarray(part) for part in self._splits["train"])
-        asked, held = np.bincount(classes), np.bincount(labels)
-        if means and np.any(asked > (held := held[: len(asked)])):
+        asked = np.bincount(classes)
+        held = np.bincount(labels)[: len(asked)]
+        if means and np.any(asked > held):
             scarce = int(np.argmax(asked > held))
             raise FloppyError(
                 f"{asked[scarce]} means of class {scarce} were asked for, which has {held[scarce]} training images: "
@@ -291,7 +292,7 @@ class ImageArena(_ArenaInPieces):
             of_class = images[labels == wanted]
             if means:
                 part = np.count_nonzero(classes[:index] == wanted)
-                found.append(as_floats(of_class[part :: np.count_nonzero(classes == wanted)]).mean(axis=0))
+                found.append(as_floats(of_class[part :: asked[wanted]]).mean(axis=0))
             else:
                 row = jax.random.randint(jax.random.fold_in(key, index), (), 0, len(of_class))
                 found.append(as_floats(of_class[int(row)]))

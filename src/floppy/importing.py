@@ -142,24 +142,22 @@ def read_published(path: Path) -> dict[str, Any]:
 IMAGE_TASKS = {"MNIST": "images/mnist", "FashionMNIST": "images/fashion-mnist"}
 
 
-def _hades_image_defaults(meta: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "task": IMAGE_TASKS[meta["env"]],
-        "cloning": GradientStep(loss="cross-entropy", steps=meta["epochs"]),
-        "rate": meta["lr"] / meta["action_dim"],  # the published loss is a mean over classes, not their sum
-        "distribution": HADES_CNN_DISTRIBUTION,
+def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    about = {
         "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
         "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
     }
-
-
-def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
     if meta["env"] in IMAGE_TASKS:
-        return _hades_image_defaults(meta)
+        return about | {
+            "task": IMAGE_TASKS[meta["env"]],
+            "cloning": GradientStep(loss="cross-entropy", steps=meta["epochs"]),
+            "rate": meta["lr"] / meta["action_dim"],  # the published loss is a mean over classes, not their sum
+            "distribution": HADES_CNN_DISTRIBUTION,
+        }
     continuous = not meta["env"].endswith(("-MinAtar", "-misc"))
     width, activation = meta["width"], meta["activation"]
     own_draw = f":initialiser={FLAX_ORTHOGONAL}:init_seed={meta['overfit_seed']}" if meta["overfit"] else ""
-    return {
+    return about | {
         "task": f"{'brax' if continuous else 'gymnax'}/{meta['env']}",
         "cloning": AdamSteps(
             loss="gaussian-nll" if continuous else "cross-entropy",
@@ -170,8 +168,6 @@ def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
         "rate": meta["lr"],
         "distribution": f"width={width}:activation={activation}{own_draw}",
         "normaliser": {"running": "per-evaluation", "constant": "frozen"}.get(meta["obs_normaliser"], "none"),
-        "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
-        "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
     }
 
 
