@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from floppy.initialisers import INITIALISERS, lecun, orthogonal, orthogonalise, xavier
+from floppy import initialisers
+from floppy.initialisers import INITIALISERS, lecun, orthogonal, orthogonalise, orthogonalise_oblong, xavier
 from floppy.learners import LearnerDistribution, Network
 from floppy.tasks import Discrete
 
@@ -56,6 +57,25 @@ def test_orthogonalise_is_the_polar_factor(shape: tuple[int, int]):
     matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     u, _, v = np.linalg.svd(matrix, full_matrices=False)
     np.testing.assert_allclose(jax.jit(orthogonalise)(matrix), u @ v, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(256, 64), (2, 300), (512, 32)])
+def test_oblong_matrices_have_the_same_polar_factor(shape: tuple[int, int]):
+    keys = jax.random.split(jax.random.key(0), 100)
+    matrices = np.asarray(jax.vmap(lambda key: orthogonalise_oblong(jax.random.normal(key, shape)))(keys))
+    assert orthonormality_error(matrices) < 1e-5
+    u, _, v = np.linalg.svd(jax.random.normal(keys[0], shape), full_matrices=False)
+    np.testing.assert_allclose(matrices[0], u @ v, atol=1e-5)
+
+
+def test_a_draw_takes_the_short_way_only_where_sizes_are_known_and_oblong(monkeypatch: pytest.MonkeyPatch):
+    taken = []
+    monkeypatch.setattr(initialisers, "orthogonalise_oblong", lambda matrix: taken.append(matrix.shape) or matrix)
+    for shape in ((512, 64), (64, 512), (512, 256), (64, 2)):
+        orthogonal(jax.random.key(0), shape, *shape, 1.0)
+    orthogonal(jax.random.key(0), (512, 64), jnp.asarray(512), 64, 1.0)
+    orthogonal(jax.random.key(0), (512, 64), 400, 64, 1.0)
+    assert taken == [(512, 64), (64, 512)]
 
 
 @pytest.mark.parametrize("gain", [2.0**0.5, 0.01])

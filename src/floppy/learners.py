@@ -225,7 +225,7 @@ class Network:
         if self.distribution.init_seed >= 0:
             key = jax.random.key(self.distribution.init_seed)
         width = _draw_between(named_key(key, "width"), self.distribution.width)
-        depth = _draw_between(named_key(key, "depth"), self.distribution.depth)
+        depth = jnp.asarray(_draw_between(named_key(key, "depth"), self.distribution.depth))
         choices = self.distribution.initialiser
         choice = jax.random.randint(named_key(key, "initialiser"), (), 0, len(choices))
         shapes = self.kernel_shapes
@@ -240,7 +240,7 @@ class Network:
             for name in choices:
                 initialise, hidden_gain, output_gain = INITIALISERS[name]
                 gain = output_gain if index == last else hidden_gain
-                kernels.append(initialise(layer_key, matrix, jnp.asarray(rows), jnp.asarray(columns), gain))
+                kernels.append(initialise(layer_key, matrix, rows, columns, gain))
             kernel = jnp.select([choice == i for i in range(len(choices))], kernels)
             layers.append({"kernel": kernel.reshape(shape), "bias": jnp.zeros(shape[-1])})
         return self._weights(layers, depth)
@@ -322,5 +322,8 @@ def _convolved(
     return squares.reshape(count, rows // pool, pool, columns // pool, pool, channels).mean(axis=(2, 4))
 
 
-def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array:
+def _draw_between(key: jax.Array, bounds: tuple[int, int]) -> jax.Array | int:
+    """A number that is known when the program is compiled, where there is one alone."""
+    if bounds[0] == bounds[1]:
+        return bounds[0]
     return jax.random.randint(key, (), bounds[0], bounds[1] + 1)
