@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -41,7 +41,8 @@ from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distr
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import Processes, is_first_process
 from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
-from floppy.studies import rollback
+from floppy.studies import STUDIES, Study, draw_study, read_study, rollback, run_study
+from floppy.studies.base import FIGURE_NAME, SUMMARY_NAME
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
 from floppy.tasks.base import SupervisedTask
 from floppy.tasks.images import DATA_VARIABLE
@@ -518,9 +519,88 @@ class Tasks(Command):
         return "\n".join([*lines, more])
 
 
-COMMANDS: dict[str, type[Command]] = {
+AnyStudy = TypeVar("AnyStudy", bound=Study)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRun(Command, Generic[AnyStudy]):
+    """Any study, with what it shares with the others."""
+
+    study: Annotated[AnyStudy, arg(name="")]
+    out: Path | None = None
+    """Folder of the study: its table, summary and figure; by default runs/STUDY."""
+    resume: bool = False
+    """Go on with the study in --out; what was measured stays."""
+    overwrite: bool = False
+    """Replace the study in --out."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self, typed: str) -> Json:
+        """Measures, sums up, draws."""
+        folder = self.out or Path("runs") / self.study.name
+        run_study(
+            self.study,
+            folder,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            command=typed,
+            progress=lambda done, count, what: print(f"{done}/{count}: {what}", file=sys.stderr, flush=True),
+        )
+        return {"study": self.study.name, "folder": str(folder)} | _summary_of(folder)
+
+    def text(self, result: Json) -> str:
+        """The summary, and where the figure lies."""
+        return _study_text(result)
+
+
+class StudyCommand:
+    """The command of a study: its options are the study's fields."""
+
+    def __init__(self, kind: type[Study]) -> None:
+        self.kind, self.__doc__ = kind, kind.__doc__
+
+    def parse(self, words: list[str]) -> Command:
+        """As for any other command."""
+        kind: Any = StudyRun[self.kind]  # type: ignore[name-defined]
+        command: Command = parse_options(kind, words, f"floppy {self.kind.name}", description=self.kind.__doc__)
+        return command
+
+
+@dataclasses.dataclass(frozen=True)
+class Redraw(Command):
+    """Writes a study's summary and figure anew from its table."""
+
+    name: ClassVar[str] = "redraw"
+    folder: Positional[Path]
+    """The study's folder, which holds study.json and rows.csv."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self, typed: str) -> Json:
+        """Sums up and draws."""
+        draw_study(self.folder)
+        return {"study": read_study(self.folder).name, "folder": str(self.folder)} | _summary_of(self.folder)
+
+    def text(self, result: Json) -> str:
+        """As for the study itself."""
+        return _study_text(result)
+
+
+def _summary_of(folder: Path) -> Json:
+    return {"figure": str(folder / FIGURE_NAME), "summary": json.loads((folder / SUMMARY_NAME).read_bytes())}
+
+
+def _study_text(result: Json) -> str:
+    return f"{json.dumps(result['summary'], indent=2)}\n{result['figure']}"
+
+
+COMMANDS: dict[str, type[Command] | StudyCommand] = {
     command.name: command for command in (Distill, Rollback, Train, Evaluate, Baseline, Import, Show, Tasks)
 }
+COMMANDS |= {name: StudyCommand(kind) for name, kind in STUDIES.items()} | {Redraw.name: Redraw}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

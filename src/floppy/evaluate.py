@@ -30,6 +30,9 @@ BOOTSTRAP_RESAMPLES = 2000
 EPISODES = 100
 """Per learner, where nothing else is asked for."""
 
+Own = tuple[jax.Array | None, jax.Array | None]
+"""What learners have of their own: inner rate and number of cloning steps."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -184,6 +187,8 @@ def clone_and_play(
     greedy: bool = False,
     statistics: RunningStatistics | None = None,
     afresh: bool = False,
+    rates: jax.Array | None = None,
+    steps: jax.Array | None = None,
     arena: Arena = ON_DEVICE,
 ) -> jax.Array:
     """Trains fresh learners and lets them play, in chunks, which are spread over all devices for a JAX task.
@@ -199,13 +204,16 @@ def clone_and_play(
       greedy: as for `play_episodes`.
       statistics: as for `play_episodes`.
       afresh: as for `play_episodes`.
+      rates: `[L]`, inner rates of the learners in place of the dataset's.
+      steps: `[L]`, how many of the cloning's steps they take; by default all.
       arena: where they play.
 
     Returns:
       `[L, episodes]` undiscounted returns.
     """
     play = _compiled_clone_and_play if arena.is_pure else _clone_and_play
-    return play(task, network, cloning, learners, episodes, greedy, afresh, arena, distilled, statistics, key)
+    own = (rates, steps)
+    return play(task, network, cloning, learners, episodes, greedy, afresh, arena, distilled, statistics, key, own)
 
 
 def _clone_and_play(
@@ -220,29 +228,36 @@ def _clone_and_play(
     distilled: Distilled,
     statistics: RunningStatistics | None,
     key: jax.Array,
+    own: Own,
 ) -> jax.Array:
     def some(
-        indices: jax.Array, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array
+        indices: jax.Array, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, own: Own
     ) -> jax.Array:
-        weights, keys = arena.compiled(_clones, static=2)(network, cloning, indices, distilled, key)
+        weights, keys = arena.compiled(_clones, static=2)(network, cloning, indices, distilled, key, own)
         return arena.play_episodes(
             task, network, weights, keys, episodes=episodes, greedy=greedy, statistics=statistics, afresh=afresh
         ).returns
 
     chunk = arena.chunk(task, learners, jax.eval_shape(network.init, key), episodes)
-    return arena.map(some, learners, chunk, distilled, statistics, key)
+    return arena.map(some, learners, chunk, distilled, statistics, key, own)
 
 
 _compiled_clone_and_play = jax.jit(_clone_and_play, static_argnums=tuple(range(8)))
 
 
 def _clones(
-    network: Network, cloning: Cloning, indices: jax.Array, distilled: Distilled, key: jax.Array
+    network: Network, cloning: Cloning, indices: jax.Array, distilled: Distilled, key: jax.Array, own: Own
 ) -> tuple[Weights, jax.Array]:
     """Trained learners of `indices [c]`, and keys for their play."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(keys)
-    weights = map_clones(cloning, lambda w: clone(cloning, network, distilled, w), fresh)
+
+    def one(learner: tuple[Weights, Own]) -> Weights:
+        weights, (rate, steps) = learner
+        given = distilled if rate is None else distilled._replace(inner_rate=rate)
+        return clone(cloning, network, given, weights, steps)
+
+    weights = map_clones(cloning, one, (fresh, jax.tree.map(lambda values: values[indices], own)))
     return weights, jax.vmap(lambda k: named_key(k, "play"))(keys)
 
 

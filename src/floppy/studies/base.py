@@ -1,0 +1,243 @@
+"""What all studies share: cells are measured one after the other, kept in a table as they come, summed up and drawn.
+
+A study's folder holds `study.json` (what was asked for), `rows.csv` (what was measured), `summary.json` and
+`figure.png`, both of which are made from the table alone.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+
+import numpy as np
+import scipy.stats
+
+from floppy.dataset import write_atomically
+from floppy.distill import already_taken, check_intention
+from floppy.errors import FloppyError, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STUDY_NAME = "study.json"
+ROWS_NAME = "rows.csv"
+SUMMARY_NAME = "summary.json"
+FIGURE_NAME = "figure.png"
+
+Row = dict[str, Any]
+"""Texts and numbers by the names of columns."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with the cells done, all cells, and what the next one is."""
+
+
+class Study(Protocol):
+    """An experiment. Implementations are frozen dataclasses: they are the configuration."""
+
+    name: ClassVar[str]
+    """As on the command line."""
+
+    def cells(self) -> list[Row]:
+        """What is measured, one after the other: the columns that tell one cell from the others."""
+
+    def measure(self, cell: Row, folder: Path) -> list[Row]:
+        """The other columns of a cell's rows; `folder` is for what the cell keeps, such as runs to be resumed."""
+
+    def summary(self, rows: list[Row]) -> Row:
+        """What the rows say, as plain JSON."""
+
+    def draw(self, rows: list[Row], figure: "Figure") -> None:
+        """Draws the rows."""
+
+
+AnyStudy = TypeVar("AnyStudy", bound=Study)
+
+
+def run_study(
+    study: Study,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Measures what a folder lacks of a study's cells, then sums them up and draws them.
+
+    Args:
+      study: what to measure.
+      out: the study's folder.
+      resume: go on with the study in `out`; cells that are there stay.
+      overwrite: replace the study in `out`.
+      command: kept in `study.json`.
+      progress: called before each cell.
+
+    Returns:
+      All rows.
+
+    Raises:
+      FloppyError: for a folder that is taken, or that holds another study, and whatever a cell refuses.
+    """
+    check_intention(resume=resume, overwrite=overwrite)
+    folder, cells = Path(out), study.cells()
+    has_begun = (folder / STUDY_NAME).exists()
+    if has_begun and not (resume or overwrite):
+        raise already_taken(folder)
+    if resume:
+        _check_same_study(study, folder)
+    else:
+        (folder / ROWS_NAME).unlink(missing_ok=True)
+        entry = {"study": study.name, "command": command} | _as_json(study)
+        write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+    rows = read_rows(folder) if (folder / ROWS_NAME).exists() else []
+    known = [{name: row[name] for name in cell} for cell in cells[:1] for row in rows]
+    for done, cell in enumerate(cells):
+        if progress is not None:
+            progress(done, len(cells), ", ".join(f"{name} {value}" for name, value in cell.items()))
+        if cell not in known:
+            rows += [cell | measured for measured in study.measure(cell, folder / "cells" / _folder_name(cell))]
+            _write_rows(rows, folder)
+    draw_study(folder)
+    return rows
+
+
+def draw_study(folder: Path | str) -> Row:
+    """Writes a study's summary and figure anew from its table; gives the summary.
+
+    Raises:
+      FloppyError: for a folder without a study.
+    """
+    from matplotlib.figure import Figure  # takes a second to import
+
+    folder = Path(folder)
+    study, rows = read_study(folder), read_rows(folder)
+    summary = study.summary(rows)
+    write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
+    figure, picture = Figure(figsize=(6, 4), layout="constrained"), io.BytesIO()
+    study.draw(rows, figure)
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    write_atomically(folder / FIGURE_NAME, picture.getvalue())
+    return summary
+
+
+def read_study(folder: Path | str) -> Study:
+    """The study that a folder holds."""
+    from floppy.studies import STUDIES
+
+    try:
+        entry = dict(json.loads((Path(folder) / STUDY_NAME).read_bytes()))
+        kind = STUDIES[entry.pop("study")]
+        entry.pop("command")
+        return _from_json(kind, entry)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise FloppyError(f"{folder} holds no study ({one_line(error)}): give the folder that one wrote.") from error
+
+
+def read_rows(folder: Path | str) -> list[Row]:
+    """A study's table, numbers as numbers and truths as truths."""
+    try:
+        with (Path(folder) / ROWS_NAME).open(newline="") as file:
+            return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, csv.Error, ValueError) as error:
+        raise FloppyError(f"{folder} holds no rows of a study ({one_line(error)}): run it first.") from error
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the middle half of the values (Agarwal et al., 2021)."""
+    return float(scipy.stats.trim_mean(values, 0.25))
+
+
+def stratified_interval(strata: Sequence[Sequence[float] | np.ndarray], seed: int = 0) -> tuple[float, float]:
+    """95% percentile-bootstrap interval of the interquartile mean; each stratum is resampled by itself.
+
+    Args:
+      strata: values of each seed or task.
+      seed: of the resampling.
+    """
+
+    def statistic(*samples: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(scipy.stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis))
+
+    if sum(map(len, strata)) == len(strata):  # nothing to resample
+        only = interquartile_mean(np.concatenate([np.asarray(stratum) for stratum in strata]))
+        return only, only
+    # SciPy asks for two values of each; a stratum of one is itself in every resample.
+    samples = [np.repeat(stratum, 2) if len(stratum) == 1 else np.asarray(stratum) for stratum in strata]
+    found = scipy.stats.bootstrap(
+        samples, statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def by(rows: Sequence[Row], *names: str) -> dict[Any, list[Row]]:
+    """Rows in groups of the same values in the named columns, in the order in which these appear.
+
+    The key of a group is the value of a single name, of several the tuple of their values.
+    """
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        key = row[names[0]] if len(names) == 1 else tuple(row[name] for name in names)
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def column(rows: Sequence[Row], name: str) -> np.ndarray:
+    """The numbers of a column."""
+    return np.array([row[name] for row in rows], float)
+
+
+def _check_same_study(study: Study, folder: Path) -> None:
+    saved = read_study(folder)
+    if saved != study:
+        wanted = _as_json(study)
+        same_kind = type(saved) is type(study)
+        differing = [n for n, value in _as_json(saved).items() if wanted.get(n) != value] if same_kind else ["its kind"]
+        raise FloppyError(
+            f"{folder} holds a study that differs in {', '.join(differing)}: give these options as they are there."
+        )
+
+
+def _as_json(study: Any) -> Row:
+    """The fields of a study, paths as texts."""
+    values = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    return {name: json.loads(json.dumps(value, default=str)) for name, value in values.items()}
+
+
+def _from_json(kind: type[AnyStudy], entry: Mapping[str, Any]) -> AnyStudy:
+    """A study from its fields in JSON, in which tuples are lists and paths texts."""
+    hints = get_type_hints(kind)
+
+    def value(got: Any, hint: Any) -> Any:
+        if isinstance(got, list):
+            inner = next((each for each in get_args(hint) if each is not type(None)), Any)
+            return tuple(value(each, inner) for each in got)
+        return Path(got) if isinstance(got, str) and Path in (hint, *get_args(hint)) else got
+
+    return kind(**{name: value(got, hints[name]) for name, got in entry.items()})
+
+
+def _write_rows(rows: list[Row], folder: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / ROWS_NAME, text.getvalue().encode())
+
+
+def _value(text: str) -> Any:
+    """A number or a truth where the text is one, else the text."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _folder_name(cell: Row) -> str:
+    return "-".join(str(value).replace("/", "_") for value in cell.values())

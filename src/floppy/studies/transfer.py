@@ -1,0 +1,147 @@
+"""Whether a dataset teaches other networks, at other rates, in other numbers of steps (HaDES, Figures 4, 7 to 14)."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tyro.conf import Positional
+
+from floppy.arena import open_arena
+from floppy.dataset import DistilledDataset, load
+from floppy.errors import FloppyError, check_number
+from floppy.evaluate import clone_and_play, finite_returns
+from floppy.keys import named_key
+from floppy.parallel import replicate
+from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
+from floppy.train import (
+    MOST_LEARNERS,
+    card_distributions,
+    cloning_of,
+    distilled_of,
+    network_for,
+    statistics_of,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Scores datasets with other widths, rates and step counts than they were made for."""
+
+    name: ClassVar[str] = "transfer"
+    datasets: Positional[tuple[Path, ...]]
+    """Files of the datasets to compare, such as one for fresh networks and one for a fixed one."""
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
+    """Of the learners' hidden layers."""
+    draws: int = 50
+    """Fresh learners per width, each with a rate and a number of steps of its own."""
+    rates: float = 1000.0
+    """Rates are drawn log-uniformly from a range of this ratio, in whose middle the dataset's own is."""
+    steps: tuple[float, float] = (0.5, 2.5)
+    """Numbers of steps are drawn uniformly between these multiples of the card's: of 200, from 100 to 500, as in the
+    paper. One step stays one."""
+    episodes: int = 10
+    """Per learner."""
+    seed: int = 0
+    """Of draws, initial weights and episodes."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        for count in ("draws", "episodes"):
+            check_number(count, getattr(self, count), least=1, most=MOST_LEARNERS)
+        for width in self.widths:
+            check_number("width", width, least=1)
+        check_number("rates", self.rates, least=1)
+        check_number("steps", self.steps[0], above=0)
+        check_number("steps", self.steps[1], least=self.steps[0])
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        if not (self.datasets and self.widths):
+            raise FloppyError("A study of transfer got no datasets or no widths: give at least one of each.")
+
+    def cells(self) -> list[Row]:
+        """A dataset and a width."""
+        return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
+
+    def measure(self, cell: Row, folder: Path) -> list[Row]:
+        """A row per draw: its rate, its steps, its mean return."""
+        dataset = load(cell["dataset"])
+        own = card_distributions(dataset)[0]
+        rates, steps = self._draws(dataset)
+        cloning = dataclasses.replace(cloning_of(dataset), steps=int(steps.max()))
+        task = task_of(dataset)
+        with open_arena(task) as arena:
+            returns = clone_and_play(
+                task,
+                network_for(dataset, dataclasses.replace(own, width=(cell["width"], cell["width"]))),
+                cloning,
+                replicate(distilled_of(dataset)),
+                replicate(named_key(jax.random.key(self.seed), "transfer")),
+                learners=self.draws,
+                episodes=self.episodes,
+                statistics=replicate(statistics_of(dataset)),
+                afresh=dataset.card.normaliser == "per-evaluation",
+                rates=jnp.asarray(rates, jnp.float32),
+                steps=None if cloning.steps == 1 else jnp.asarray(steps),
+                arena=arena,
+            )
+        scores = finite_returns(np.asarray(returns)).mean(axis=1, dtype=np.float64)
+        is_own = own.width == (cell["width"], cell["width"])
+        return [
+            {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
+            for draw, (rate, count, score) in enumerate(zip(rates, steps, scores, strict=True))
+        ]
+
+    def summary(self, rows: list[Row]) -> Row:
+        """Of the better half of the draws: median and interquartile mean by dataset and width."""
+        return {
+            dataset: [self._width_summary(width, of_width) for width, of_width in by(of_dataset, "width").items()]
+            for dataset, of_dataset in by(rows, "dataset").items()
+        }
+
+    def draw(self, rows: list[Row], figure: "Figure") -> None:
+        """The better half of the draws over the width, as in the paper."""
+        axes = figure.subplots()
+        for number, (dataset, of_dataset) in enumerate(by(rows, "dataset").items()):
+            halves = {width: top_half(of_width) for width, of_width in by(of_dataset, "width").items()}
+            places = np.arange(len(halves)) + 0.3 * number
+            colour = f"C{number}"
+            axes.plot(
+                places, [np.median(half) for half in halves.values()], "o-", color=colour, label=Path(dataset).stem
+            )
+            for place, half in zip(places, halves.values(), strict=True):
+                axes.plot(np.full(half.size, place), half, ".", color=colour, alpha=0.25)
+        axes.set_xticks(range(len(self.widths)), [str(width) for width in self.widths])
+        axes.set_xlabel("width of the learners")
+        axes.set_ylabel("mean return, better half of the draws")
+        axes.legend(fontsize="small")
+
+    def _draws(self, dataset: DistilledDataset) -> tuple[np.ndarray, np.ndarray]:
+        """Rates and numbers of steps, the same for every width."""
+        random = np.random.default_rng(self.seed)
+        reach = np.log(self.rates) / 2
+        rates = float(distilled_of(dataset).inner_rate) * np.exp(random.uniform(-reach, reach, self.draws))
+        wanted = cloning_of(dataset).steps
+        least, most = (max(1, round(factor * wanted)) if wanted > 1 else 1 for factor in self.steps)
+        return rates, random.integers(least, most, self.draws, endpoint=True)
+
+    def _width_summary(self, width: int, rows: list[Row]) -> Row:
+        half = top_half(rows)
+        return {
+            "width": width,
+            "own_width": bool(rows[0]["own_width"]),
+            "median": float(np.median(half)),
+            "interquartile_mean": interquartile_mean(half),
+            "interval": list(stratified_interval([half], self.seed)),
+        }
+
+
+def top_half(rows: list[Row]) -> np.ndarray:
+    """The better half of the scores, in order."""
+    scores = np.sort(column(rows, "score"))
+    return scores[scores.size // 2 :]
