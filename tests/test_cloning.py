@@ -17,6 +17,7 @@ from floppy.cloning import (
     Cloning,
     Distilled,
     GradientStep,
+    ImplicitStep,
     check_loss,
     clone,
     cross_entropy_loss,
@@ -208,6 +209,46 @@ def test_steps_with_momentum_are_the_heavy_ball():
     assert_same_parameters(run_clone(GradientStep("mse", 4, momentum=0.8), *setting), expected, 1e-9, 1e-11)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("encoder_layers", [0, 1])
+@pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_an_implicit_step_takes_the_gradient_where_it_ends(actions: Discrete | Continuous, encoder_layers: int):
+    setting = make_setting(actions, depth=2, encoder_layers=encoder_layers)
+    setting = setting._replace(distilled=setting.distilled._replace(inner_rate=jnp.asarray(20.0)))
+    found = run_clone(ImplicitStep(), *setting)
+    gradients = numpy_gradients("mse", as_parameters(found), setting.distilled)
+    expected, _ = numpy_start(setting)
+    expected |= {name: expected[name] - 20.0 * gradients[name] for name in ("kernel 2", "bias 2", "log_std")}
+    assert_same_parameters(found, expected, 1e-4, 1e-5)
+
+
+def test_an_implicit_step_by_hand():
+    # One example of observation 2 and target 3, read by one weight from 1 and one bias from 0: k a = 1, so c = 2η = 1.
+    # The residual is (3 - 2) / (1 + c (2² + 1)) = 1/6.
+    network = Network(LearnerDistribution((1, 1), (0, 0)), (1,), Discrete(1))
+    fresh = Weights(({"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},), (jnp.zeros(()),), NO_STD)
+    distilled = Distilled(jnp.full((1, 1), 2.0), jnp.full((1, 1), 3.0), NO_STD, jnp.asarray(0.5), ())
+    (layer,) = clone(ImplicitStep(), network, distilled, fresh).layers
+    assert float(layer["kernel"][0, 0]) == pytest.approx(1 + 2 / 6)
+    assert float(layer["bias"][0]) == pytest.approx(1 / 6)
+
+
+def test_a_large_implicit_step_meets_every_target_that_the_features_allow():
+    setting = make_setting(CONTINUOUS, depth=1)
+    few = setting.distilled._replace(
+        observations=setting.distilled.observations[:3],
+        targets=setting.distilled.targets[:3],
+        inner_rate=jnp.asarray(1e4),
+    )
+    found = run_clone(ImplicitStep(), setting.network, few, setting.fresh)
+    np.testing.assert_allclose(setting.network.apply(found, few.observations), few.targets, atol=0.02)
+
+
+def test_an_implicit_step_of_another_loss_is_refused():
+    with pytest.raises(FloppyError, match="give mse"):
+        ImplicitStep("cross-entropy")
+
+
 def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
     """Kingma and Ba's Adam, written out."""
     parameters, learnt = numpy_start(setting)
@@ -256,6 +297,7 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
         pytest.param(GradientStep("mse"), 0, id="step"),
         pytest.param(GradientStep("mse", steps=3), 1, id="three-steps-encoder"),
         pytest.param(GradientStep("mse", steps=3, momentum=0.5), 0, id="three-steps-momentum"),
+        pytest.param(ImplicitStep(), 1, id="implicit-step-encoder"),
         pytest.param(AdamSteps("mse", steps=4, anneal=True), 0, id="adam-annealed"),
         pytest.param(AdamSteps("gaussian-nll", steps=4), 1, id="adam-nll-encoder"),
     ],

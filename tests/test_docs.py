@@ -83,7 +83,7 @@ PYTHON_PAGES = [page for page in PAGES if any(b.page == page and b.language == "
 SHELL_PAGES = [page for page in PAGES if any(b.page == page and b.language in SHELLS for b in BLOCKS)]
 
 
-def run(command: list[str], folder: Path, page: Path) -> None:
+def run(command: list[str], folder: Path) -> None:
     """Runs in a folder, as a reader would with the virtual environment on."""
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     environment = os.environ | {
@@ -91,8 +91,7 @@ def run(command: list[str], folder: Path, page: Path) -> None:
         # Pages that compile the same programs share them; without the command line floppy leaves this to JAX's user.
         "JAX_COMPILATION_CACHE_DIR": os.environ[VARIABLE],
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        # Only README has runs that last longer than compiling them.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(page != README),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "True",
     }
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -112,7 +111,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
         if block.page == page and block.language == "python" and "no-run" not in block.options:
             script.append(f"exec(compile({block.code!r}, {f'{name(page)}:{block.line}'!r}, 'exec'))\n")
     (tmp_path / "page.py").write_text("".join(script), encoding="utf-8")
-    run([sys.executable, "page.py"], tmp_path, page)
+    run([sys.executable, "page.py"], tmp_path)
 
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=name)
@@ -126,10 +125,10 @@ def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
     ]
     for is_plain, group in itertools.groupby(lines, lambda line: bool(PLAIN.fullmatch(line))):
         if is_plain:
-            run([sys.executable, "-c", RUN_COMMANDS, *group], tmp_path, page)
+            run([sys.executable, "-c", RUN_COMMANDS, *group], tmp_path)
         else:
             for line in group:
-                run(["bash", "-c", line], tmp_path, page)
+                run(["bash", "-c", line], tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -17,7 +17,7 @@ import pytest
 from floppy import cli
 from floppy.arena import ImageArena
 from floppy.classify import log_likelihoods, right_answers
-from floppy.cloning import AdamSteps, Distilled, GradientStep, clone
+from floppy.cloning import AdamSteps, Distilled, GradientStep, ImplicitStep, clone
 from floppy.distill import DistillConfig, distill
 from floppy.errors import FloppyError
 from floppy.evaluate import evaluate, evaluate_random
@@ -231,6 +231,18 @@ def test_log_likelihoods_are_those_of_random_images_which_learners_share() -> No
         np.testing.assert_allclose(got[learner], np.log(probabilities[np.arange(7), labels[rows]]), rtol=1e-5)
 
 
+def test_classifiers_that_share_hidden_layers_share_what_these_compute() -> None:
+    (network, weights), (images, labels) = classifiers(), stripes(50)
+    keys = jax.random.split(KEY, 2)
+    hidden = jax.tree.map(lambda leaf: jnp.concatenate([leaf[:2], leaf[:2]]), weights.layers[:-1])
+    shared = weights._replace(layers=(*hidden, weights.layers[-1]))
+    alike, apart = (
+        log_likelihoods(network, shared, images[..., None], labels, None, keys, 7, is_alike)
+        for is_alike in (True, False)
+    )
+    np.testing.assert_allclose(alike, apart, rtol=1e-5)
+
+
 def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
     path = tmp_path / "colours.npz"
     colours = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), np.uint8)
@@ -299,7 +311,8 @@ def test_examples_start_at_class_means(file: str) -> None:
         np.testing.assert_allclose(distilled.observations[example], of_class.mean(axis=0), rtol=1e-5)
     wanted = np.full((6, 3), 0.1 / 3) + 0.9 * np.eye(3)[np.arange(6) // 2]
     np.testing.assert_allclose(distilled.targets, wanted, rtol=1e-5)
-    np.testing.assert_allclose(start(file, cloning=GradientStep()).targets, np.eye(3), rtol=1e-5)
+    logits = start(file, cloning=ImplicitStep()).targets
+    np.testing.assert_allclose(logits, 10.0 * (np.eye(3) - 1 / 3), rtol=1e-5)
 
 
 def test_examples_start_at_samples(file: str) -> None:
@@ -337,9 +350,17 @@ def quick(task: str, **changes: Any) -> DistillConfig:
 EVOLVED = HaDES(population=16, initialisations=2, environments=32, sigma=0.2, rate=0.2)
 
 
-@pytest.mark.parametrize("outer", [quick("digits").outer, EVOLVED], ids=["supervised", "hades"])
-def test_both_outer_loops_improve_on_noise(file: str, outer: Any) -> None:
-    config = quick(file, outer=outer, initial_examples="normal", targets="one-hot", outer_steps=60, evaluate_every=60)
+IMPLICIT = {"cloning": ImplicitStep(), "initial_rate": 100.0, "targets": "learned"}
+
+
+@pytest.mark.parametrize(
+    ("outer", "changes"),
+    [(quick("digits").outer, {}), (quick("digits").outer, IMPLICIT), (EVOLVED, {})],
+    ids=["supervised", "implicit", "hades"],
+)
+def test_both_outer_loops_improve_on_noise(file: str, outer: Any, changes: dict[str, Any]) -> None:
+    changes = {"targets": "one-hot", "initial_examples": "normal", "outer_steps": 60, "evaluate_every": 60} | changes
+    config = quick(file, outer=outer, **changes)
     before = distill(dataclasses.replace(config, outer=dataclasses.replace(outer, rate=1e-9), outer_steps=1)).dataset
     after = distill(config).dataset
     assert before.card.score is not None
@@ -472,8 +493,19 @@ def test_an_encoder_is_not_taken_by_a_network_of_another_kind(file: str) -> None
         evaluate(dataset, distributions=other, learners=1)
 
 
-def test_images_have_recipes_of_their_own(file: str) -> None:
+def test_logits_are_learnt_in_units_of_their_own_size(file: str) -> None:
+    problem = quick(file, cloning=ImplicitStep()).problem()
+    distilled = start(file, cloning=ImplicitStep())
+    free = problem.parameters(distilled)
+    np.testing.assert_allclose(free["targets"], distilled.targets / 10.0, rtol=1e-6)
+    np.testing.assert_allclose(problem.distilled(free, distilled).targets, distilled.targets, rtol=1e-6)
+
+
+def test_images_have_recipes_of_their_own(file: str, tmp_path: Path) -> None:
     assert recipe(file).outer.name == "supervised"
+    large = tmp_path / "large.npz"
+    np.savez(large, images=np.zeros((60, 28, 28), np.uint8), labels=np.arange(60) % 3)
+    assert [type(recipe(task).cloning) for task in (file, f"images/{large}")] == [GradientStep, ImplicitStep]
     assert recipe(file, "hades").targets == "one-hot"
     with pytest.raises(FloppyError, match="has no labelled examples: choose ppmo or hades"):
         recipe("cartpole", "supervised")

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from floppy.cli import Distill
-from floppy.cloning import AdamSteps, GradientStep
+from floppy.cloning import AdamSteps, GradientStep, ImplicitStep
 from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
 from floppy.outer import OUTER_LOOPS, PPMO, HaDES
@@ -140,7 +140,11 @@ def test_fields_can_be_replaced(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("start", "name", "kind", "rate"),
-    [("hades", "GradientStep", GradientStep, 1.0), ("ppmo-paper", "AdamSteps", AdamSteps, 0.01)],
+    [
+        ("hades", "GradientStep", GradientStep, 1.0),
+        ("ppmo-paper", "AdamSteps", AdamSteps, 0.01),
+        ("ppmo", "ImplicitStep", ImplicitStep, 100.0),
+    ],
 )
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
 def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: str, kind: type, rate: float) -> None:

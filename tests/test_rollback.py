@@ -90,9 +90,9 @@ def test_ctrl_c_ends_the_whole_study() -> None:
 
 def test_evolution_has_levels_too() -> None:
     outer = HaDES(population=4, initialisations=1, environments=1, horizon=5)
-    levels = rollback(dataclasses.replace(CONFIG, outer=outer, cloning=GradientStep()))
-    assert [level.encoder_layers for level in levels] == [2, 1, 0]
-    assert all(level.finished for level in levels)
+    (level,) = rollback(dataclasses.replace(CONFIG, outer=outer, cloning=GradientStep()), levels=[1])
+    assert level.encoder_layers == 1
+    assert level.finished
 
 
 OPTIONS = (
@@ -109,10 +109,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [(row["encoder_layers"], row["examples"]) for row in result["levels"]] == [(2, 0), (0, 2)]
     assert main(words) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, "--levels", "2", "--overwrite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ndcartpole/1: encoder layers, examples, score"
-    assert [line.split()[:2] for line in lines[1:]] == [["2", "0"], ["0", "2"]]
+    assert [line.split()[:2] for line in lines[1:]] == [["2", "0"]]
 
 
 @pytest.mark.parametrize("levels", ["1,x", "-1", "9", ","])

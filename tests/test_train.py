@@ -280,7 +280,7 @@ def test_the_cloning_recipe_is_the_cards(entry: dict[str, Any], wanted: Gradient
     ("entry", "said"),
     [
         ({"kind": "Sgd"}, "Sgd: this version knows GradientStep, AdamSteps"),
-        ({"kind": "GradientStep", "momentum": 0.9, "warmup": 1}, "unknown keys momentum, warmup"),
+        ({"kind": "GradientStep", "nesterov": 1, "warmup": 1}, "unknown keys nesterov, warmup"),
         ({"kind": "GradientStep", "steps": 0}, "steps"),
         ({"kind": "GradientStep", "steps": "many"}, "card's cloning recipe"),
         ({"kind": "GradientStep", "loss": "gaussian-nll"}, "choose from mse, cross-entropy"),

@@ -4,13 +4,15 @@ A freshly initialised policy that takes one (or a few hundred) supervised steps 
 """
 
 from floppy.card import Card
-from floppy.cloning import AdamSteps, GradientStep
+from floppy.cloning import AdamSteps, GradientStep, ImplicitStep
 from floppy.dataset import DistilledDataset, load, save
 from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.ensembles import ensemble_outputs
 from floppy.errors import FloppyError
 from floppy.evaluate import Score, evaluate, evaluate_random
 from floppy.importing import import_npz
 from floppy.learners import LearnerDistribution, parse_distribution
+from floppy.merging import merge
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import RECIPES, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.studies import Level, rollback
@@ -28,17 +30,20 @@ __all__ = [
     "FloppyError",
     "GradientStep",
     "HaDES",
+    "ImplicitStep",
     "LearnerDistribution",
     "Level",
     "Policies",
     "Score",
     "distill",
+    "ensemble_outputs",
     "evaluate",
     "evaluate_random",
     "import_npz",
     "list_tasks",
     "load",
     "make_task",
+    "merge",
     "neuroevolution_baseline",
     "parse_distribution",
     "policy_outputs",

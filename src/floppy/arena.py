@@ -55,7 +55,10 @@ class Arena(Protocol):
         """See `rollout.play_episodes`."""
 
     def fitness(self, task: Any, network: Any, weights: Any, keys: jax.Array, **options: Any) -> Played:
-        """As `play_episodes`, for an outer loop that learns from the returns, which may be others than a score's."""
+        """As `play_episodes`, for an outer loop that learns from the returns, which may be others than a score's.
+
+        With `alike` clones of the same fresh learner differ in their output layer alone.
+        """
 
     def play_random(self, task: Any, key: jax.Array, episodes: int) -> Played:
         """See `rollout.play_random`."""
@@ -100,7 +103,10 @@ class DeviceArena:
         """See `rollout.play_episodes`."""
         return rollout.play_episodes(*arguments, **options)
 
-    fitness = play_episodes
+    def fitness(self, *arguments: Any, alike: bool = False, **options: Any) -> Played:
+        """Episodes' returns."""
+        del alike  # from the first step on they see different observations
+        return self.play_episodes(*arguments, **options)
 
     def play_random(self, *arguments: Any) -> Played:
         """See `rollout.play_random`."""
@@ -197,7 +203,10 @@ class HostArena(_ArenaInPieces):
         row = self._row(task, learners * width)
         return host.play(row, policy, weights, keys, (learners, width), **options)
 
-    fitness = play_episodes
+    def fitness(self, *arguments: Any, alike: bool = False, **options: Any) -> Played:
+        """Episodes' returns."""
+        del alike
+        return self.play_episodes(*arguments, **options)
 
     def play_random(self, task: HostTask, key: jax.Array, episodes: int) -> Played:
         """See `host.play`."""
@@ -257,8 +266,8 @@ class ImageArena(_ArenaInPieces):
                 f"A horizon was asked for with {task.task_id}, where an episode is one answer: leave horizon at 0."
             )
         images, labels = self._splits["train"]
-        statistics, count = options.get("statistics"), options["episodes"]
-        return _answered(log_likelihoods(network, weights, images, labels, statistics, keys, count))
+        statistics, count, alike = options.get("statistics"), options["episodes"], options.get("alike", False)
+        return _answered(log_likelihoods(network, weights, images, labels, statistics, keys, count, alike))
 
     def play_random(self, task: SupervisedTask, key: jax.Array, episodes: int) -> Played:
         """Random answers for `episodes` random images of the task's split."""

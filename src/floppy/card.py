@@ -9,15 +9,22 @@ import numpy as np
 from floppy.errors import FloppyError, listed, one_line, shown
 
 FORMAT = 1
-"""The version of the file format that this module writes."""
+"""The version of the file format of a dataset of one task."""
 
-KNOWN_FORMATS = (1,)
+MERGED_FORMAT = 2
+"""The version of the file format of a merged dataset, whose card has `blocks`."""
+
+KNOWN_FORMATS = (FORMAT, MERGED_FORMAT)
 """The versions that this module reads."""
 
 NORMALISERS = ("none", "frozen", "per-evaluation")
 ACTION_KINDS = ("discrete", "continuous")
 
+SPANS = ("rows", "observations", "actions")
+"""What a block of a merged dataset has `[first, count]` of."""
+
 _SCORE_KEYS = ("mean", "sd", "learners", "episodes", "seed")
+_BLOCK_KEYS = ("task", *SPANS, "weight")
 _CARD_TYPES: dict[str, tuple[Any, str]] = {
     "format": (int, "an integer"),
     "task": (str, "text"),
@@ -35,6 +42,7 @@ _CARD_TYPES: dict[str, tuple[Any, str]] = {
     "licence": (str, "text"),
     "parents": (list, "a list of texts"),
     "notes": (str, "text"),
+    "blocks": (list, "a list of objects"),
 }
 
 
@@ -50,7 +58,7 @@ class Card:
     """
 
     task: str
-    """Full task id, such as `ndcartpole/1`."""
+    """Full task id, such as `ndcartpole/1`; of a merged dataset those of its tasks, joined by `+`."""
     actions: dict[str, Any]
     """`{"kind": "discrete", "size": n}` or `{"kind": "continuous", "size": n, "low": [n], "high": [n]}`."""
     cloning: dict[str, Any]
@@ -79,6 +87,9 @@ class Card:
     """Names or digests of the datasets that were merged into this one."""
     notes: str = ""
     """Anything else, for people."""
+    blocks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Of a merged dataset: for each `task` its `rows`, `observations` and `actions`, each as `[first, count]`, and the
+    `weight` of its loss."""
     format: int = FORMAT
     """Version of the file format."""
 
@@ -91,6 +102,7 @@ class Card:
         _check_actions(self.actions)
         _check_card_contents(self)
         _check_encoder_entry(self.encoder)
+        _check_blocks(self)
 
     @property
     def is_plain_policy(self) -> bool:
@@ -99,7 +111,9 @@ class Card:
 
     def to_json(self) -> str:
         """The card as JSON in ASCII, keys sorted: the same card is the same bytes."""
-        return json.dumps(vars(self), sort_keys=True, allow_nan=False)
+        # Readers of format 1 know no blocks.
+        values = {name: value for name, value in vars(self).items() if name != "blocks" or value}
+        return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -181,6 +195,7 @@ def _check_card_types(card: Card) -> None:
     elements: list[tuple[str, list[Any], type]] = [
         ("learners", card.learners, dict),
         ("parents", card.parents, str),
+        ("blocks", card.blocks, dict),
         ("versions", list(card.versions.values()), str),
     ]
     for name, values, kind in elements:
@@ -241,3 +256,37 @@ def _check_encoder_entry(encoder: dict[str, Any] | None) -> None:
             f"The card's encoder is {shown(encoder)}, it must give layers, at least 1, and may give of, the number of "
             "layers of the whole network: correct it, or use null for no encoder."
         )
+
+
+def _check_blocks(card: Card) -> None:
+    if bool(card.blocks) != (card.format == MERGED_FORMAT):
+        raise FloppyError(
+            f"Format {card.format} was given with {len(card.blocks)} blocks: a merged dataset, which has them, is of "
+            f"format {MERGED_FORMAT}, any other one of format {FORMAT}."
+        )
+    ends = dict.fromkeys(SPANS, 0)
+    for block in card.blocks:
+        if not (_is_block(block) and all(block[name][0] == ends[name] for name in SPANS)):
+            raise FloppyError(
+                f"The card's blocks hold {shown(block)}: give {', '.join(_BLOCK_KEYS)}, the weight above 0, "
+                f"and {', '.join(SPANS)} as [first, count], block after block without gaps."
+            )
+        ends = {name: sum(block[name]) for name in SPANS}
+    if card.blocks and (ends["actions"] != card.actions["size"] or card.encoder or card.normaliser == "per-evaluation"):
+        raise FloppyError(
+            f"The card's blocks have {ends['actions']} actions, which must be the card's {card.actions['size']}, "
+            "and a merged dataset has neither an encoder nor a normaliser per evaluation: correct it."
+        )
+
+
+def _is_block(block: dict[str, Any]) -> bool:
+    """Whether all of its values are of the right kind."""
+    if (
+        set(block) != set(_BLOCK_KEYS)
+        or not isinstance(block["task"], str)
+        or type(block["weight"]) not in (int, float)
+    ):
+        return False
+    spans = [block[name] for name in SPANS]
+    are_spans = all(isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span) for span in spans)
+    return are_spans and all(count >= 1 for _, count in spans) and block["weight"] > 0

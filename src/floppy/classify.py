@@ -48,7 +48,7 @@ def right_answers(
     return jax.lax.map(lambda pair: answers(pair[0], images[pair[1]], labels[pair[1]]), (weights, rows))
 
 
-@partial(jax.jit, static_argnums=(0, 6))
+@partial(jax.jit, static_argnums=(0, 6, 7))
 def log_likelihoods(
     network: Network,
     weights: Weights,
@@ -57,6 +57,7 @@ def log_likelihoods(
     statistics: RunningStatistics | None,
     keys: jax.Array,
     count: int,
+    alike: bool = False,
 ) -> jax.Array:
     """Log probabilities that classifiers give to the right classes of random images.
 
@@ -68,17 +69,29 @@ def log_likelihoods(
       statistics: by which images are normalised, if at all.
       keys: `[S]` PRNG keys, consumed. `L` is a multiple of `S`: classifiers `i` and `i + S` see the same images.
       count: of images for each classifier, drawn with replacement.
+      alike: whether these two differ in their output layer alone. What it reads is computed once for both then.
 
     Returns:
       `[L, count]`
     """
+    rows = jax.vmap(lambda key: jax.random.randint(key, (count,), 0, labels.shape[0]))(keys)
+    candidates = jax.tree.leaves(weights)[0].shape[0] // keys.shape[0]
+
+    def together(pair: tuple[Weights, jax.Array]) -> jax.Array:
+        """`[L / S, count]` of the classifiers that see the same images."""
+        weights, rows = pair
+        features = network.features(jax.tree.map(lambda leaf: leaf[0], weights), normalise(statistics, images[rows]))
+        output = weights.layers[-1]
+        outputs = features @ output["kernel"] + output["bias"][:, None]
+        return -softmax_cross_entropy_with_integer_labels(outputs, jnp.broadcast_to(labels[rows], outputs.shape[:-1]))
 
     def one(pair: tuple[Weights, jax.Array]) -> jax.Array:
-        weights, key = pair
-        rows = jax.random.randint(key, (count,), 0, labels.shape[0])
-        return -softmax_cross_entropy_with_integer_labels(
-            network.apply(weights, normalise(statistics, images[rows])), labels[rows]
-        )
+        weights, rows = pair
+        outputs = network.apply(weights, normalise(statistics, images[rows]))
+        return -softmax_cross_entropy_with_integer_labels(outputs, labels[rows])
 
-    learners = jax.tree.leaves(weights)[0].shape[0]
-    return jax.lax.map(one, (weights, jnp.tile(keys, learners // keys.shape[0])))
+    if alike:
+        shape = (candidates, keys.shape[0])
+        groups = jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(*shape, *leaf.shape[1:]), 0, 1), weights)
+        return jnp.swapaxes(jax.lax.map(together, (groups, rows)), 0, 1).reshape(-1, count)
+    return jax.lax.map(one, (weights, jnp.tile(rows, (candidates, 1))))

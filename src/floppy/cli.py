@@ -30,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional, arg
 
 from floppy.cache import enable_compilation_cache
+from floppy.card import SPANS
 from floppy.cloning import Cloning, GradientStep
 from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
@@ -38,13 +39,15 @@ from floppy.evaluate import evaluate, evaluate_random
 from floppy.importing import import_npz, read_published
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, parse_distribution, parse_distributions
+from floppy.merging import merge
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import Processes, is_first_process
-from floppy.recipes import neuroevolution_baseline, ppo_baseline, recipe
+from floppy.recipes import apply_budget, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.studies import STUDIES, Study, draw_study, read_study, rollback, run_study
 from floppy.studies.base import FIGURE_NAME, SUMMARY_NAME
+from floppy.studies.reproduce import Reproduce
 from floppy.tasks import SHORT_NAMES, list_tasks, make_task
-from floppy.tasks.base import SupervisedTask
+from floppy.tasks.base import Discrete, SupervisedTask
 from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module
 from floppy.train import CLONING_KINDS, train
@@ -92,7 +95,7 @@ class RunOptions:
     """The outer loop, with the recipe of its name: ppmo (meta-gradients, the default), hades (evolution), or supervised
     (meta-gradients on labelled images, their default); each has options of its own, shown by --outer NAME --help."""
     cloning_kind: Annotated[str, arg(name="cloning")] = ""
-    """Another kind of cloning than the recipe's, with defaults of its own: GradientStep or AdamSteps."""
+    """Another kind of cloning than the recipe's, with defaults of its own: GradientStep, AdamSteps or ImplicitStep."""
     recipe: str = ""
     """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar;
     supervised."""
@@ -221,6 +224,9 @@ class Train(Command):
     """The dataset's file."""
     learners: int = 1
     """How many fresh policies."""
+    ensemble: bool = False
+    """Whether they are to act as one, by the average of their action probabilities, or of their continuous actions; the
+    file of --save holds them all and says so."""
     distribution: str = ""
     """How they are drawn; by default as the dataset's card says."""
     seed: int = 0
@@ -265,11 +271,17 @@ class Train(Command):
                 "network": json.dumps(dataclasses.asdict(policies.network.distribution)),
                 "seed": str(self.seed),
             }
+            if dataset.card.blocks:
+                about["blocks"] = json.dumps(dataset.card.blocks)
+            if self.ensemble:
+                is_discrete = isinstance(policies.network.actions, Discrete)
+                about["ensemble"] = "mean action probabilities" if is_discrete else "mean actions"
             write_atomically(self.save, safetensors.numpy.save(tensors, metadata=about))
         return {
             "task": dataset.card.task,
             "dataset": str(self.dataset),
             "learners": self.learners,
+            "ensemble": self.ensemble,
             "seconds": seconds[1],
             "seconds_with_compilation": seconds[0],
             "policies": None if self.save is None else str(self.save),
@@ -278,8 +290,9 @@ class Train(Command):
     def text(self, result: Json) -> str:
         """How long it took."""
         saved = "" if self.save is None else f"\n{self.save}"
+        made = f"{result['learners']} fresh policies" + (", one ensemble," if self.ensemble else "")
         return (
-            f"{result['learners']} fresh policies for {result['task']} in {1000 * result['seconds']:.1f} ms "
+            f"{made} for {result['task']} in {1000 * result['seconds']:.1f} ms "
             f"({result['seconds_with_compilation']:.1f} s with compilation){saved}"
         )
 
@@ -299,7 +312,9 @@ class Evaluate(Command):
     """By comma: card (the first distribution on the card), all (the six of the PPMO paper's Table 1), lambda, ortho1,
     xavier, xavier1, random-width, random-depth, or pairs such as width=128:depth=3:initialiser=xavier."""
     task: str = ""
-    """Insist that the dataset is of this task."""
+    """Insist that the dataset is of this task; of a merged dataset, the task to be played."""
+    ensemble: int = 1
+    """Clones per learner, which acts by the average of their action probabilities, or of their continuous actions."""
     seed: int = 0
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
@@ -312,11 +327,6 @@ class Evaluate(Command):
     def run(self, typed: str) -> Json:
         """Evaluates."""
         dataset = load(self.dataset)
-        if self.task and make_task(self.task).task_id != dataset.card.task:
-            raise FloppyError(
-                f"{self.dataset} is a dataset of {dataset.card.task}, --task asks for {make_task(self.task).task_id}: "
-                "give a dataset of that task."
-            )
         asked = self.distribution.split(",")
         scores = evaluate(
             dataset,
@@ -325,15 +335,21 @@ class Evaluate(Command):
             episodes=self.episodes,
             seed=self.seed,
             greedy=self.greedy,
+            task=self.task,
+            ensemble=self.ensemble,
         )
-        distributions = {name: score.as_dict() for name, score in scores.items()}
-        return {"task": dataset.card.task, "dataset": str(self.dataset), "distributions": distributions}
+        task = make_task(self.task).task_id if self.task else dataset.card.task
+        result = {"task": task, "dataset": str(self.dataset)} | (
+            {"ensemble": self.ensemble} if self.ensemble > 1 else {}
+        )
+        return result | {"distributions": {name: score.as_dict() for name, score in scores.items()}}
 
     def text(self, result: Json) -> str:
         """One line per distribution."""
         lines: list[str] = []
         for name, score in result["distributions"].items():
-            lines = lines or [f"{result['task']}: {self.learners} fresh learners x {_episodes(result, score)} each"]
+            what = "fresh learners" if self.ensemble == 1 else f"ensembles of {self.ensemble} fresh learners"
+            lines = lines or [f"{result['task']}: {self.learners} {what} x {_episodes(result, score)} each"]
             low, high = score["ci95"]
             share = score["max_share"]
             perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
@@ -419,7 +435,7 @@ class Import(Command):
     """The .safetensors file to write."""
     task: str = ""
     """Id of the task that the dataset is of; a published run names it itself."""
-    cloning: Literal["", "GradientStep", "AdamSteps"] = ""
+    cloning: Literal["", "GradientStep", "AdamSteps", "ImplicitStep"] = ""
     """How fresh policies learn from it; by default as a published run says, else by a GradientStep."""
     loss: str = ""
     """mse, cross-entropy or gaussian-nll, in place of the published run's or mse."""
@@ -519,6 +535,44 @@ class Tasks(Command):
         return "\n".join([*lines, more])
 
 
+@dataclasses.dataclass(frozen=True)
+class Merge(Command):
+    """Merges datasets of different tasks into one, from which a single policy learns them all."""
+
+    name: ClassVar[str] = "merge"
+    datasets: Positional[tuple[Path, ...]]
+    """Their files, two or more, distilled for the same learners and with the same cloning."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """The .safetensors file to write."""
+    notes: str = ""
+    """Anything for the card."""
+    overwrite: bool = False
+    """Replace the file of --out."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self, typed: str) -> Json:
+        """Reads them all, merges and writes."""
+        merged = merge([load(path) for path in self.datasets], notes=self.notes, command=typed)
+        save(merged, self.out, overwrite=self.overwrite)
+        return {
+            "task": merged.card.task,
+            "dataset": str(self.out),
+            "examples": merged.examples,
+            "blocks": merged.card.blocks,
+        }
+
+    def text(self, result: Json) -> str:
+        """What was written, and what is whose."""
+        lines = [f"{result['examples']} examples of {len(result['blocks'])} tasks"]
+        for block in result["blocks"]:
+            spans = [f"{name} {first} to {first + count - 1}" for name in SPANS for first, count in [block[name]]]
+            lines.append(f"  {block['task']}: {', '.join(spans)}, weight {block['weight']:.3g}")
+        return "\n".join([*lines, result["dataset"]])
+
+
 AnyStudy = TypeVar("AnyStudy", bound=Study)
 
 
@@ -597,10 +651,13 @@ def _study_text(result: Json) -> str:
     return f"{json.dumps(result['summary'], indent=2)}\n{result['figure']}"
 
 
-COMMANDS: dict[str, type[Command] | StudyCommand] = {
-    command.name: command for command in (Distill, Rollback, Train, Evaluate, Baseline, Import, Show, Tasks)
+COMMANDS: dict[str, type[Command] | type[Reproduce] | StudyCommand] = {
+    command.name: command for command in (Distill, Rollback, Train, Evaluate, Baseline, Import, Show, Tasks, Merge)
 }
-COMMANDS |= {name: StudyCommand(kind) for name, kind in STUDIES.items()} | {Redraw.name: Redraw}
+COMMANDS |= {name: StudyCommand(kind) for name, kind in STUDIES.items()} | {
+    Redraw.name: Redraw,
+    Reproduce.name: Reproduce,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -734,18 +791,6 @@ def join_processes(words: list[str]) -> None:
         os.dup2(2, 1)
 
 
-def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:
-    """The configuration and time limit (s) of `--budget`: `500steps`, `60s`, `10m` or `2h`."""
-    seconds = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    if not budget:
-        return config, None
-    if re.fullmatch(r"0*[1-9]\d{0,8}steps", budget, re.ASCII):
-        return dataclasses.replace(config, outer_steps=int(budget.removesuffix("steps"))), None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?[smh]", budget, re.ASCII) and float(budget[:-1]) > 0:
-        return config, float(budget[:-1]) * seconds[budget[-1]]
-    raise FloppyError(f"Budget {shown(budget)} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
-
-
 def distill_with_progress(
     config: DistillConfig, out: Path | None, *, time_limit: float | None, command: str, resume: bool, overwrite: bool
 ) -> DistillResult:
@@ -810,7 +855,7 @@ def _episodes(result: Json, score: Json) -> str:
 
 def _overview() -> str:
     lines = ["usage: floppy COMMAND [options]", ""]
-    lines += [f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", "`floppy COMMAND --help` lists a command's options."])
 
 

@@ -3,17 +3,20 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.scipy.sparse.linalg import cg
 
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
 
 MOST_MOMENTUM = 0.999
+SOLVE_TOLERANCE = 1e-6
+SOLVE_STEPS = 3
 LEAST_BLOCK = 4
 """Fewer than the square of so many steps are not worth computing twice."""
 
@@ -160,7 +163,51 @@ class AdamSteps:
         return _scan_in_blocks(step, (weights, optimiser.init(weights)), rates)[0]
 
 
-Cloning = GradientStep | AdamSteps
+@dataclasses.dataclass(frozen=True)
+class ImplicitStep:
+    """One implicit gradient step of the output layer: `φ = φ0 - η ∇L(φ)`, with the gradient where the step ends.
+
+    It is the proximal point `argmin L(φ) + |φ - φ0|² / 2η` (Rockafellar, 1976). As the squared error is quadratic in
+    the output layer, one linear system with an unknown per example finds it; the hidden layers stay as they were
+    drawn. A small η makes it the gradient step, a large one the least squares on the network's features: it cannot
+    overshoot, and different fresh networks come to nearly the same policy.
+    """
+
+    loss: str = "mse"
+    """mse alone: of the others the step has no closed form."""
+    steps: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        if self.loss != "mse":
+            raise FloppyError(f"Loss {self.loss} was asked for with an ImplicitStep: give mse, or another cloning.")
+
+    def step(self, network: Network, distilled: Distilled, weights: Weights) -> Weights:
+        """Takes the step. Differentiable in `distilled`.
+
+        With features `Φ [k, f]` (a column of ones for the bias), output weights `W`, targets `Y [k, a]` and
+        `c = 2η / (k a)`, the step is `W0 + c Φᵀ R` with `(I + c Φ Φᵀ) R = Y - Φ W0`.
+        """
+        features, output = network.features(weights, distilled.observations), weights.layers[-1]
+        factor = 2.0 * distilled.inner_rate / distilled.targets.size
+        gram = features @ features.T + 1.0
+        missing = distilled.targets - features @ output["kernel"] - output["bias"]
+        # Without LAPACK, as everything here; conjugate gradients end after an iteration per example, but for rounding.
+        residual, _ = cg(
+            lambda x: x + factor * gram @ x, missing, tol=SOLVE_TOLERANCE, maxiter=SOLVE_STEPS * missing.shape[0]
+        )
+        moved = {
+            "kernel": output["kernel"] + factor * features.T @ residual,
+            "bias": output["bias"] + factor * residual.sum(axis=0),
+        }
+        log_std = weights.log_std
+        if log_std.size:
+            pull = 2.0 * distilled.inner_rate / log_std.size
+            log_std = (log_std + pull * distilled.log_std) / (1.0 + pull)
+        return weights._replace(layers=(*weights.layers[:-1], moved), log_std=log_std)
+
+
+Cloning = GradientStep | AdamSteps | ImplicitStep
 
 
 def as_entry(part: Any) -> dict[str, Any]:
@@ -207,7 +254,7 @@ def clone(
       network: the policy's network.
       distilled: the examples, and the encoder where there is one.
       fresh: φ0, drawn by `network.init`; its leading layers give way to the encoder.
-      steps: `[]` int, to take only so many of the recipe's steps; by default all of them.
+      steps: `[]` int, to take only so many of the recipe's steps, where it has several; by default all of them.
 
     Returns:
       φ, the trained weights, encoder included. Differentiable in `distilled`.
@@ -224,6 +271,8 @@ def clone(
         output = network.apply(join(learner), distilled.observations)
         return loss_function(output, learner.log_std, distilled.targets, distilled.log_std)
 
+    if isinstance(cloning, ImplicitStep):
+        return cloning.step(network, distilled, join(fresh._replace(layers=fresh.layers[len(encoder) :])))
     learner = fresh._replace(layers=fresh.layers[len(encoder) :])
     rates = jnp.full(cloning.steps, distilled.inner_rate)
     if steps is not None:

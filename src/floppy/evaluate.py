@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from floppy.arena import ON_DEVICE, Arena, open_arena
-from floppy.cloning import Cloning, Distilled, clone, map_clones
+from floppy.blocks import Block
+from floppy.cloning import Cloning, Distilled, map_clones
 from floppy.dataset import DistilledDataset
+from floppy.ensembles import MOST_MEMBERS, EnsembleNetwork, assemble
 from floppy.errors import FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, LearnerDistribution, Network, Weights, parse_distribution
@@ -18,7 +21,9 @@ from floppy.parallel import replicate
 from floppy.tasks.base import SupervisedTask, Task
 from floppy.train import (
     MOST_LEARNERS,
+    block_of,
     card_distributions,
+    clone_fresh,
     cloning_of,
     distilled_of,
     network_for,
@@ -66,6 +71,8 @@ def evaluate(
     episodes: int | None = None,
     seed: int = 0,
     greedy: bool = False,
+    task: str = "",
+    ensemble: int = 1,
 ) -> dict[str, Score]:
     """Trains fresh learners on a dataset and lets each play complete episodes of the dataset's task.
 
@@ -77,6 +84,9 @@ def evaluate(
       episodes: per learner; by default 100, or all test images.
       seed: of initial weights, environments and actions. The stream is never used in distillation.
       greedy: most likely actions in place of sampled ones.
+      task: id of the task to be played; a merged dataset asks for one, all of whose tasks its learners learn.
+      ensemble: `N`, of how many clones every learner is the average (see `ensembles.py`); learner `i` is that of
+        learners `i N` to `i N + N - 1` of an evaluation without ensembles.
 
     Returns:
       A score per distribution, in the order given.
@@ -85,45 +95,68 @@ def evaluate(
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
     _check_counts(learners, 1 if episodes is None else episodes, seed)
-    task = task_of(dataset)
+    check_number("ensemble", ensemble, least=1, most=MOST_MEMBERS)
+    known = task_of(dataset, task)
     if episodes is None:
-        episodes = len(task.labelled().labels) if isinstance(task, SupervisedTask) else EPISODES
+        episodes = len(known.labelled().labels) if isinstance(known, SupervisedTask) else EPISODES
     names = map(str.strip, distributions.split(",")) if isinstance(distributions, str) else distributions
     chosen = {name: None if name == "card" else parse_distribution(name) for name in names}
-    with open_arena(task) as arena:
+    with open_arena(known) as arena:
         return {
-            name: _score(dataset, task, name, distribution, learners, episodes, seed, greedy=greedy, arena=arena)
+            name: score_returns(
+                returns_of(
+                    dataset,
+                    known,
+                    named_key(jax.random.key(seed), f"evaluate {name}"),
+                    distribution,
+                    learners=learners,
+                    episodes=episodes,
+                    greedy=greedy,
+                    block=block_of(dataset, task),
+                    ensemble=ensemble,
+                    arena=arena,
+                ),
+                known.max_return,
+                seed,
+            )
             for name, distribution in chosen.items()
         }
 
 
-def _score(
+def returns_of(
     dataset: DistilledDataset,
     task: Task,
-    name: str,
-    distribution: LearnerDistribution | None,
-    learners: int,
-    episodes: int,
-    seed: int,
+    key: jax.Array,
+    distribution: LearnerDistribution | None = None,
     *,
-    greedy: bool,
-    arena: Arena,
-) -> Score:
-    """That of one learner distribution; None stands for the first one on the card."""
+    block: Block | None = None,
+    network: Network | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Returns `[L, episodes]` of fresh learners.
+
+    Args:
+      dataset: what they learn from.
+      task: what they play.
+      key: PRNG key, consumed.
+      distribution: how they are drawn; by default the first one on the card.
+      block: the task's part of a merged dataset.
+      network: in place of what `network_for` gives for the distribution.
+      **options: the others of `clone_and_play`.
+    """
+    statistics = statistics_of(dataset)
     returns = clone_and_play(
         task,
-        network_for(dataset, distribution or card_distributions(dataset)[0]),
+        network or network_for(dataset, distribution or card_distributions(dataset)[0]),
         cloning_of(dataset),
         replicate(distilled_of(dataset)),
-        replicate(named_key(jax.random.key(seed), f"evaluate {name}")),
-        learners=learners,
-        episodes=episodes,
-        greedy=greedy,
-        statistics=replicate(statistics_of(dataset)),
+        replicate(key),
+        statistics=replicate(block.statistics(statistics, task.observation_shape) if block else statistics),
         afresh=dataset.card.normaliser == "per-evaluation",
-        arena=arena,
+        block=block,
+        **options,
     )
-    return score_returns(np.asarray(returns), task.max_return, seed)
+    return np.asarray(returns)
 
 
 def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score:
@@ -189,6 +222,8 @@ def clone_and_play(
     afresh: bool = False,
     rates: jax.Array | None = None,
     steps: jax.Array | None = None,
+    block: Block | None = None,
+    ensemble: int = 1,
     arena: Arena = ON_DEVICE,
 ) -> jax.Array:
     """Trains fresh learners and lets them play, in chunks, which are spread over all devices for a JAX task.
@@ -206,14 +241,16 @@ def clone_and_play(
       afresh: as for `play_episodes`.
       rates: `[L]`, inner rates of the learners in place of the dataset's.
       steps: `[L]`, how many of the cloning's steps they take; by default all.
+      block: of the task's, where the network is one of several tasks; only this part of it plays.
+      ensemble: of how many clones each learner is the average.
       arena: where they play.
 
     Returns:
       `[L, episodes]` undiscounted returns.
     """
     play = _compiled_clone_and_play if arena.is_pure else _clone_and_play
-    own = (rates, steps)
-    return play(task, network, cloning, learners, episodes, greedy, afresh, arena, distilled, statistics, key, own)
+    options = (task, network, cloning, learners, episodes, greedy, afresh, block, ensemble, arena)
+    return play(*options, distilled, statistics, key, (rates, steps))
 
 
 def _clone_and_play(
@@ -224,40 +261,58 @@ def _clone_and_play(
     episodes: int,
     greedy: bool,
     afresh: bool,
+    block: Block | None,
+    ensemble: int,
     arena: Arena,
     distilled: Distilled,
     statistics: RunningStatistics | None,
     key: jax.Array,
     own: Own,
 ) -> jax.Array:
+    policy = network if block is None else block.network(network)
+    player = policy if ensemble == 1 else EnsembleNetwork(policy)
+
     def some(
         indices: jax.Array, distilled: Distilled, statistics: RunningStatistics | None, key: jax.Array, own: Own
     ) -> jax.Array:
-        weights, keys = arena.compiled(_clones, static=2)(network, cloning, indices, distilled, key, own)
+        clones = arena.compiled(_clones, static=4)
+        weights, keys = clones(network, cloning, block, ensemble, indices, distilled, key, own)
         return arena.play_episodes(
-            task, network, weights, keys, episodes=episodes, greedy=greedy, statistics=statistics, afresh=afresh
+            task, player, weights, keys, episodes=episodes, greedy=greedy, statistics=statistics, afresh=afresh
         ).returns
 
-    chunk = arena.chunk(task, learners, jax.eval_shape(network.init, key), episodes)
-    return arena.map(some, learners, chunk, distilled, statistics, key, own)
+    shapes = jax.eval_shape(jax.vmap(network.init), jax.random.split(key, ensemble))
+    return arena.map(some, learners, arena.chunk(task, learners, shapes, episodes), distilled, statistics, key, own)
 
 
-_compiled_clone_and_play = jax.jit(_clone_and_play, static_argnums=tuple(range(8)))
+_compiled_clone_and_play = jax.jit(_clone_and_play, static_argnums=tuple(range(10)))
 
 
 def _clones(
-    network: Network, cloning: Cloning, indices: jax.Array, distilled: Distilled, key: jax.Array, own: Own
+    network: Network,
+    cloning: Cloning,
+    block: Block | None,
+    ensemble: int,
+    indices: jax.Array,
+    distilled: Distilled,
+    key: jax.Array,
+    own: Own,
 ) -> tuple[Weights, jax.Array]:
-    """Trained learners of `indices [c]`, and keys for their play."""
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-    fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(keys)
+    """Trained learners of `indices [c]`, each of `ensemble` clones, and keys for their play."""
+    members = (indices[:, None] * ensemble + jnp.arange(ensemble)).ravel()
+    keys, member_keys = (
+        jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers) for numbers in (indices, members)
+    )
+    fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(member_keys)
 
     def one(learner: tuple[Weights, Own]) -> Weights:
         weights, (rate, steps) = learner
         given = distilled if rate is None else distilled._replace(inner_rate=rate)
-        return clone(cloning, network, given, weights, steps)
+        return clone_fresh(cloning, network, given, weights, steps)
 
-    weights = map_clones(cloning, one, (fresh, jax.tree.map(lambda values: values[indices], own)))
+    weights = map_clones(cloning, one, (fresh, jax.tree.map(lambda values: values[members // ensemble], own)))
+    weights = weights if block is None else block.cut(weights)
+    weights = weights if ensemble == 1 else assemble(weights, ensemble)
     return weights, jax.vmap(lambda k: named_key(k, "play"))(keys)
 
 

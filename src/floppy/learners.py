@@ -53,6 +53,11 @@ CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
     "nature-cnn": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)),
     "hades-cnn": (Convolution(16, 3, padding=1),),
     "convnet-3": (Convolution(None, 3, padding=1, normalises=True, pool=2),) * 3,
+    "pyramid-cnn": (
+        Convolution(32, 5, padding=2, normalises=True, pool=2),
+        Convolution(64, 3, padding=1, normalises=True, pool=2),
+        Convolution(128, 3, padding=1, normalises=True, pool=2),
+    ),
 }
 """What comes before the dense layers, by the network's name."""
 
@@ -97,7 +102,8 @@ class LearnerDistribution:
     64 4 x 4 at stride 2, 64 3 x 3; Mnih et al., 2015, with one hidden layer of width 512). For labelled images:
     hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
     (three layers of `width` channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis,
-    2018, with width 128 and depth 0)."""
+    2018, with width 128 and depth 0), pyramid-cnn (the same with 32, 64 and 128 channels, the first of them 5 x 5: as
+    many features for a quarter of the arithmetic)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -153,6 +159,9 @@ NAMED_DISTRIBUTIONS = {
 
 NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
 """The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""
+
+PYRAMID_DISTRIBUTION = "network=pyramid-cnn:depth=0:activation=relu"
+"""Classifiers whose convolutions stay as they are drawn."""
 
 HADES_CNN_DISTRIBUTION = "network=hades-cnn:width=128:depth=1:activation=relu:initialiser=lecun"
 """The classifiers of the HaDES paper (section 5.4)."""
@@ -269,6 +278,11 @@ class Network:
         Returns:
           `[k, a]`: logits for discrete actions, means for continuous ones.
         """
+        output = weights.layers[-1]
+        return self.features(weights, observations) @ output["kernel"] + output["bias"]
+
+    def features(self, weights: Weights, observations: jax.Array) -> jax.Array:
+        """What the output layer reads: `[k, f]` for observations `[k, *obs]`."""
         activation = ACTIVATIONS[self.distribution.activation]
         hidden = observations
         first, last = self._first_dense, len(weights.layers) - 1
@@ -276,11 +290,10 @@ class Network:
         for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
             hidden = _convolved(layer, convolution, hidden, activation)
         hidden = hidden.reshape(observations.shape[0], -1)
-        for index, layer in enumerate(weights.layers[first:], start=first):
-            output = hidden @ layer["kernel"] + layer["bias"]
-            if index < last:
-                output = activation(output)
-            if first < index < last and self.distribution.depth[0] < self.distribution.depth[1]:
+        for index in range(first, last):
+            layer = weights.layers[index]
+            output = activation(hidden @ layer["kernel"] + layer["bias"])
+            if first < index and self.distribution.depth[0] < self.distribution.depth[1]:
                 output = jnp.where(jax.lax.stop_gradient(weights.skip[index]) > 0.5, hidden, output)
             hidden = output
         return hidden

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, check_loss, clone, map_clones
+from floppy.blocks import Block, JointNetwork, clone_joint
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, ImplicitStep, check_loss, clone, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError, check_number
 from floppy.learners import LearnerDistribution, Network, Weights
@@ -19,7 +21,7 @@ from floppy.tasks.registry import make_task
 
 MOST_LEARNERS = 1_000_000
 
-CLONING_KINDS: dict[str, type[Cloning]] = {"GradientStep": GradientStep, "AdamSteps": AdamSteps}
+CLONING_KINDS: dict[str, type[Cloning]] = {kind.__name__: kind for kind in (GradientStep, AdamSteps, ImplicitStep)}
 
 
 class Policies(NamedTuple):
@@ -39,6 +41,9 @@ def train(
     dataset: DistilledDataset, key: jax.Array, *, learners: int = 1, distribution: LearnerDistribution | None = None
 ) -> Policies:
     """Trains fresh policies on a distilled dataset, with no environment involved.
+
+    Those of a merged dataset read the observations of all its tasks side by side and give actions for all of them, as
+    the `blocks` on its card say. In place of other tasks' observations they take zeros, once normalised.
 
     Args:
       dataset: what to learn from, by the cloning recipe on its card.
@@ -62,7 +67,16 @@ def train(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _clone_many(cloning: Cloning, network: Network, distilled: Distilled, keys: jax.Array) -> Weights:
-    return map_clones(cloning, lambda key: clone(cloning, network, distilled, network.init(key)), keys)
+    return map_clones(cloning, lambda key: clone_fresh(cloning, network, distilled, network.init(key)), keys)
+
+
+def clone_fresh(
+    cloning: Cloning, network: Network, distilled: Distilled, fresh: Weights, steps: jax.Array | None = None
+) -> Weights:
+    """`cloning.clone`, or for a network of several tasks `blocks.clone_joint`."""
+    if isinstance(network, JointNetwork):
+        return clone_joint(cloning, network, distilled, fresh, steps)
+    return clone(cloning, network, distilled, fresh, steps)
 
 
 def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
@@ -70,16 +84,53 @@ def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
 
-def task_of(dataset: DistilledDataset) -> Task:
-    """The task that the dataset was distilled from, checked against the dataset's shapes."""
-    task = make_task(dataset.card.task)
-    if dataset.observation_shape != task.observation_shape or actions_of(dataset) != task.actions:
+def task_of(dataset: DistilledDataset, name: str = "") -> Task:
+    """The task that the dataset was distilled from, of a merged one that of this `name`; checked against its shapes."""
+    block = block_of(dataset, name)
+    task = make_task(block.task if block else dataset.card.task)
+    shape, actions = dataset.observation_shape, actions_of(dataset)
+    if block:
+        actions = block.own_actions(actions)
+        is_flat = math.prod(task.observation_shape) == block.observations[1]
+        shape = task.observation_shape if is_flat else block.observations[1:]
+    if shape != task.observation_shape or actions != task.actions:
         raise FloppyError(
-            f"The dataset holds observations of shape {dataset.observation_shape} and {dataset.card.actions['size']} "
+            f"The dataset holds observations of shape {shape} and {actions.size} "
             f"action outputs, task {task.task_id} has {task.observation_shape} and {task.actions.size}: "
             "was it distilled for another task?"
         )
     return task
+
+
+def block_of(dataset: DistilledDataset, name: str = "") -> Block | None:
+    """The part of a merged dataset that is the named task's; None if the dataset is of one task, which is the named.
+
+    Raises:
+      FloppyError: if the dataset is not of that task, or if it is merged and no task is named.
+    """
+    wanted = make_task(name).task_id if name else ""
+    blocks = blocks_of(dataset)
+    found = [block for block in blocks if block.task == wanted]
+    if blocks and not wanted:
+        names = ", ".join(block.task for block in blocks)
+        raise FloppyError(f"The dataset is merged of {names}: name one of these tasks (--task).")
+    if wanted and not found and wanted != dataset.card.task:
+        raise FloppyError(
+            f"This is a dataset of {dataset.card.task}, task {wanted} was asked for: give a dataset of that task."
+        )
+    return found[0] if found else None
+
+
+def blocks_of(dataset: DistilledDataset) -> tuple[Block, ...]:
+    """The blocks of a merged dataset, none for any other, checked against the dataset's shapes."""
+    blocks = tuple(map(Block.from_entry, dataset.card.blocks))
+    shape = (sum(block.rows[1] for block in blocks), sum(block.observations[1] for block in blocks))
+    if blocks and dataset.observations.shape != shape:
+        raise FloppyError(
+            f"The card's blocks have {shape[0]} rows and {shape[1]} observation numbers, the observations are of shape "
+            f"{dataset.observations.shape}: merge again."
+        )
+    return blocks
 
 
 def actions_of(dataset: DistilledDataset) -> Discrete | Continuous:
@@ -164,7 +215,10 @@ def statistics_of(dataset: DistilledDataset) -> RunningStatistics | None:
 
 def network_for(dataset: DistilledDataset, distribution: LearnerDistribution) -> Network:
     """The network of `distribution` for the dataset; a stored encoder must fit it."""
-    network = Network(distribution, dataset.observation_shape, actions_of(dataset))
+    parts = distribution, dataset.observation_shape, actions_of(dataset)
+    if blocks := blocks_of(dataset):
+        return JointNetwork(*parts, blocks)
+    network = Network(*parts)
     encoder = distilled_of(dataset).encoder
     shapes = [layer["kernel"].shape for layer in encoder]
     wanted = network.kernel_shapes[: len(encoder)]

@@ -13,7 +13,7 @@ from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, normalise
-from floppy.tasks.base import Continuous, Task
+from floppy.tasks.base import Continuous, SupervisedTask, Task
 
 Parameters = dict[str, Any]
 """Improved parts of θ by their names in `Distilled`."""
@@ -28,6 +28,8 @@ LABELLED_EXAMPLES = ("class-means", "samples")
 INITIAL_EXAMPLES = ("normal", "zeros", "random-policy", *LABELLED_EXAMPLES)
 DOUBT = 0.1
 """Share of the probability that learned class labels start with spread over all classes."""
+SURE = 10.0
+"""How far above the others a learned logit starts: what answers end at, for they are scored by their likelihood."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,11 @@ class Problem:
         return arena.compiled(Problem._init_distilled)(self, key, statistics, met)
 
     @property
+    def _target_unit(self) -> float:
+        """How large learned logits are; steps of an optimiser are made for numbers around 1."""
+        return SURE if isinstance(self.task, SupervisedTask) else 1.0
+
+    @property
     def _classes(self) -> np.ndarray:
         """`[k]`: a class per example, spread evenly."""
         return np.arange(self.examples) * self.task.actions.size // max(self.examples, 1)
@@ -114,7 +121,8 @@ class Problem:
         one_hot = jax.nn.one_hot(self._classes, actions.size)
         if self.initial_examples in LABELLED_EXAMPLES:
             is_probability = self.cloning.loss == "cross-entropy"
-            targets = jnp.log((1 - DOUBT) * one_hot + DOUBT / actions.size) if is_probability else one_hot
+            probabilities, logits = (1 - DOUBT) * one_hot + DOUBT / actions.size, SURE * (one_hot - 1 / actions.size)
+            targets = jnp.log(probabilities) if is_probability else logits
         if self.targets == "one-hot":
             targets = one_hot
         elif self.cloning.loss == "cross-entropy":
@@ -135,7 +143,7 @@ class Problem:
             free["log_std"] = distilled.log_std
         if self.targets == "learned":
             is_probability = self.cloning.loss == "cross-entropy"
-            free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets
+            free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets / self._target_unit
         if self.learned_rate:
             free["inner_rate"] = jnp.log(distilled.inner_rate)
         return free
@@ -143,8 +151,11 @@ class Problem:
     def distilled(self, parameters: Parameters, fixed: Distilled) -> Distilled:
         """θ from what `parameters` gave; what is not improved comes from `fixed`."""
         changed = dict(parameters)
-        if "targets" in changed and self.cloning.loss == "cross-entropy":
-            changed["targets"] = jax.nn.softmax(changed["targets"])
+        if "targets" in changed:
+            free = changed["targets"]
+            changed["targets"] = (
+                jax.nn.softmax(free) if self.cloning.loss == "cross-entropy" else free * self._target_unit
+            )
         if "inner_rate" in changed:
             changed["inner_rate"] = jnp.exp(changed["inner_rate"])
         return fixed._replace(**changed)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from floppy.arena import ON_DEVICE, Arena
-from floppy.cloning import Distilled, clone, map_clones
+from floppy.cloning import Distilled, ImplicitStep, clone, map_clones
 from floppy.errors import MOST, FloppyError, check_number
 from floppy.keys import named_key
 from floppy.learners import Network, Weights
@@ -208,6 +208,7 @@ class HaDES:
     ) -> _Outcome:
         """Clones and plays candidates of `indices [c]`."""
         count, outcomes = indices.shape[0], []
+        is_last_layer_all = isinstance(problem.cloning, ImplicitStep) and not problem.encoder_layers
         for group, network in enumerate(problem.networks):
             weights, streams = arena.compiled(self._clones, static=2)(
                 problem, group, indices, candidates, state, fresh[group], key
@@ -220,6 +221,7 @@ class HaDES:
                 episodes=self.environments * self._share(problem) // self._draws(problem, network),
                 statistics=self.statistics(state),
                 most_steps=self.horizon or None,
+                alike=is_last_layer_all and self.common_random_numbers,
             )
             per_candidate = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), played)
             outcomes.append(

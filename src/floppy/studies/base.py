@@ -1,13 +1,14 @@
 """What all studies share: cells are measured one after the other, kept in a table as they come, summed up and drawn.
 
 A study's folder holds `study.json` (what was asked for), `rows.csv` (what was measured), `summary.json` and
-`figure.png`, both of which are made from the table alone.
+`figure.png`, both of which are made from the table alone, and in `cells/` what cells keep for themselves.
 """
 
 import csv
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
@@ -26,6 +27,7 @@ STUDY_NAME = "study.json"
 ROWS_NAME = "rows.csv"
 SUMMARY_NAME = "summary.json"
 FIGURE_NAME = "figure.png"
+CELLS_NAME = "cells"
 
 Row = dict[str, Any]
 """Texts and numbers by the names of columns."""
@@ -41,7 +43,11 @@ class Study(Protocol):
     """As on the command line."""
 
     def cells(self) -> list[Row]:
-        """What is measured, one after the other: the columns that tell one cell from the others."""
+        """What is measured, one after the other: the columns that tell one cell from the others.
+
+        Raises:
+          FloppyError: for what cannot be measured, such as a file that is not there: nothing is written yet.
+        """
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """The other columns of a cell's rows; `folder` is for what the cell keeps, such as runs to be resumed."""
@@ -83,42 +89,44 @@ def run_study(
     """
     check_intention(resume=resume, overwrite=overwrite)
     folder, cells = Path(out), study.cells()
-    has_begun = (folder / STUDY_NAME).exists()
-    if has_begun and not (resume or overwrite):
-        raise already_taken(folder)
+    _check_each_once(cells)
     if resume:
         _check_same_study(study, folder)
     else:
-        (folder / ROWS_NAME).unlink(missing_ok=True)
-        entry = {"study": study.name, "command": command} | _as_json(study)
-        write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
-    rows = read_rows(folder) if (folder / ROWS_NAME).exists() else []
-    known = [{name: row[name] for name in cell} for cell in cells[:1] for row in rows]
+        _begin(study, folder, command, overwrite=overwrite)
+    rows: list[Row] = _read_texts(folder) if (folder / ROWS_NAME).exists() else []
+    # By their texts: what is read back as a number may have been none, such as the file of a dataset called 7.
+    known = {tuple(row.get(name) for name in cell) for cell in cells[:1] for row in rows}
     for done, cell in enumerate(cells):
         if progress is not None:
             progress(done, len(cells), ", ".join(f"{name} {value}" for name, value in cell.items()))
-        if cell not in known:
-            rows += [cell | measured for measured in study.measure(cell, folder / "cells" / _folder_name(cell))]
+        if _texts(cell) not in known:
+            rows += [cell | measured for measured in study.measure(cell, folder / CELLS_NAME / _folder_name(cell))]
             _write_rows(rows, folder)
     draw_study(folder)
-    return rows
+    return read_rows(folder)
 
 
 def draw_study(folder: Path | str) -> Row:
     """Writes a study's summary and figure anew from its table; gives the summary.
 
     Raises:
-      FloppyError: for a folder without a study.
+      FloppyError: for a folder without a study, or with a table that is not its own.
     """
     from matplotlib.figure import Figure  # takes a second to import
 
     folder = Path(folder)
     study, rows = read_study(folder), read_rows(folder)
-    summary = study.summary(rows)
-    write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
     figure, picture = Figure(figsize=(6, 4), layout="constrained"), io.BytesIO()
-    study.draw(rows, figure)
+    try:
+        summary = study.summary(rows)
+        study.draw(rows, figure)
+    except KeyError as error:
+        raise FloppyError(
+            f"{folder / ROWS_NAME} has no column {error}, which {study.name} needs: restore it, or give --overwrite."
+        ) from error
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
     write_atomically(folder / FIGURE_NAME, picture.getvalue())
     return summary
 
@@ -137,12 +145,8 @@ def read_study(folder: Path | str) -> Study:
 
 
 def read_rows(folder: Path | str) -> list[Row]:
-    """A study's table, numbers as numbers and truths as truths."""
-    try:
-        with (Path(folder) / ROWS_NAME).open(newline="") as file:
-            return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    except (OSError, csv.Error, ValueError) as error:
-        raise FloppyError(f"{folder} holds no rows of a study ({one_line(error)}): run it first.") from error
+    """A study's table, numbers as numbers and truths as truths; what a row does not have is an empty text."""
+    return [{name: _value(text) for name, text in row.items()} for row in _read_texts(folder)]
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
@@ -159,12 +163,16 @@ def stratified_interval(strata: Sequence[Sequence[float] | np.ndarray], seed: in
     """
 
     def statistic(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(scipy.stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis))
+        kept = [
+            sample.take([0], axis=axis) if len(stratum) == 1 else sample
+            for sample, stratum in zip(samples, strata, strict=True)
+        ]
+        return np.asarray(scipy.stats.trim_mean(np.concatenate(kept, axis=axis), 0.25, axis=axis))
 
-    if sum(map(len, strata)) == len(strata):  # nothing to resample
+    if all(len(stratum) == 1 for stratum in strata):  # nothing to resample
         only = interquartile_mean(np.concatenate([np.asarray(stratum) for stratum in strata]))
         return only, only
-    # SciPy asks for two values of each; a stratum of one is itself in every resample.
+    # SciPy asks for two values of each; a stratum of one is itself, once, in every resample.
     samples = [np.repeat(stratum, 2) if len(stratum) == 1 else np.asarray(stratum) for stratum in strata]
     found = scipy.stats.bootstrap(
         samples, statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed)
@@ -187,6 +195,35 @@ def by(rows: Sequence[Row], *names: str) -> dict[Any, list[Row]]:
 def column(rows: Sequence[Row], name: str) -> np.ndarray:
     """The numbers of a column."""
     return np.array([row[name] for row in rows], float)
+
+
+def _check_each_once(cells: list[Row]) -> None:
+    seen: set[tuple[str, ...]] = set()
+    for cell in cells:
+        if _texts(cell) in seen:
+            what = ", ".join(f"{name} {value}" for name, value in cell.items())
+            raise FloppyError(f"A study was asked for with {what} twice: give everything once.")
+        seen.add(_texts(cell))
+
+
+def _texts(cell: Row) -> tuple[str, ...]:
+    """The values of a cell as they stand in the table."""
+    return tuple("" if value is None else str(value) for value in cell.values())
+
+
+def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
+    """Clears the folder and writes what was asked for."""
+    names = (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME)
+    taken = [folder / name for name in names if (folder / name).exists()]
+    if taken and not overwrite:
+        raise already_taken(folder)
+    for path in taken:
+        if path.name == CELLS_NAME and path.is_dir():  # or cells would go on with the runs of another study
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    entry = {"study": study.name, "command": command} | _as_json(study)
+    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
 
 
 def _check_same_study(study: Study, folder: Path) -> None:
@@ -217,6 +254,20 @@ def _from_json(kind: type[AnyStudy], entry: Mapping[str, Any]) -> AnyStudy:
         return Path(got) if isinstance(got, str) and Path in (hint, *get_args(hint)) else got
 
     return kind(**{name: value(got, hints[name]) for name, got in entry.items()})
+
+
+def _read_texts(folder: Path | str) -> list[dict[str, str]]:
+    """A study's table as it stands."""
+    path = Path(folder) / ROWS_NAME
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, csv.Error, ValueError) as error:
+        raise FloppyError(f"{folder} holds no rows of a study ({one_line(error)}): run it first.") from error
+    # So the reader of CSV marks rows that are longer or shorter than the first line.
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise FloppyError(f"{path} is no table of a study: restore it, or run the study anew with --overwrite.")
+    return rows
 
 
 def _write_rows(rows: list[Row], folder: Path) -> None:

@@ -10,10 +10,14 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.arena import open_arena
+from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset, load
+from floppy.distill import DATASET_NAME
 from floppy.errors import FloppyError, check_number
 from floppy.evaluate import clone_and_play, finite_returns
+from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.keys import named_key
+from floppy.learners import Network
 from floppy.parallel import replicate
 from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
 from floppy.train import (
@@ -65,20 +69,27 @@ class Transfer:
             raise FloppyError("A study of transfer got no datasets or no widths: give at least one of each.")
 
     def cells(self) -> list[Row]:
-        """A dataset and a width."""
+        """A dataset and a width.
+
+        Raises:
+          FloppyError: for a dataset that cannot be read or that nothing can be varied of, and a width it does not fit.
+        """
+        for path in self.datasets:
+            self._check(path, load(path))
         return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per draw: its rate, its steps, its mean return."""
         dataset = load(cell["dataset"])
-        own = card_distributions(dataset)[0]
         rates, steps = self._draws(dataset)
-        cloning = dataclasses.replace(cloning_of(dataset), steps=int(steps.max()))
+        cloning = cloning_of(dataset)
+        if isinstance(cloning, GradientStep | AdamSteps) and cloning.steps > 1:
+            cloning = dataclasses.replace(cloning, steps=int(steps.max()))
         task = task_of(dataset)
         with open_arena(task) as arena:
             returns = clone_and_play(
                 task,
-                network_for(dataset, dataclasses.replace(own, width=(cell["width"], cell["width"]))),
+                _network(dataset, cell["width"]),
                 cloning,
                 replicate(distilled_of(dataset)),
                 replicate(named_key(jax.random.key(self.seed), "transfer")),
@@ -91,7 +102,7 @@ class Transfer:
                 arena=arena,
             )
         scores = finite_returns(np.asarray(returns)).mean(axis=1, dtype=np.float64)
-        is_own = own.width == (cell["width"], cell["width"])
+        is_own = card_distributions(dataset)[0].width == (cell["width"], cell["width"])
         return [
             {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
             for draw, (rate, count, score) in enumerate(zip(rates, steps, scores, strict=True))
@@ -100,7 +111,7 @@ class Transfer:
     def summary(self, rows: list[Row]) -> Row:
         """Of the better half of the draws: median and interquartile mean by dataset and width."""
         return {
-            dataset: [self._width_summary(width, of_width) for width, of_width in by(of_dataset, "width").items()]
+            str(dataset): [self._width_summary(width, of_width) for width, of_width in by(of_dataset, "width").items()]
             for dataset, of_dataset in by(rows, "dataset").items()
         }
 
@@ -112,7 +123,7 @@ class Transfer:
             places = np.arange(len(halves)) + 0.3 * number
             colour = f"C{number}"
             axes.plot(
-                places, [np.median(half) for half in halves.values()], "o-", color=colour, label=Path(dataset).stem
+                places, [np.median(half) for half in halves.values()], "o-", color=colour, label=_label(str(dataset))
             )
             for place, half in zip(places, halves.values(), strict=True):
                 axes.plot(np.full(half.size, place), half, ".", color=colour, alpha=0.25)
@@ -120,6 +131,20 @@ class Transfer:
         axes.set_xlabel("width of the learners")
         axes.set_ylabel("mean return, better half of the draws")
         axes.legend(fontsize="small")
+
+    def _check(self, path: Path, dataset: DistilledDataset) -> None:
+        """Refuses what cannot be measured."""
+        cloning = cloning_of(dataset)
+        if dataset.card.is_plain_policy:
+            raise FloppyError(f"{path} is a whole policy, from which nothing is cloned: give a dataset with examples.")
+        if isinstance(cloning, AdamSteps) and cloning.anneal:
+            raise FloppyError(
+                f"{path} asks for rates that are annealed over its own {cloning.steps} steps, a study of transfer for "
+                "other numbers of them: give a dataset that was distilled without."
+            )
+        task_of(dataset)
+        for width in self.widths:
+            _network(dataset, width)
 
     def _draws(self, dataset: DistilledDataset) -> tuple[np.ndarray, np.ndarray]:
         """Rates and numbers of steps, the same for every width."""
@@ -139,6 +164,19 @@ class Transfer:
             "interquartile_mean": interquartile_mean(half),
             "interval": list(stratified_interval([half], self.seed)),
         }
+
+
+def _network(dataset: DistilledDataset, width: int) -> Network:
+    """That of the dataset's learners at a width, drawn afresh even where the dataset was made for a single draw."""
+    own = card_distributions(dataset)[0]
+    # By the name of flax's weights there is one draw only, by the other one their distribution.
+    initialiser = ("orthogonal",) if own.initialiser == (FLAX_ORTHOGONAL,) else own.initialiser
+    return network_for(dataset, dataclasses.replace(own, width=(width, width), initialiser=initialiser, init_seed=-1))
+
+
+def _label(path: str) -> str:
+    """A dataset's name, of one that lies in the folder of its run the run's."""
+    return Path(path).parent.name or path if Path(path).name == DATASET_NAME else Path(path).stem
 
 
 def top_half(rows: list[Row]) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""Learning curves of the methods side by side (HaDES, Figure 3)."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tyro.conf import Positional
+
+from floppy.errors import FloppyError, check_number
+from floppy.studies._runs import LABELS, Limited, check_seeds, limited, run
+from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = {"outer_steps": "outer steps", "env_steps": "environment steps"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Draws the learning curves of HaDES, PPMO, neuroevolution and PPO over outer and over environment steps."""
+
+    name: ClassVar[str] = "compare"
+    task: Positional[str]
+    """Task id or short name."""
+    methods: tuple[str, ...] = ("hades-f", "hades", "ppmo", "neuroevolution", "ppo")
+    """ppo and neuroevolution, which have no dataset; hades-f, which is recipe hades for a single fixed learner; or
+    recipes."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of each method's runs."""
+    examples: int = 0
+    """Of the datasets; 0 for each recipe's number."""
+    budget: str = ""
+    """When to stop each run: a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        check_number("examples", self.examples, least=0)
+        check_seeds(self.seeds)
+        if not self.methods:
+            raise FloppyError("A comparison got no methods: give at least one.")
+
+    def cells(self) -> list[Row]:
+        """A method and a seed.
+
+        Raises:
+          FloppyError: for a method, task or budget that cannot be.
+        """
+        for method in self.methods:
+            self._limited(method, self.seeds[0])
+        return [{"method": method, "seed": seed} for method in self.methods for seed in self.seeds]
+
+    def measure(self, cell: Row, folder: Path) -> list[Row]:
+        """A row per evaluation of the run, and one of its end, with its best dataset's score on fresh seeds."""
+        ended = run(self._limited(cell["method"], cell["seed"]), folder)
+        rows: list[Row] = [{"what": "evaluation"} | point._asdict() for point in ended.points]
+        return [*rows, {"what": "end"} | ended.totals]
+
+    def summary(self, rows: list[Row]) -> Row:
+        """By method, of its runs' ends: interquartile mean of the scores with its interval, and the mean cost."""
+        return {method: self._method_summary(of_method) for method, of_method in by(rows, "method").items()}
+
+    def draw(self, rows: list[Row], figure: "Figure") -> None:
+        """Interquartile means of the runs, and thinner each of them."""
+        figure.set_size_inches(10, 4)
+        curves = by([row for row in rows if row["what"] == "evaluation"], "method")
+        for axes, (place, label) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
+            for number, (method, curve) in enumerate(curves.items()):
+                runs = by(curve, "seed").values()
+                for one in runs:
+                    axes.plot(column(one, place), column(one, "score"), f"C{number}", alpha=0.25, linewidth=0.8)
+                # Runs that a time limit ended differ in length: no mean where some are missing.
+                whole = [at for at in by(curve, "outer_steps").values() if len(at) == len(runs)]
+                axes.plot(
+                    [column(at, place).mean() for at in whole],
+                    [interquartile_mean(column(at, "score")) for at in whole],
+                    f"C{number}",
+                    label=LABELS.get(method, method),
+                )
+            axes.set_xlabel(label)
+        figure.axes[0].set_ylabel("mean return")
+        figure.axes[0].legend(fontsize="small")
+        figure.axes[1].set_xscale("log")
+
+    def _limited(self, method: str, seed: int) -> Limited:
+        return limited(method, self.task, examples=self.examples, seed=seed, budget=self.budget)
+
+    def _method_summary(self, rows: list[Row]) -> Row:
+        ends = by(rows, "what")["end"]
+        scores = column(ends, "score")
+        return {
+            "runs": len(ends),
+            "interquartile_mean": interquartile_mean(scores),
+            "interval": list(stratified_interval([scores])),
+        } | {name: float(column(ends, name).mean()) for name in ("outer_steps", "env_steps", "seconds")}

@@ -1,0 +1,131 @@
+"""Whether one policy learns several tasks from their merged datasets (HaDES paper, section 5.5, Figure 5)."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import jax
+import numpy as np
+from tyro.conf import Positional
+
+from floppy.arena import open_arena
+from floppy.blocks import JointNetwork
+from floppy.dataset import DistilledDataset, load
+from floppy.errors import check_number
+from floppy.evaluate import evaluate_random, finite_returns, returns_of, score_returns
+from floppy.keys import named_key
+from floppy.merging import merge
+from floppy.studies.base import Row, by, column
+from floppy.tasks.base import Task
+from floppy.train import MOST_LEARNERS, block_of, card_distributions, network_for, task_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RANDOM, SINGLE, MERGED, WRONG = AGENTS = ("random", "single", "merged", "wrong")
+
+
+@dataclasses.dataclass(frozen=True)
+class Multitask:
+    """Scores learners of merged datasets on each task, against learners of its own dataset and of the other tasks'."""
+
+    name: ClassVar[str] = "multitask"
+    datasets: Positional[tuple[Path, ...]]
+    """Files of two or more datasets that can be merged."""
+    learners: int = 20
+    """Fresh learners of each kind and task."""
+    episodes: int = 10
+    """Per learner."""
+    seed: int = 0
+    """Of initial weights and episodes."""
+
+    def __post_init__(self) -> None:
+        """Refuses nonsense."""
+        check_number("learners", self.learners, least=2, most=MOST_LEARNERS)
+        check_number("episodes", self.episodes, least=1, most=MOST_LEARNERS)
+        check_number("seed", self.seed, least=0, most=2**32 - 1)
+
+    def cells(self) -> list[Row]:
+        """A dataset, and an agent that plays its task: random actions, or learners of one of three kinds.
+
+        These learn from the dataset itself (single), from all datasets merged, or from the others alone (wrong).
+
+        Raises:
+          FloppyError: for datasets that cannot be read or merged.
+        """
+        self._merged()
+        return [{"dataset": str(path), "agent": agent} for path in self.datasets for agent in AGENTS]
+
+    def measure(self, cell: Row, folder: Path) -> list[Row]:
+        """A row per learner: its mean return; of random actions only one."""
+        dataset, agent = load(cell["dataset"]), cell["agent"]
+        task = task_of(dataset)
+        if agent == RANDOM:
+            score = evaluate_random(task, episodes=self.learners * self.episodes, seed=self.seed)
+            scores = np.array([score.mean])
+        else:
+            returns = self._returns(dataset, task, agent)
+            scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
+        rows = enumerate(map(float, scores))
+        return [{"task": task.task_id, "learner": learner, "score": score} for learner, score in rows]
+
+    def summary(self, rows: list[Row]) -> Row:
+        """By task the agents' mean scores, and those of the learners as shares of the single-task learners'.
+
+        A share is 0 for random actions and 1 for learners of the task's own dataset, both at their means; its 95%
+        interval is over the agent's learners. It is null if the task's own dataset is no better than random actions.
+        """
+        return {task: self._task_summary(of_task) for task, of_task in by(rows, "task").items()}
+
+    def draw(self, rows: list[Row], figure: "Figure") -> None:
+        """The shares side by side, as in the paper."""
+        axes, tasks = figure.subplots(), self.summary(rows)
+        for number, agent in enumerate((SINGLE, MERGED, WRONG)):
+            shares = [(place, entry["shares"][agent]) for place, entry in enumerate(tasks.values()) if entry["shares"]]
+            means = np.array([share["mean"] for _, share in shares])
+            intervals = np.array([share["interval"] for _, share in shares]).reshape(-1, 2)
+            axes.bar(
+                [place + 0.27 * (number - 1) for place, _ in shares],
+                means,
+                0.25,
+                yerr=np.abs(intervals - means[:, None]).T,
+                capsize=3,
+                label={SINGLE: "own dataset", MERGED: "merged datasets", WRONG: "other tasks' datasets"}[agent],
+            )
+        axes.set_xticks(range(len(tasks)), list(tasks))
+        axes.set_ylabel("score (0: random actions, 1: own dataset)")
+        axes.axhline(0, color="grey", linewidth=0.8)
+        figure.legend(fontsize="small", loc="outside upper center", ncols=3)
+
+    def _merged(self) -> DistilledDataset:
+        return merge([load(path) for path in self.datasets])
+
+    def _returns(self, dataset: DistilledDataset, task: Task, agent: str) -> np.ndarray:
+        """Returns `[L, episodes]` of the learners of an agent."""
+        learnt = dataset if agent == SINGLE else self._merged()
+        network = network_for(learnt, card_distributions(learnt)[0])
+        block = None if agent == SINGLE else block_of(learnt, task.task_id)
+        if isinstance(network, JointNetwork) and agent == WRONG:
+            network = dataclasses.replace(network, blocks=tuple(each for each in network.blocks if each != block))
+        with open_arena(task) as arena:
+            return returns_of(
+                learnt,
+                task,
+                named_key(jax.random.key(self.seed), "multitask"),
+                learners=self.learners,
+                episodes=self.episodes,
+                block=block,
+                network=network,
+                arena=arena,
+            )
+
+    def _task_summary(self, rows: list[Row]) -> Row:
+        scores = {agent: column(of_agent, "score") for agent, of_agent in by(rows, "agent").items()}
+        means = {agent: of_agent.mean() for agent, of_agent in scores.items()}
+        span = means[SINGLE] - means[RANDOM]
+
+        def share(agent: str) -> Row:
+            own = score_returns((scores[agent][:, None] - means[RANDOM]) / span, None, self.seed)
+            return {"mean": own.mean, "interval": list(own.ci95)}
+
+        return {"means": means, "shares": {each: share(each) for each in (SINGLE, MERGED, WRONG)} if span > 0 else None}

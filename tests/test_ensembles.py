@@ -1,0 +1,237 @@
+"""Ensembles: the average by hand, who is in which, their scores, and the study."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+from matplotlib.figure import Figure
+from probes import ContinuousProbe, ObservationProbe, hand_dataset
+
+import floppy
+from floppy.cli import main
+from floppy.cloning import GradientStep
+from floppy.dataset import DistilledDataset, save
+from floppy.ensembles import EnsembleNetwork, assemble, average_outputs
+from floppy.errors import FloppyError
+from floppy.evaluate import _clones, clone_and_play
+from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.studies import Ensemble, ensemble, read_rows
+from floppy.tasks.base import Continuous, Discrete, Task
+from floppy.train import distilled_of
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier1",))
+
+
+def dataset_of(task: str = "ndcartpole/1", **tensors: Any) -> DistilledDataset:
+    return hand_dataset({"task": task, "learners": [dataclasses.asdict(TINY)]}, **tensors)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    save(dataset_of(), tmp_path / "a.safetensors")
+    return str(tmp_path / "a.safetensors")
+
+
+# --- The average ---
+
+
+def test_probabilities_are_averaged_not_logits() -> None:
+    logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.2, 0.8]], [[0.1, 0.9]]])) + jnp.array([5.0, -3.0, 0.0])[:, None, None]
+    np.testing.assert_allclose(jnp.exp(average_outputs(Discrete(2), logits)), [[0.4, 0.6]], rtol=1e-5)
+    # One policy that is sure of itself has no more than its share, however large its logits.
+    sure = jnp.array([[0.0, 1000.0], [1.0, 0.0], [1.0, 0.0]])
+    assert jnp.exp(average_outputs(Discrete(2), sure)[0]) == pytest.approx(2 / 3 * np.e / (1 + np.e), rel=1e-4)
+
+
+def test_means_of_continuous_actions_are_averaged() -> None:
+    means = jnp.array([[[1.0, -2.0]], [[3.0, 6.0]]])
+    np.testing.assert_allclose(average_outputs(Continuous(2, (-1.0,) * 2, (1.0,) * 2), means), [[2.0, 2.0]])
+
+
+def test_policies_in_a_row_become_ensembles() -> None:
+    layers = ({"kernel": jnp.arange(24.0).reshape(6, 2, 2), "bias": jnp.arange(12.0).reshape(6, 2)},)
+    log_std = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0], [0.0, 0.0], [3.0, 3.0], [6.0, 9.0]])
+    whole = assemble(Weights(layers, (jnp.zeros(6),), log_std), 3)
+    np.testing.assert_array_equal(whole.layers[0]["bias"][1], [[6, 7], [8, 9], [10, 11]])
+    np.testing.assert_array_equal(whole.log_std, [[2, 4], [3, 4]])
+
+
+def test_the_outputs_of_trained_policies_as_one() -> None:
+    # Of random widths and depths, for each of which the ensemble has to keep its own.
+    distribution = LearnerDistribution((2, 4), (1, 2), ("xavier1",))
+    policies = floppy.train(dataset_of(), jax.random.key(0), learners=3, distribution=distribution)
+    observations = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)), jnp.float32)
+    each = floppy.policy_outputs(policies, jnp.tile(observations, (3, 1, 1)))
+    together = floppy.ensemble_outputs(policies, observations)
+    assert together.shape == (5, 2)
+    np.testing.assert_allclose(jnp.exp(together), jax.nn.softmax(each).mean(axis=0), rtol=1e-4)
+
+
+# --- Scores ---
+
+
+def clones(task: Task, dataset: DistilledDataset, members: int, learners: int) -> tuple[Network, Weights]:
+    """As an evaluation trains them, from key 0."""
+    network = Network(TINY, task.observation_shape, task.actions)
+    own: Any = (None, None)
+    train = jax.jit(_clones, static_argnums=range(4))
+    indices, key = jnp.arange(learners), jax.random.key(0)
+    return network, train(network, GradientStep(), None, members, indices, distilled_of(dataset), key, own)[0]
+
+
+CUES = hand_dataset(sizes=(1, 2), observations=[[1.0], [-1.0]], targets=[[-2.0, 2.0], [2.0, -2.0]], inner_rate=0.1)
+
+
+def test_an_ensemble_is_the_average_of_learners_of_an_evaluation_without_and_errs_less() -> None:
+    """What they were drawn with is noise beside what they have learnt, and cancels out."""
+    network, singles = clones(ObservationProbe(), CUES, 1, 64)
+    _, groups = clones(ObservationProbe(), CUES, 16, 4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), groups, assemble(singles, 16))
+    assert np.unique(np.asarray(singles.layers[0]["kernel"])[:, 0, 0]).size == 64
+
+    def right(network: Any, weights: Weights) -> float:
+        outputs = jax.jit(jax.vmap(network.apply, (0, None)))(weights, jnp.array([[1.0], [-1.0]]))
+        return float(jnp.mean(jnp.argmax(outputs, axis=-1) == jnp.array([1, 0])))
+
+    alone, together = right(network, singles), right(EnsembleNetwork(network), groups)
+    assert 0.5 < alone < 0.9
+    assert together > alone + 0.08
+
+
+def test_an_ensemble_of_continuous_policies_acts_by_the_mean_action() -> None:
+    task = ContinuousProbe()
+    dataset = hand_dataset({"actions": task.actions.as_dict()}, sizes=(2, 1), inner_rate=1e-9)
+    network, weights = clones(task, dataset, 4, 1)
+    seen = jnp.array([[1.0, -1.0]])
+    mean = EnsembleNetwork(network).apply(jax.tree.map(lambda leaf: leaf[0], weights), seen)[0, 0]
+    layers = [jax.tree.map(lambda leaf, i=i: leaf[0, i], weights.layers) for i in range(4)]
+    each = [network.apply(Weights(own, (jnp.zeros(()),) * 2, weights.log_std[0]), seen)[0, 0] for own in layers]
+    assert np.std(each) > 0.1
+    assert mean == pytest.approx(np.mean(each), rel=1e-4)
+    returns = clone_and_play(
+        task,
+        network,
+        GradientStep(),
+        distilled_of(dataset),
+        jax.random.key(0),
+        learners=1,
+        episodes=1,
+        greedy=True,
+        ensemble=4,
+    )
+    assert returns[0, 0] == pytest.approx(-((float(mean) - 0.5) ** 2), rel=1e-3)
+
+
+def test_ensembles_play_host_tasks_too() -> None:
+    score = floppy.evaluate(
+        dataset_of("gymnasium/CartPole-v1"), distributions="card", learners=2, episodes=2, ensemble=3
+    )["card"]
+    assert (score.learners, score.episodes, score.diverged) == (2, 2, 0)
+    assert 8 <= score.mean <= 500
+
+
+@pytest.mark.parametrize("size", [0, 1001])
+def test_ensembles_of_none_or_too_many_are_refused(size: int) -> None:
+    with pytest.raises(FloppyError, match=f"ensemble = {size}"):
+        floppy.evaluate(dataset_of(), ensemble=size)
+
+
+# --- The command line ---
+
+
+def test_the_commands(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", file, "--learners", "2", "--episodes", "2", "--ensemble", "3"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ensemble"] == 3
+    assert result["distributions"]["card"]["learners"] == 2
+    assert main(words) == 0
+    assert "2 ensembles of 3 fresh learners" in capsys.readouterr().out
+    policies = str(tmp_path / "policies.safetensors")
+    assert main(["train", file, "--learners", "2", "--ensemble", "--save", policies]) == 0
+    assert "2 fresh policies, one ensemble, for ndcartpole/1" in capsys.readouterr().out
+    with safetensors.safe_open(policies, framework="numpy") as saved:
+        assert saved.metadata()["ensemble"] == "mean action probabilities"
+        assert saved.get_slice("layers/0/kernel").get_shape() == [2, 4, 4]
+    assert main(["train", file, "--save", policies, "--overwrite"]) == 0
+    with safetensors.safe_open(policies, framework="numpy") as saved:
+        assert "ensemble" not in saved.metadata()
+
+
+# --- The study ---
+
+
+def test_the_study_compares_every_size_with_single_learners(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def remember(*given: Any, **options: Any) -> np.ndarray:
+        asked.append(options["ensemble"])
+        assert given[3] == LearnerDistribution((8, 8))
+        assert options["greedy"]
+        assert (options["learners"], options["episodes"]) == (4, 2)
+        return 10.0 * options["ensemble"] + np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0], [3.0, np.nan]])
+
+    monkeypatch.setattr(ensemble, "returns_of", remember)
+    words = ["ensemble", file, "--sizes", "2", "4", "--repeats", "4", "--episodes", "2", "--distribution", "width=8"]
+    words.append("--greedy")
+    assert main([*words, "--json", "--out", str(tmp_path / "study")]) == 0
+    assert asked == [1, 2, 4]
+    single, pair, four = json.loads(capsys.readouterr().out)["summary"][file]
+    assert (single["size"], pair["size"], four["size"]) == (1, 2, 4)
+    # The episode without a return counts as the worst of its cell.
+    assert single["mean"] == pytest.approx(10 + np.mean([1, 2, 3, 1.5]))
+    assert "gain" not in single
+    assert pair["gain"] == pytest.approx(10)
+    low, high = four["gain_interval"]
+    assert four["gain"] == pytest.approx(30)
+    assert 28 < low < 30 < high < 32
+    low, high = pair["interval"]
+    assert low < pair["mean"] < high
+    assert len(read_rows(tmp_path / "study")) == 3 * 4
+    assert (tmp_path / "study/figure.png").exists()
+
+
+def test_the_figure_has_a_point_per_size_beside_the_mean_of_single_learners() -> None:
+    study = Ensemble((Path("a"), Path("b")), sizes=(1, 8))
+    rows = [
+        {"dataset": name, "size": size, "repeat": repeat, "score": size * 100 + repeat}
+        for name in ("a", "b")
+        for size in (1, 8)
+        for repeat in (0, 1)
+    ]
+    figure = Figure()
+    study.draw(rows, figure)
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        points, *_ = axes.lines
+        np.testing.assert_allclose(points.get_xydata(), [[1, 100.5], [8, 800.5]])
+        assert [100.5, 100.5] in [list(line.get_ydata()) for line in axes.lines]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [({"sizes": (0,)}, "size"), ({"repeats": 1}, "repeats"), ({"episodes": 0}, "episodes"), ({"seed": -1}, "seed")],
+)
+def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, Any], word: str) -> None:
+    with pytest.raises(FloppyError, match=word):
+        Ensemble((Path("a"),), **wrong)
+
+
+def test_a_study_of_nothing_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(FloppyError, match="no datasets"):
+        Ensemble(())
+    assert main(["ensemble", str(tmp_path / "nowhere.safetensors"), "--out", str(tmp_path / "study")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()

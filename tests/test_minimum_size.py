@@ -1,0 +1,182 @@
+"""The study of the least number of examples."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from floppy.cli import main
+from floppy.distill import DistillConfig
+from floppy.errors import FloppyError
+from floppy.learners import parse_distribution, parse_distributions
+from floppy.outer import PPMO
+from floppy.recipes import RECIPES, ROBUST_DISTRIBUTIONS
+from floppy.studies import MinimumSize, run_study
+from floppy.studies import minimum_size as module
+from floppy.studies.base import Row
+from floppy.studies.minimum_size import paper_minimum
+from floppy.tasks import make_task
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+
+LEARNERS = "width=4:depth=1:initialiser=xavier"
+
+
+def tiny(task: str, examples: int | None) -> DistillConfig:
+    """A recipe whose runs take one outer step."""
+    return DistillConfig(
+        task,
+        examples=examples or 2,
+        outer_steps=1,
+        evaluate_every=1,
+        distribution=LEARNERS,
+        selection_learners=2,
+        score_learners=3,
+        score_episodes=2,
+        outer=PPMO(learners=2, environments=2, horizon=4, epochs=1, minibatch_size=16, critic_width=4),
+    )
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "ppmo", tiny)
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[DistillConfig]:
+    """The distillations of a study, in place of running them; one of `k` examples teaches `k` of three learners."""
+    asked: list[DistillConfig] = []
+
+    def run(limited: Any, folder: Path) -> Any:
+        asked.append(limited.config)
+        return type("Run", (), {"result": type("Result", (), {"dataset": limited.config})})
+
+    def returns_of(dataset: Any, task: Any, key: Any, **options: Any) -> np.ndarray:
+        return np.where(np.arange(options["learners"])[:, None] < dataset.examples, [[500.0, 480.0]], 20.0)
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "returns_of", returns_of)
+    return asked
+
+
+def rows(shares: dict[tuple[str, int, int], list[float]]) -> list[Row]:
+    """Scores of learners by activation, size and seed."""
+    return [
+        {"activation": activation, "loss": "mse", "examples": size, "seed": seed, "learner": learner, "score": score}
+        for (activation, size, seed), scores in shares.items()
+        for learner, score in enumerate(scores)
+    ]
+
+
+def test_a_cell_is_a_distillation_whose_learners_are_scored(tmp_path: Path) -> None:
+    cell = {"activation": "relu", "loss": "mse", "examples": 1, "seed": 3}
+    measured = MinimumSize("cartpole").measure(cell, tmp_path)
+    assert [row["learner"] for row in measured] == [0, 1, 2]
+    assert all(8 <= row["score"] <= 500 for row in measured)  # no cart-pole falls in fewer steps
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["examples"], config["seed"]) == (1, 3)
+    assert parse_distribution(config["distribution"]) == parse_distribution(f"{LEARNERS}:activation=relu")
+
+
+def test_every_learner_of_a_mixture_has_the_activation(configs: list[DistillConfig], tmp_path: Path) -> None:
+    study = MinimumSize("cartpole", recipe="ppmo-robust", sizes=(2,), activations=("relu",), seeds=(0,))
+    run_study(study, tmp_path)
+    learners = parse_distributions(configs[0].distribution)
+    own = parse_distributions(ROBUST_DISTRIBUTIONS)
+    assert learners == tuple(dataclasses.replace(each, activation="relu") for each in own)
+
+
+def test_sizes_activations_losses_and_seeds_are_crossed(configs: list[DistillConfig], tmp_path: Path) -> None:
+    study = MinimumSize("cartpole", losses=("mse", "cross-entropy"), budget="7steps")
+    measured = run_study(study, tmp_path)
+    assert len(configs) == 2 * 2 * 3 * 2  # the paper's minimum is 2: sizes 1, 2 and 3
+    assert len(measured) == 3 * len(configs)
+    assert {config.cloning.loss for config in configs} == {"mse", "cross-entropy"}
+    assert {config.examples for config in configs} == {1, 2, 3}
+    assert all(config.outer_steps == 7 for config in configs)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["paper_minimum"], summary["score_of_success"], summary["share_of_learners"]) == (2, 450.0, 0.9)
+    for entry in summary["smallest"]:
+        assert entry["smallest"] == entry["smallest_by_every_seed"] == 3
+        shares = [(size["examples"], size["shares"]) for size in entry["sizes"]]
+        assert shares == [(1, [pytest.approx(1 / 3)] * 2), (2, [pytest.approx(2 / 3)] * 2), (3, [1.0, 1.0])]
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_a_size_is_enough_by_one_seed_or_by_every_seed() -> None:
+    shares = {
+        ("tanh", 2, 0): [500.0, 500.0],
+        ("tanh", 2, 1): [500.0, 460.0],
+        ("tanh", 1, 0): [450.0, 450.0],
+        ("tanh", 1, 1): [449.0, 450.0],
+        ("relu", 1, 0): [100.0, 500.0],
+    }
+    tanh, relu = MinimumSize("cartpole").summary(rows(shares))["smallest"]
+    assert (tanh["smallest"], tanh["smallest_by_every_seed"]) == (1, 2)
+    assert [size["shares"] for size in tanh["sizes"]] == [[1.0, 0.5], [1.0, 1.0]]
+    assert (relu["smallest"], relu["smallest_by_every_seed"]) == (None, None)
+    lenient = MinimumSize("cartpole", share=0.8, enough=0.5).summary(rows(shares))["smallest"]
+    assert [each["smallest_by_every_seed"] for each in lenient] == [1, 1]
+
+
+def test_the_figure_has_a_line_per_activation_and_the_papers_minimum() -> None:
+    figure = Figure()
+    shares = {("tanh", 1, 0): [500.0], ("tanh", 1, 1): [0.0], ("relu", 1, 0): [0.0], ("relu", 2, 0): [500.0, 0.0]}
+    MinimumSize("cartpole").draw(rows(shares), figure)
+    lines = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines}
+    assert lines["tanh, mse"] == ([1], [1.0])  # by the better seed
+    assert lines["relu, mse"] == ([1, 2], [0.0, 0.5])
+    assert lines["the paper's minimum"][0] == [2, 2]
+
+
+@pytest.mark.parametrize(("actions", "minimum"), [(2, 2), (3, 3), (4, 3), (10, 6), (18, 10)])
+def test_the_papers_minimum(actions: int, minimum: int) -> None:
+    task = type("Task", (), {"actions": type("Actions", (), {"size": actions})})
+    assert paper_minimum(task) == minimum  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("best", "wanted"), [(None, 450.0), (100.0, 90.0), (-50.0, -55.0)])
+def test_success_is_a_share_of_the_best_known_score(best: float | None, wanted: float) -> None:
+    assert MinimumSize("cartpole", best=best).threshold(make_task("cartpole")) == pytest.approx(wanted)
+
+
+def test_a_task_without_a_known_best_score_asks_for_it() -> None:
+    unknown = dataclasses.make_dataclass("Unknown", [("task_id", str), ("max_return", type(None))])("probe/x", None)
+    with pytest.raises(FloppyError, match="The highest return of probe/x is not known: give --best"):
+        MinimumSize("cartpole").threshold(unknown)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("cartpolex", "cartpolex"),
+        ("cartpole --sizes 0", "sizes = 0"),
+        ("cartpole --sizes 1 1", "twice"),
+        ("cartpole --activations sigmoid", "Activation sigmoid was asked for"),
+        ("cartpole --activations", "no activations or no losses"),
+        ("cartpole --losses", "no activations or no losses"),
+        ("cartpole --losses gaussian-nll", "gaussian-nll"),
+        ("cartpole --losses hinge", "hinge"),
+        ("cartpole --seeds", "no seeds"),
+        ("cartpole --seeds -1", "seeds = -1"),
+        ("cartpole --recipe ppm", "Recipe 'ppm' was asked for"),
+        ("cartpole --budget soon", "Budget 'soon' was asked for"),
+        ("cartpole --best nan", "best = nan"),
+        ("cartpole --share 0", "share = 0"),
+        ("cartpole --enough 1.1", "enough = 1.1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    words: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["minimum-size", *words.split(), "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert wanted in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert not out.exists()

@@ -1,0 +1,273 @@
+"""The study of architecture search."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from probes import hand_dataset
+
+from floppy.cli import main
+from floppy.dataset import save
+from floppy.errors import FloppyError
+from floppy.learners import parse_distribution
+from floppy.studies import run_study
+from floppy.studies import search as module
+from floppy.studies.base import Row
+from floppy.studies.search import SPACE, Search, read_space
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+ARCHITECTURES = [f"width=4:depth=1:initialiser={name}" for name in ("xavier", "xavier1", "lecun")]
+"""Alike in shape: one program trains them all."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dataset") / "x.safetensors"
+    save(hand_dataset(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "space.txt"
+    path.write_text("\n".join(ARCHITECTURES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(dataset: Path, space: Path) -> Search:
+    return Search(dataset, space=space, env_steps=1, seeds=(0,), learners=2, episodes=2, rates=(1.0, 0.1))
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RESAMPLES", 100)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """The cells that a search measures; a stub invents their rows."""
+    cells: list[Row] = []
+
+    def measure(self: Search, cell: Row, folder: Path) -> list[Row]:
+        cells.append(cell)
+        row = {"weights": 30, "score": float(len(cells)), "seconds": 1.0}
+        return [row | {"final": 9.0}] if cell["way"] == "ppo" else [row | {"rate": rate} for rate in self.rates]
+
+    monkeypatch.setattr(Search, "measure", measure)
+    return cells
+
+
+def table(distilled: list[float], ppo: list[float], weights: list[int], *, seeds: int = 1) -> list[Row]:
+    """Rows of architectures a, b, c and so on, the same for every seed; PPO trains the first of them."""
+    rows: list[Row] = []
+    for way, scores in (("distilled", distilled), ("ppo", ppo)):
+        for (place, score), seed in itertools.product(enumerate(scores), range(seeds)):
+            row: Row = {"way": way, "architecture": "abcdefgh"[place], "seed": seed, "score": score, "seconds": 1.0}
+            row |= {"weights": weights[place]} | ({"rate": 1.0} if way == "distilled" else {"final": -score})
+            rows.append(row)
+    return rows
+
+
+def test_an_architecture_is_scored_both_ways(study: Search, tmp_path: Path) -> None:
+    cloned = study.measure({"way": "distilled", "architecture": ARCHITECTURES[0], "seed": 0}, tmp_path / "distilled")
+    trained = study.measure({"way": "ppo", "architecture": ARCHITECTURES[0], "seed": 0}, tmp_path / "ppo")
+    assert [row["rate"] for row in cloned] == [1.0, 0.1]
+    assert len({row["score"] for row in cloned}) == 2  # other rates make other policies
+    assert len(trained) == 1
+    assert trained[0]["score"] == trained[0]["final"]  # one outer step has one evaluation
+    for row in [*cloned, *trained]:
+        assert 8 <= row["score"] <= 500  # no cart-pole falls in fewer steps
+        assert row["weights"] == 4 * 4 + 4 + 4 * 2 + 2
+        assert row["seconds"] > 0
+
+
+def test_a_search_is_kept_and_goes_on_with_the_cells_that_it_lacks(
+    study: Search, tmp_path: Path, measured: list[Row]
+) -> None:
+    rows = run_study(study, tmp_path)
+    wanted = [(way, name) for way in ("distilled", "ppo") for name in ARCHITECTURES]
+    assert [(cell["way"], cell["architecture"]) for cell in measured] == wanted
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["architectures"], summary["trained"], summary["top"]) == (3, 3, 3)
+    assert summary["spearman"]["value"] == pytest.approx(1.0)
+    assert summary["seconds"] == {"distilled": 6.0, "ppo": 3.0}
+    assert (tmp_path / "figure.png").exists()
+    table = tmp_path / "rows.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    measured.clear()
+    assert run_study(study, tmp_path, resume=True)[:-1] == rows[:-1]
+    assert measured == [{"way": "ppo", "architecture": ARCHITECTURES[-1], "seed": 0}]
+
+
+def test_a_run_of_ppo_has_the_steps_that_were_asked_for(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def stop(limited: Any, folder: Path) -> None:
+        asked.append(limited.config)
+        raise FloppyError("stopped.")
+
+    monkeypatch.setattr(module, "run", stop)
+    study = Search(dataset, env_steps=100_000, learners=3, episodes=5)
+    with pytest.raises(FloppyError, match="stopped"):
+        study.measure({"way": "ppo", "architecture": "depth=3", "seed": 7}, Path("nowhere"))
+    (config,) = asked
+    per_step = config.outer.learners * config.outer.environments * config.outer.horizon
+    assert (config.outer_steps - 1) * per_step < 100_000 <= config.outer_steps * per_step
+    assert (config.encoder_layers, config.examples, config.seed, config.distribution) == (4, 0, 7, "depth=3")
+    assert config.selection_episodes == 15
+    assert config.outer_steps / config.evaluate_every <= 10
+
+
+def test_rankings_that_agree_and_rankings_that_do_not(dataset: Path) -> None:
+    study = Search(dataset)
+    scores = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    same = study.summary(table(scores, [10 * score for score in scores], list(range(8, 0, -1))))
+    for name in ("spearman", "kendall"):
+        assert [same[name]["value"], *same[name]["interval"]] == pytest.approx([1.0] * 3)
+    assert same["spearman_of_weights"]["value"] == same["spearman_with_final"]["value"] == pytest.approx(-1.0)
+    assert (same["top_recall"], same["top_recall_by_chance"]) == (1.0, 5 / 8)
+    assert same["ranking"][0] == {"architecture": "h", "weights": 1, "distilled": 8.0, "ppo": 80.0, "final": -80.0}
+    reverse = study.summary(table(scores, scores[::-1], [1] * 8))
+    assert reverse["spearman"]["value"] == pytest.approx(-1.0)
+    assert reverse["top_recall"] == 2 / 5
+    assert reverse["spearman_of_weights"]["value"] == 0.0  # they are all of one size
+
+
+def test_a_middling_agreement_has_an_interval_around_it(dataset: Path) -> None:
+    summary = Search(dataset).summary(table([1.0, 2, 3, 4, 5, 6, 7, 8], [2.0, 1, 4, 3, 8, 5, 6, 7], [1] * 8))
+    low, high = summary["spearman"]["interval"]
+    assert -1 <= low < summary["spearman"]["value"] < high <= 1
+    assert summary["kendall"]["value"] < summary["spearman"]["value"]
+
+
+def test_those_that_ppo_does_not_train_do_not_count(dataset: Path) -> None:
+    summary = Search(dataset).summary(table([1.0, 2, 3, 4, 0], [1.0, 2, 3, 4], [1] * 5))
+    assert (summary["architectures"], summary["trained"], summary["top"]) == (5, 4, 4)
+    assert summary["spearman"]["value"] == pytest.approx(1.0)
+    assert summary["ranking"][-1]["ppo"] is None
+
+
+def test_an_architecture_counts_with_its_best_rate(dataset: Path) -> None:
+    at_one = table([1.0, 5, 3], [1.0, 2, 3], [1] * 3)
+    at_ten = [row | {"rate": 10.0, "score": score} for row, score in zip(at_one, [0.0, 2, 9], strict=False)]
+    summary = Search(dataset, rates=(1.0, 10.0)).summary(at_one + at_ten)
+    assert {entry["architecture"]: entry["distilled"] for entry in summary["ranking"]} == {"a": 1, "b": 5, "c": 9}
+    assert summary["spearman"]["value"] == pytest.approx(1.0)
+    assert summary["spearman_by_rate"] == {"1.0": pytest.approx(0.5), "10.0": pytest.approx(1.0)}
+
+
+def test_what_the_dataset_knows_beyond_the_number_of_weights(dataset: Path) -> None:
+    ppo, weights = [1.0, 2, 3, 4, 5, 6], [1, 1, 2, 2, 3, 3]
+    by_size = Search(dataset).summary(table([float(size) for size in weights], ppo, weights))
+    assert by_size["spearman"]["value"] > 0.9
+    assert by_size["spearman_given_weights"] == 0.0
+    beyond = Search(dataset).summary(table([1.0, 6, 2, 5, 3, 4], ppo, weights))
+    against = Search(dataset).summary(table([6.0, 1, 5, 2, 4, 3], ppo, weights))
+    assert beyond["spearman_given_weights"] == pytest.approx(-against["spearman_given_weights"])
+    assert beyond["spearman_given_weights"] > beyond["spearman"]["value"] > 0
+
+
+def test_seeds_that_agree_among_themselves(dataset: Path) -> None:
+    study = Search(dataset)
+    assert study.summary(table([1.0, 2, 3], [1.0, 2, 3], [1] * 3))["spearman_between_seeds"]["ppo"] is None
+    rows = table([1.0, 2, 3], [1.0, 2, 3], [1] * 3, seeds=2)
+    assert study.summary(rows)["spearman_between_seeds"] == {"distilled": pytest.approx(1), "ppo": pytest.approx(1)}
+
+
+def test_the_figure_has_a_point_per_trained_architecture(dataset: Path) -> None:
+    figure = Figure()
+    Search(dataset).draw(table([1.0, 2, 3, 4, 5], [4.0, 7, 6, 5], [10, 20, 30, 40, 50]), figure)
+    (points,) = figure.axes[0].collections
+    assert sorted(map(tuple, points.get_offsets())) == [(1, 3), (2, 2), (3, 1), (4, 4)]  # the best of each is first
+
+
+def test_the_built_in_space_has_thirty_architectures_at_least() -> None:
+    assert len(set(SPACE)) == len(SPACE) >= 30
+    assert all(parse_distribution(architecture).is_fixed for architecture in SPACE)
+
+
+def test_a_sample_is_drawn_from_the_whole_space(dataset: Path) -> None:
+    cells = Search(dataset, trained=5, seeds=(3, 4)).cells()
+    trained = [cell["architecture"] for cell in cells if cell["way"] == "ppo"][::2]
+    assert len(set(trained)) == 5
+    assert trained != list(SPACE[:5])
+    assert [cell["seed"] for cell in cells] == [3, 4] * (len(SPACE) + 5)
+
+
+def test_a_space_is_read_from_lines_or_json(tmp_path: Path) -> None:
+    lines, entries = tmp_path / "space.txt", tmp_path / "space.json"
+    lines.write_text("# small ones\nwidth=4\n\n  depth=1 # a single hidden layer\n")
+    entries.write_text('["width=4", "depth=1"]')
+    assert read_space(lines) == read_space(entries) == ("width=4", "depth=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("space.txt", "width=4\n\nwidth=x", "space.txt, line 3: Learner distribution 'width=x' is unknown"),
+        ("space.txt", "width=4\nrandom-width", "line 2 leaves width or depth to chance"),
+        ("space.txt", "depth=1..2", "line 1 leaves width or depth to chance"),
+        ("space.txt", "width=4\ndepth=1\nwidth=4", "line 3 is width=4 as is line 1"),
+        ("space.json", '["width=4", 7]', "entry 2 is 7: give a learner distribution as a text"),
+        ("space.json", '{"width": 4}', "give a JSON list of learner distributions"),
+        ("space.json", "[", "cannot be read"),
+        ("space.txt", "width=4\ndepth=1", "PPO was to train 2 of 2 architectures: give 3 at least"),
+        ("space.txt", "", "PPO was to train 0 of 0 architectures"),
+        ("space.txt", "width=4\ndepth=1\nnetwork=minatar-cnn", "network=mlp"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused_in_one_sentence(
+    name: str, text: str, wanted: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    out = tmp_path / "out"
+    assert main(["search", str(dataset), "--space", str(tmp_path / name), "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert wanted in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("--space nowhere.txt", "nowhere.txt cannot be read"),
+        ("--trained 2", "PPO was to train 2 of 32 architectures: give 3 at least"),
+        ("--trained 33", "of as large a space"),
+        ("--trained -1", "trained = -1"),
+        ("--env-steps 0", "env_steps = 0"),
+        ("--learners 0", "learners = 0"),
+        ("--episodes 0", "episodes = 0"),
+        ("--rates 1 0", "rates = 0.0"),
+        ("--rates", "no rates"),
+        ("--seeds", "no seeds"),
+        ("--seeds -1", "seeds = -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    words: str, wanted: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["search", str(dataset), "--out", str(out), *words.split()]) == 2
+    assert wanted in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("layers", "wanted"), [(1, "The dataset holds an encoder"), (3, "is a whole policy")])
+def test_a_dataset_from_which_no_other_architecture_learns_is_refused(layers: int, wanted: str, tmp_path: Path) -> None:
+    sizes = (4, 64, 64, 2)
+    shapes = {f"{index}/kernel": sizes[index : index + 2] for index in range(layers)}
+    encoder = {name: np.zeros(shape) for name, shape in shapes.items()}
+    encoder |= {name.replace("kernel", "bias"): np.zeros(shape[1]) for name, shape in shapes.items()}
+    examples = {"observations": np.zeros((0, 4)), "targets": np.zeros((0, 2))} if layers == 3 else {}
+    save(
+        hand_dataset({"encoder": {"layers": layers, "of": 3}}, encoder=encoder, **examples), tmp_path / "x.safetensors"
+    )
+    with pytest.raises(FloppyError, match=wanted):
+        Search(tmp_path / "x.safetensors").cells()

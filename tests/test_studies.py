@@ -1,0 +1,367 @@
+"""The engine of studies, with a study that measures nothing: cells, table, summary, figure, resuming, refusals."""
+
+import csv
+import dataclasses
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from floppy.cli import main
+from floppy.errors import FloppyError
+from floppy.studies import STUDIES, draw_study, read_rows, read_study, run_study
+from floppy.studies.base import by, column, interquartile_mean, stratified_interval
+
+FILES = ("study.json", "rows.csv", "summary.json", "figure.png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stub:
+    """Doubles numbers, and remembers which ones it was asked for."""
+
+    name: ClassVar[str] = "stub"
+    measured: ClassVar[list[int]] = []
+    fails: ClassVar[dict[int, BaseException]] = {}
+    """What comes of a number in place of rows."""
+    numbers: tuple[int, ...] = (1, 2, 3)
+    word: str = "a"
+    paths: tuple[Path, ...] = (Path("x/y.safetensors"),)
+    place: Path | None = None
+    limit: float | None = 0.5
+    span: tuple[float, float] = (0.5, 2.0)
+    hard: bool = False
+
+    def cells(self) -> list[dict[str, Any]]:
+        if self.word == "refused":
+            raise FloppyError("This cannot be measured: give another word.")
+        return [{"word": self.word, "number": number} for number in self.numbers]
+
+    def measure(self, cell: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+        self.measured.append(cell["number"])
+        if cell["number"] in self.fails:
+            raise self.fails[cell["number"]]
+        folder.mkdir(parents=True)
+        (folder / "kept").touch()
+        double = {"double": 2 * cell["number"], "half": cell["number"] / 2}
+        return [double, {"double": -1, "note": 'says "a, b"\nand more'}]
+
+    def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"sum": sum(row["double"] for row in rows), "rows": len(rows)}
+
+    def draw(self, rows: list[dict[str, Any]], figure: Any) -> None:
+        figure.subplots().plot([row["double"] for row in rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherStub(Stub):
+    name: ClassVar[str] = "other-stub"
+
+
+@pytest.fixture(autouse=True)
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Stub, OtherStub):
+        monkeypatch.setitem(STUDIES, kind.name, kind)
+    monkeypatch.setattr(Stub, "measured", [])
+    monkeypatch.setattr(Stub, "fails", {})
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- A study's folder.
+
+
+def test_a_study_is_measured_summed_up_and_drawn(tmp_path: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    rows = run_study(Stub(), tmp_path, command="floppy stub", progress=lambda *step: said.append(step))
+    assert Stub.measured == [1, 2, 3]
+    assert said == [(0, 3, "word a, number 1"), (1, 3, "word a, number 2"), (2, 3, "word a, number 3")]
+    assert rows[:2] == [
+        {"word": "a", "number": 1, "double": 2, "half": 0.5, "note": ""},
+        {"word": "a", "number": 1, "double": -1, "half": "", "note": 'says "a, b"\nand more'},
+    ]
+    assert len(rows) == 6
+    assert rows == read_rows(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"sum": 2 + 4 + 6 - 3, "rows": 6}
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    entry = json.loads((tmp_path / "study.json").read_text())
+    assert (entry["study"], entry["command"], entry["numbers"]) == ("stub", "floppy stub", [1, 2, 3])
+    assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == ["a-1", "a-2", "a-3"]
+
+
+def test_a_study_is_read_back_as_it_was(tmp_path: Path) -> None:
+    study = Stub((7,), "b", (Path("/some where/ü.npz"), Path("z")), Path("place"), None, (1, 2.5), hard=True)
+    run_study(study, tmp_path)
+    assert read_study(tmp_path) == study
+    assert isinstance(read_study(tmp_path).paths[0], Path)
+    run_study(OtherStub(), tmp_path, overwrite=True)
+    assert read_study(tmp_path) == OtherStub()
+
+
+@pytest.mark.parametrize("value", [3, -1, 0.1, 1e-300, np.float32(1e10), True, False, "", "text", "a,b", '"', "x\ny"])
+def test_the_table_gives_back_what_was_measured(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "measure", lambda *_: [{"double": 1, "value": value}])
+    (row,) = run_study(Stub((1,)), tmp_path)
+    assert row["value"] == value
+    assert isinstance(row["value"], type(value)) or isinstance(value, np.float32)
+
+
+def test_what_is_no_finite_number_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "measure", lambda *_: [{"double": 1, "nan": float("nan"), "infinite": -np.inf}])
+    (row,) = run_study(Stub((1,)), tmp_path)
+    assert np.isnan(row["nan"])
+    assert row["infinite"] == -np.inf
+
+
+# --- Going on.
+
+
+@pytest.mark.parametrize(
+    "trouble", [FloppyError("no"), KeyboardInterrupt(), RuntimeError()], ids=lambda e: type(e).__name__
+)
+def test_what_was_measured_before_trouble_is_kept(trouble: BaseException, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path / "undisturbed")
+    Stub.measured.clear()
+    Stub.fails[2] = trouble
+    with pytest.raises(type(trouble)):
+        run_study(Stub(), tmp_path / "study")
+    assert [row["number"] for row in read_rows(tmp_path / "study")] == [1, 1]
+    assert not (tmp_path / "study/summary.json").exists()
+    Stub.fails.clear()
+    rows = run_study(Stub(), tmp_path / "study", resume=True)
+    assert Stub.measured == [1, 2, 2, 3]
+    assert rows == read_rows(tmp_path / "undisturbed")
+    assert snapshot(tmp_path / "study") == snapshot(tmp_path / "undisturbed")
+
+
+def test_trouble_in_the_first_cell_can_be_resumed(tmp_path: Path) -> None:
+    Stub.fails[1] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(Stub(), tmp_path)
+    Stub.fails.clear()
+    assert len(run_study(Stub(), tmp_path, resume=True)) == 6
+
+
+def test_a_whole_study_is_only_drawn_again(tmp_path: Path) -> None:
+    rows = run_study(Stub(), tmp_path)
+    before = snapshot(tmp_path)
+    assert run_study(Stub(), tmp_path, resume=True) == rows
+    assert Stub.measured == [1, 2, 3]
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("word", ["7", "1e3", "007", "True", "nan", "a/b", ""])
+def test_a_text_that_looks_like_something_else_is_known_again(word: str, tmp_path: Path) -> None:
+    before = run_study(Stub(word=word), tmp_path)
+    again = run_study(Stub(word=word), tmp_path, resume=True)
+    assert Stub.measured == [1, 2, 3]
+    assert len(again) == len(before) == 6
+
+
+def test_overwriting_forgets_the_cells_of_the_study_before(tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    run_study(Stub((2,)), tmp_path, overwrite=True)  # the stub fails where its folder is there
+    assert [row["number"] for row in read_rows(tmp_path)] == [2, 2]
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["a-2"]
+
+
+# --- Drawing.
+
+
+def test_the_table_alone_is_drawn(tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    before = snapshot(tmp_path)
+    for name in ("summary.json", "figure.png", "cells/a-1/kept", "cells/a-2/kept", "cells/a-3/kept"):
+        (tmp_path / name).unlink()
+    assert draw_study(tmp_path) == {"sum": 9, "rows": 6}
+    assert Stub.measured == [1, 2, 3]
+    after = snapshot(tmp_path)
+    assert after == {name: data for name, data in before.items() if "cells" not in name}
+    lines = (tmp_path / "rows.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "rows.csv").write_text("".join(lines[:2]))
+    assert draw_study(tmp_path) == {"sum": 2, "rows": 1}
+    assert (tmp_path / "figure.png").read_bytes() != before["figure.png"]
+
+
+def test_the_command_that_draws_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_study(Stub(), tmp_path)
+    (tmp_path / "figure.png").unlink()
+    assert main(["redraw", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == {
+        "study": "stub",
+        "folder": str(tmp_path),
+        "figure": str(tmp_path / "figure.png"),
+        "summary": {"sum": 9, "rows": 6},
+    }
+    assert (tmp_path / "figure.png").exists()
+    assert main(["redraw", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(f"}}\n{tmp_path / 'figure.png'}\n")
+
+
+def shorten_a_row(folder: Path) -> None:
+    text = (folder / "rows.csv").read_text()
+    (folder / "rows.csv").write_text(text.replace("a,1,2,0.5,", "a,1"))
+
+
+def rename_a_column(folder: Path) -> None:
+    text = (folder / "rows.csv").read_text()
+    (folder / "rows.csv").write_text(text.replace("double", "triple"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "wanted"),
+    [
+        (lambda folder: (folder / "study.json").unlink(), "holds no study"),
+        (lambda folder: (folder / "study.json").write_text("[1]"), "holds no study"),
+        (lambda folder: (folder / "study.json").write_text('{"study": "none", "command": ""}'), "holds no study"),
+        (lambda folder: (folder / "study.json").write_text('{"study": "stub", "command": "", "x": 1}'), "no study"),
+        (lambda folder: (folder / "rows.csv").unlink(), "run it first"),
+        (lambda folder: (folder / "rows.csv").write_bytes(b"\xff\xfe\x00"), "run it first"),
+        (lambda folder: (folder / "rows.csv").write_text("word,number\n"), "no table of a study"),
+        (shorten_a_row, "no table of a study"),
+        (rename_a_column, "has no column 'double'"),
+    ],
+)
+def test_what_is_no_study_is_refused(
+    harm: Callable[[Path], Any], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_study(Stub(), tmp_path)
+    harm(tmp_path)
+    before = snapshot(tmp_path)
+    assert main(["redraw", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("floppy: ")
+    assert said.err.count("\n") == 1
+    assert wanted in said.err
+    assert snapshot(tmp_path) == before
+
+
+# --- Refusals.
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("somebody's")
+    with pytest.raises(FloppyError, match="already holds a run: give --overwrite, --resume, or another folder"):
+        run_study(Stub(), tmp_path)
+    assert Stub.measured == []
+    assert snapshot(tmp_path) == {name: b"somebody's"}
+    run_study(Stub(), tmp_path, overwrite=True)
+    assert {*FILES} <= snapshot(tmp_path).keys()
+
+
+@pytest.mark.parametrize(
+    ("other", "wanted"),
+    [
+        (Stub((1, 2)), "differs in numbers: give"),
+        (Stub(word="b", limit=None), "differs in word, limit: give"),
+        (OtherStub(), "differs in its kind"),
+    ],
+)
+def test_another_study_is_not_gone_on_with(other: Stub, wanted: str, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(FloppyError, match=wanted):
+        run_study(other, tmp_path, resume=True)
+    assert snapshot(tmp_path) == before
+    assert Stub.measured == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "wanted"),
+    [
+        (Stub(), {"resume": True}, "holds no study"),
+        (Stub(), {"resume": True, "overwrite": True}, "give one of --resume and --overwrite"),
+        (Stub((1, 2, 1)), {}, "word a, number 1 twice: give everything once"),
+        (Stub(word="refused"), {}, "This cannot be measured"),
+    ],
+)
+def test_what_cannot_be_run_writes_nothing(study: Stub, options: dict[str, bool], wanted: str, tmp_path: Path) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        run_study(study, tmp_path / "study", **options)
+    assert not (tmp_path / "study").exists()
+    assert Stub.measured == []
+
+
+# --- Statistics.
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 2.0, 9.0], 4.0),  # a quarter of three is none
+        ([-100.0, 1.0, 3.0, 50.0], 2.0),
+        ([30.0, 0.0, 1000.0, 10.0, 20.0], 20.0),
+        ([0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 100.0, 100.0], 2.5),
+    ],
+)
+def test_the_interquartile_mean_by_hand(values: list[float], wanted: float) -> None:
+    assert interquartile_mean(values) == pytest.approx(wanted)
+
+
+def slow_mean(values: Sequence[float]) -> float:
+    cut = len(values) // 4
+    middle = sorted(values)[cut : len(values) - cut]
+    return sum(middle) / len(middle)
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_the_interquartile_mean_by_its_slow_twin(count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count)
+    assert interquartile_mean(values) == pytest.approx(slow_mean(list(values)))
+
+
+@pytest.mark.parametrize(
+    ("strata", "wanted"),
+    [
+        ([[3.0]], (3.0, 3.0)),
+        ([[1.0], [2.0], [6.0]], (3.0, 3.0)),
+        ([[0.0, 1.0]], (0.0, 1.0)),  # each in a quarter of all resamples
+        ([[5.0], [0.0, 4.0]], (5 / 3, 13 / 3)),  # the single one counts once
+        ([[0.0, 0.0, 0.0], [8.0, 8.0, 8.0]], (4.0, 4.0)),  # one stratum never takes the place of the other
+    ],
+)
+def test_the_interval_by_hand(strata: list[list[float]], wanted: tuple[float, float]) -> None:
+    assert stratified_interval(strata) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("sizes", [(12,), (5, 9), (6, 1, 7)])
+def test_the_interval_by_its_slow_twin(sizes: tuple[int, ...]) -> None:
+    drawn = np.random.default_rng(0)
+    strata = [drawn.normal(10.0 * index, 3.0, size) for index, size in enumerate(sizes)]
+    source, means = random.Random(1), []
+    for _ in range(4000):
+        means.append(
+            slow_mean([value for stratum in strata for value in source.choices(list(stratum), k=len(stratum))])
+        )
+    low, high = sorted(means)[100], sorted(means)[3899]
+    assert stratified_interval(strata) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_the_interval_depends_on_its_seed_alone() -> None:
+    strata = [np.random.default_rng(0).normal(size=9)]
+    assert stratified_interval(strata, 3) == stratified_interval(strata, 3) != stratified_interval(strata, 4)
+
+
+def test_rows_in_groups() -> None:
+    rows = [{"a": 2, "b": "x"}, {"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    assert by(rows, "a") == {2: [rows[0], rows[2]], 1: [rows[1]]}
+    assert list(by(rows, "a")) == [2, 1]
+    assert by(rows, "a", "b") == {(2, "x"): [rows[0]], (1, "x"): [rows[1]], (2, "y"): [rows[2]]}
+    np.testing.assert_array_equal(column(rows, "a"), [2.0, 1.0, 2.0])
+    assert column(rows, "a").dtype == float
+
+
+def test_every_table_is_plain_csv(tmp_path: Path) -> None:
+    run_study(Stub((1,)), tmp_path)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[:2] == [["word", "number", "double", "half", "note"], ["a", "1", "2", "0.5", ""]]

@@ -1,0 +1,290 @@
+"""The study of transfer: what is drawn, that learners really use it, and what the table says."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from probes import ContinuousProbe, hand_dataset
+
+from floppy.cli import main
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, as_entry
+from floppy.dataset import DistilledDataset, load, save
+from floppy.evaluate import clone_and_play
+from floppy.keys import named_key
+from floppy.learners import LearnerDistribution, Network
+from floppy.studies import Transfer, read_rows, transfer
+from floppy.tasks import make_task
+from floppy.train import cloning_of, distilled_of, network_for
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
+
+
+def tiny_dataset(cloning: Cloning, learner: LearnerDistribution = TINY, **tensors: Any) -> DistilledDataset:
+    return hand_dataset({"learners": [dataclasses.asdict(learner)], "cloning": as_entry(cloning)}, **tensors)
+
+
+class Files:
+    """Datasets of several steps and of one, at 0.5 and 0.1, in folders of runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.several, self.one = folder / "several/dataset.safetensors", folder / "one.safetensors"
+        save(tiny_dataset(AdamSteps("mse", steps=4)), self.several)
+        save(tiny_dataset(GradientStep(), inner_rate=0.1), self.one)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("datasets"))
+
+
+class Asked:
+    """Stands for `clone_and_play` and remembers what it was asked for; learner `i` scores `i`."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, task: Any, network: Network, cloning: Cloning, *_: Any, **options: Any) -> np.ndarray:
+        self.calls.append({"network": network, "cloning": cloning} | options)
+        return np.tile(np.arange(float(options["learners"]))[:, None], options["episodes"])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    asked = Asked()
+    monkeypatch.setattr(transfer, "clone_and_play", asked)
+    yield asked
+
+
+def measured(study: Transfer) -> list[dict[str, Any]]:
+    return [cell | row for cell in study.cells() for row in study.measure(cell, Path("unused"))]
+
+
+# --- What is drawn.
+
+
+def test_draws_fill_their_ranges(asked: Asked, tmp_path: Path) -> None:
+    save(tiny_dataset(AdamSteps("mse", steps=20)), tmp_path / "x.safetensors")
+    rows = measured(Transfer((tmp_path / "x.safetensors",), widths=(4,), draws=2000))
+    exponents = np.log10([row["rate"] / 0.5 for row in rows])
+    np.testing.assert_allclose([exponents.min(), exponents.max()], [-1.5, 1.5], atol=0.01)
+    np.testing.assert_allclose(np.quantile(exponents, [0.25, 0.5, 0.75]), [-0.75, 0.0, 0.75], atol=0.1)
+    counts = np.bincount([row["steps"] for row in rows], minlength=51)
+    assert np.flatnonzero(counts).tolist() == list(range(10, 51))  # half to two and a half times 20
+    assert abs(counts[10] - 2000 / 41) < 30  # the ends are as likely as the others
+    assert abs(counts[50] - 2000 / 41) < 30
+
+
+def test_every_width_gets_the_same_draws(asked: Asked, files: Files) -> None:
+    rows = measured(Transfer((files.several, files.one), widths=(4, 8, 5), draws=6, rates=100, steps=(1, 3)))
+    assert len(rows) == 2 * 3 * 6
+    drawn = {(row["dataset"], row["width"]): [] for row in rows}
+    for row in rows:
+        drawn[row["dataset"], row["width"]].append((row["rate"], row["steps"]))
+    several, one = ([drawn[str(path), width] for width in (4, 8, 5)] for path in (files.several, files.one))
+    assert several[0] == several[1] == several[2]
+    assert len(set(several[0])) == 6
+    assert {4 <= steps <= 12 for _, steps in several[0]} == {True}
+    # The datasets share the draws too, around rates of their own; a single step stays one.
+    np.testing.assert_allclose([rate / 0.1 for rate, _ in one[0]], [rate / 0.5 for rate, _ in several[0]], rtol=1e-6)
+    assert {steps for draws in one for _, steps in draws} == {1}
+    other = measured(Transfer((files.several,), widths=(4,), draws=6, seed=1))
+    assert [row["rate"] for row in other] != [rate for rate, _ in several[0]]
+
+
+def test_learners_are_asked_for_what_the_table_says(asked: Asked, files: Files) -> None:
+    rows = measured(Transfer((files.several, files.one), widths=(4, 8), draws=5, episodes=3))
+    several, wide, one, _ = asked.calls
+    assert [call["network"].distribution.width for call in asked.calls] == [(4, 4), (8, 8)] * 2
+    assert several["cloning"] == AdamSteps("mse", steps=max(row["steps"] for row in rows[:5]))
+    assert one["cloning"] == GradientStep()
+    assert one["steps"] is None
+    assert {(call["learners"], call["episodes"]) for call in asked.calls} == {(5, 3)}
+    np.testing.assert_array_equal(several["steps"], [row["steps"] for row in rows[:5]])
+    np.testing.assert_allclose(wide["rates"], [row["rate"] for row in rows[5:10]], rtol=1e-6)
+    assert [row["score"] for row in rows] == [0.0, 1.0, 2.0, 3.0, 4.0] * 4
+    assert [row["own_width"] for row in rows] == ([True] * 5 + [False] * 5) * 2
+
+
+@pytest.mark.parametrize(
+    ("made_for", "wanted"),
+    [
+        (dataclasses.replace(TINY, init_seed=3), TINY),
+        (
+            dataclasses.replace(TINY, init_seed=3, initialiser=("flax-orthogonal",)),
+            dataclasses.replace(TINY, initialiser=("orthogonal",)),
+        ),
+    ],
+)
+def test_learners_are_fresh_where_the_dataset_is_for_a_fixed_one(
+    made_for: LearnerDistribution, wanted: LearnerDistribution, asked: Asked, tmp_path: Path
+) -> None:
+    save(tiny_dataset(GradientStep(), made_for), tmp_path / "f.safetensors")
+    measured(Transfer((tmp_path / "f.safetensors",), widths=(4, 8), draws=2))
+    assert asked.calls[0]["network"].distribution == wanted
+    assert asked.calls[1]["network"].distribution == dataclasses.replace(wanted, width=(8, 8))
+
+
+# --- That learners use it.
+
+
+def probe_returns(cloning: Cloning, rate: float = 0.05, **own: jax.Array) -> np.ndarray:
+    """`[3, 2]`, of learners whose every step shows in their returns."""
+    task = ContinuousProbe()
+    network = Network(TINY, task.observation_shape, task.actions)
+    distilled = Distilled(jnp.ones((3, 2)), jnp.full((3, 1), 0.3), jnp.zeros(1), jnp.asarray(rate), ())
+    key = jax.random.key(0)
+    return np.asarray(clone_and_play(task, network, cloning, distilled, key, learners=3, episodes=2, **own))
+
+
+def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
+    cloning = AdamSteps("mse", steps=3)
+    plain, fast = probe_returns(cloning), probe_returns(cloning, 0.4)
+    short = probe_returns(dataclasses.replace(cloning, steps=1), 0.1)
+    assert len({float(returns[2, 0]) for returns in (plain, fast, short)}) == 3
+    both = probe_returns(cloning, rates=jnp.asarray([0.05, 0.4, 0.1]), steps=jnp.asarray([3, 3, 1]))
+    np.testing.assert_allclose(both, [plain[0], fast[1], short[2]], rtol=1e-5, atol=1e-6)
+
+
+def test_learners_may_have_rates_alone_or_steps_alone() -> None:
+    cloning = GradientStep(steps=2, momentum=0.5)
+    plain, fast = probe_returns(cloning), probe_returns(cloning, 0.4)
+    rates = probe_returns(cloning, rates=jnp.asarray([0.05, 0.4, 0.05]))
+    np.testing.assert_allclose(rates, [plain[0], fast[1], plain[2]], rtol=1e-5, atol=1e-6)
+    steps = probe_returns(dataclasses.replace(cloning, steps=5), steps=jnp.full(3, 2))
+    np.testing.assert_allclose(steps, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def study(files: Files) -> Path:
+    """A study by the command line, in which every draw is the dataset's own rate and steps."""
+    out = files.folder / "study"
+    words = f"--widths 4 --draws 3 --episodes 2 --rates 1 --steps 1 1 --seed 5 --out {out}"
+    assert main(["transfer", str(files.several), str(files.one), *words.split()]) == 0
+    return out
+
+
+def test_a_draw_of_the_datasets_own_is_its_plain_clone(study: Path, files: Files) -> None:
+    rows = read_rows(study)
+    assert [(row["dataset"], row["width"], row["draw"]) for row in rows] == [
+        (str(path), 4, draw) for path in (files.several, files.one) for draw in range(3)
+    ]
+    for path, rate, steps in ((files.several, 0.5, 4), (files.one, 0.1, 1)):
+        own = [row for row in rows if row["dataset"] == str(path)]
+        np.testing.assert_allclose([row["rate"] for row in own], rate, rtol=1e-6)
+        assert [row["steps"] for row in own] == [steps] * 3
+        dataset = load(path)
+        plain = clone_and_play(
+            make_task("cartpole"),
+            network_for(dataset, TINY),
+            cloning_of(dataset),
+            distilled_of(dataset),
+            named_key(jax.random.key(5), "transfer"),
+            learners=3,
+            episodes=2,
+        )
+        np.testing.assert_allclose([row["score"] for row in own], np.mean(plain, axis=1))
+
+
+def test_a_study_is_summed_up_and_drawn(study: Path, files: Files) -> None:
+    summary = json.loads((study / "summary.json").read_text())
+    assert list(summary) == [str(files.several), str(files.one)]
+    assert [(entry["width"], entry["own_width"]) for entry in summary[str(files.one)]] == [(4, True)]
+    assert (study / "figure.png").stat().st_size > 1000
+
+
+# --- What the table says.
+
+
+def hand_rows(scores: list[float], dataset: str = "a.safetensors", width: int = 4) -> list[dict[str, Any]]:
+    return [
+        {"dataset": dataset, "width": width, "own_width": width == 4, "draw": draw, "score": score}
+        for draw, score in enumerate(scores)
+    ]
+
+
+def test_the_better_half_counts() -> None:
+    study = Transfer((Path("a.safetensors"), Path("b.safetensors")))
+    rows = hand_rows([5.0, 1.0, 9.0, 7.0, 0.0, 2.0, 8.0, 6.0])  # the better half: 6, 7, 8, 9
+    rows += hand_rows([3.0, 1.0, 2.0], width=8) + hand_rows([4.0], "b.safetensors", 8)
+    summary = study.summary(rows)
+    (own, wide), (single,) = summary["a.safetensors"], summary["b.safetensors"]
+    assert (own["width"], own["own_width"], own["median"], own["interquartile_mean"]) == (4, True, 7.5, 7.5)
+    assert 6.0 <= own["interval"][0] < 7.5 < own["interval"][1] <= 9.0
+    assert (wide["width"], wide["own_width"], wide["median"]) == (8, False, 2.5)
+    assert single == {
+        "width": 8, "own_width": False, "median": 4.0, "interquartile_mean": 4.0, "interval": [4.0, 4.0],
+    }  # fmt: skip
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_figure_names_datasets_and_shows_the_better_half() -> None:
+    paths = ("runs/one/dataset.safetensors", "runs/two/dataset.safetensors", "three.safetensors")
+    study, figure = Transfer(tuple(map(Path, paths)), widths=(4, 8)), Figure()
+    rows = [row for path in paths for width in (4, 8) for row in hand_rows([1.0, 5.0, 3.0, 7.0], path, width)]
+    study.draw(rows, figure)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two", "three"]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [6.0, 6.0])
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), [5.0, 7.0])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8"]
+
+
+# --- Refusals.
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("missing.safetensors", "no such file"),
+        ("{one} --widths 0", "width = 0"),
+        ("{one} --widths 4 4", "width 4 twice"),
+        ("{one} {one}", "twice"),
+        ("{one} --widths", "no datasets or no widths"),
+        ("--widths 4", "no datasets or no widths"),
+        ("{one} --draws 0", "draws = 0"),
+        ("{one} --episodes 0", "episodes = 0"),
+        ("{one} --rates 0.5", "rates = 0.5"),
+        ("{one} --rates nan", "rates = nan"),
+        ("{one} --steps 0 1", "steps = 0.0"),
+        ("{one} --steps 2 1", "steps = 1.0"),
+        ("{one} --seed -1", "seed = -1"),
+        ("{plain}", "whole policy"),
+        ("{annealed}", "annealed over its own 4 steps"),
+        ("{encoder} --widths 4 8", "give the architecture on its card"),
+        ("{other}", "another task"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    words: str, wanted: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = {"0/kernel": np.ones((4, 4)), "0/bias": np.zeros(4)}
+    both = layers | {"1/kernel": np.ones((4, 2)), "1/bias": np.zeros(2)}
+    nothing = {"observations": np.zeros((0, 4)), "targets": np.zeros((0, 2))}
+    card = {"learners": [dataclasses.asdict(TINY)]}
+    sets = {
+        "annealed": tiny_dataset(AdamSteps("mse", steps=4, anneal=True)),
+        "encoder": hand_dataset(card | {"encoder": {"layers": 1, "of": 2}}, encoder=layers),
+        "plain": hand_dataset(card | {"encoder": {"layers": 2, "of": 2}}, encoder=both, **nothing),
+        "other": hand_dataset(sizes=(8, 4)),
+    }
+    paths = {name: tmp_path / f"{name}.safetensors" for name in sets}
+    for name, dataset in sets.items():
+        save(dataset, paths[name])
+    given = [word.format(one=files.one, **paths) for word in words.split()]
+    assert main(["transfer", *given, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("floppy: ")
+    assert said.err.count("\n") == 1
+    assert wanted in said.err
+    assert not (tmp_path / "out").exists()
