@@ -421,7 +421,6 @@ DISTILL_NUMBERS = {
     "minibatch-size": WHOLE_NUMBERS,
     "critic-width": WHOLE_NUMBERS,
     "cloning.steps": WHOLE_NUMBERS,
-    "cloning.momentum": ["-0.1", "1", "nan", "inf", "", "x"],
     "initial-rate": ABOVE_ZERO,
     "rate": ABOVE_ZERO,
     "critic-rate": ABOVE_ZERO,

@@ -198,18 +198,6 @@ def test_gradient_steps_repeat_it_for_the_layers_behind_the_encoder(
 
 
 @pytest.mark.usefixtures("x64")
-def test_steps_with_momentum_are_the_heavy_ball():
-    setting = make_setting(CONTINUOUS, depth=2, encoder_layers=1)
-    expected, learnt = numpy_start(setting)
-    velocity = {name: np.zeros_like(expected[name]) for name in learnt}
-    for _ in range(4):
-        gradients = numpy_gradients("mse", expected, setting.distilled)
-        velocity = {name: 0.8 * velocity[name] + gradients[name] for name in learnt}
-        expected |= {name: expected[name] - 0.3 * velocity[name] for name in learnt}
-    assert_same_parameters(run_clone(GradientStep("mse", 4, momentum=0.8), *setting), expected, 1e-9, 1e-11)
-
-
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("encoder_layers", [0, 1])
 @pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 def test_an_implicit_step_takes_the_gradient_where_it_ends(actions: Discrete | Continuous, encoder_layers: int):
@@ -296,7 +284,6 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
     [
         pytest.param(GradientStep("mse"), 0, id="step"),
         pytest.param(GradientStep("mse", steps=3), 1, id="three-steps-encoder"),
-        pytest.param(GradientStep("mse", steps=3, momentum=0.5), 0, id="three-steps-momentum"),
         pytest.param(ImplicitStep(), 1, id="implicit-step-encoder"),
         pytest.param(AdamSteps("mse", steps=4, anneal=True), 0, id="adam-annealed"),
         pytest.param(AdamSteps("gaussian-nll", steps=4), 1, id="adam-nll-encoder"),
@@ -408,12 +395,6 @@ def test_losses_that_do_not_are_refused(loss: str, actions: Discrete | Continuou
         check_loss(loss, actions)
     assert all(word in str(refusal.value) for word in words)
     assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("momentum", [-0.1, 1.0, float("nan")])
-def test_momentum_is_refused_where_steps_would_grow(momentum: float):
-    with pytest.raises(FloppyError, match="momentum"):
-        GradientStep(momentum=momentum)
 
 
 @pytest.mark.parametrize("recipe", [GradientStep, AdamSteps])

@@ -183,7 +183,7 @@ DISCRETE, BOXES = (ACTION, OBSERVATION), (CONTINUOUS, OTHER_CONTINUOUS)
     ("tasks", "cloning", "learner"),
     [
         ((*DISCRETE, DELAY), GradientStep("mse"), LINEAR),
-        (DISCRETE, GradientStep("cross-entropy", steps=3, momentum=0.5), LINEAR),
+        (DISCRETE, GradientStep("cross-entropy", steps=3), LINEAR),
         (BOXES, GradientStep("mse", steps=2), LINEAR),
         (BOXES, GradientStep("gaussian-nll"), LINEAR),
         (DISCRETE, ImplicitStep(), LINEAR),

@@ -225,7 +225,7 @@ def rename_a_column(folder: Path) -> None:
         (lambda folder: (folder / "rows.csv").write_bytes(b"\xff\xfe\x00"), "run it first"),
         (lambda folder: (folder / "rows.csv").write_text("word,number\n"), "no table of a study"),
         (shorten_a_row, "no table of a study"),
-        (rename_a_column, "has no column 'double'"),
+        (rename_a_column, "has nothing for 'double'"),
     ],
 )
 def test_what_is_no_study_is_refused(

@@ -156,7 +156,7 @@ def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
 
 
 def test_learners_may_have_rates_alone_or_steps_alone() -> None:
-    cloning = GradientStep(steps=2, momentum=0.5)
+    cloning = GradientStep(steps=2)
     plain, fast = probe_returns(cloning), probe_returns(cloning, 0.4)
     rates = probe_returns(cloning, rates=jnp.asarray([0.05, 0.4, 0.05]))
     np.testing.assert_allclose(rates, [plain[0], fast[1], plain[2]], rtol=1e-5, atol=1e-6)

@@ -20,7 +20,7 @@ with open(arguments.dataset, "rb") as file:
 card = json.loads(header.pop("__metadata__")["floppy"])
 assert card["task"] in ("ndcartpole/1", "gymnax/CartPole-v1"), "not of Gymnasium's CartPole-v1"
 assert card["format"] == 1 and card["normaliser"] == "none" and card["encoder"] is None, "not for this script"
-assert [card["cloning"][key] for key in ("kind", "loss", "steps")] == ["GradientStep", "mse", 1], "not for this script"
+assert card["cloning"] == {"kind": "GradientStep", "loss": "mse", "steps": 1}, "not for this script"
 tensors = {key: np.frombuffer(data[slice(*t["data_offsets"])], "<f4").reshape(t["shape"]) for key, t in header.items()}
 observations, targets, inner_rate = tensors["observations"], tensors["targets"], tensors["inner_rate"]
 

@@ -630,6 +630,8 @@ class Redraw(Command):
     name: ClassVar[str] = "redraw"
     folder: Positional[Path]
     """The study's folder, which holds study.json and rows.csv."""
+    sources: Annotated[TaskSources, arg(name="")] = dataclasses.field(default_factory=TaskSources)
+    """Where tasks come from."""
     json: bool = False
     """Print exactly one JSON object."""
 

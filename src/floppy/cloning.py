@@ -14,9 +14,10 @@ from floppy.errors import MOST, FloppyError, check_number
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
 
-MOST_MOMENTUM = 0.999
 SOLVE_TOLERANCE = 1e-6
+"""Of an implicit step's linear system, relative to its right side."""
 SOLVE_STEPS = 3
+"""At most so many iterations per example; but for rounding one is enough."""
 LEAST_BLOCK = 4
 """Fewer than the square of so many steps are not worth computing twice."""
 
@@ -87,21 +88,17 @@ def check_loss(loss: str, actions: Discrete | Continuous) -> None:
 class GradientStep:
     """Plain gradient steps at a learned rate: `φ <- φ - η ∇L(φ)`, one step in the PPMO paper (section 4).
 
-    The step may overshoot the loss's minimum on purpose: what counts is the policy that comes out. With `momentum` μ
-    the gradient gives way to `v <- μ v + ∇L(φ)`, which goes `1 / (1 - μ)` times as far in as many steps.
+    The step may overshoot the loss's minimum on purpose: what counts is the policy that comes out.
     """
 
     loss: str = "mse"
     """mse, cross-entropy or gaussian-nll."""
     steps: int = 1
     """Gradient steps, each on the full batch."""
-    momentum: float = 0.0
-    """μ, the share of the last step that the next one starts with (heavy ball; Polyak, 1964)."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
         check_number("cloning.steps", self.steps, least=1, most=MOST)
-        check_number("cloning.momentum", self.momentum, least=0, most=MOST_MOMENTUM)
 
     def run(self, loss: Callable[[Weights], jax.Array], weights: Weights, rates: jax.Array) -> Weights:
         """Takes a step per entry of `rates [steps]` from `weights`.
@@ -112,16 +109,7 @@ class GradientStep:
         def step(weights: Weights, rate: jax.Array) -> Weights:
             return jax.tree.map(lambda w, g: w - rate * g, weights, jax.grad(loss)(weights))
 
-        def heavy_step(carry: tuple[Weights, Weights], rate: jax.Array) -> tuple[Weights, Weights]:
-            weights, velocity = carry
-            velocity = jax.tree.map(lambda v, g: self.momentum * v + g, velocity, jax.grad(loss)(weights))
-            return jax.tree.map(lambda w, v: w - rate * v, weights, velocity), velocity
-
-        if self.steps == 1:
-            return step(weights, rates[0])
-        if self.momentum == 0:
-            return _scan_in_blocks(step, weights, rates)
-        return _scan_in_blocks(heavy_step, (weights, jax.tree.map(jnp.zeros_like, weights)), rates)[0]
+        return step(weights, rates[0]) if self.steps == 1 else _scan_in_blocks(step, weights, rates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,14 +178,17 @@ class ImplicitStep:
         """
         features, output = network.features(weights, distilled.observations), weights.layers[-1]
         factor = 2.0 * distilled.inner_rate / distilled.targets.size
-        gram = features @ features.T + 1.0
-        missing = distilled.targets - features @ output["kernel"] - output["bias"]
-        # Without LAPACK, as everything here; conjugate gradients end after an iteration per example, but for rounding.
+        gram = _product(features, features.T) + 1.0
+        missing = distilled.targets - _product(features, output["kernel"]) - output["bias"]
+        # Without LAPACK, as everything here.
         residual, _ = cg(
-            lambda x: x + factor * gram @ x, missing, tol=SOLVE_TOLERANCE, maxiter=SOLVE_STEPS * missing.shape[0]
+            lambda x: x + factor * _product(gram, x),
+            missing,
+            tol=SOLVE_TOLERANCE,
+            maxiter=SOLVE_STEPS * missing.shape[0],
         )
         moved = {
-            "kernel": output["kernel"] + factor * features.T @ residual,
+            "kernel": output["kernel"] + factor * _product(features.T, residual),
             "bias": output["bias"] + factor * residual.sum(axis=0),
         }
         log_std = weights.log_std
@@ -205,6 +196,11 @@ class ImplicitStep:
             pull = 2.0 * distilled.inner_rate / log_std.size
             log_std = (log_std + pull * distilled.log_std) / (1.0 + pull)
         return weights._replace(layers=(*weights.layers[:-1], moved), log_std=log_std)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """At full precision also where an accelerator would round: the system may be ill-conditioned."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 Cloning = GradientStep | AdamSteps | ImplicitStep

@@ -52,7 +52,7 @@ def orthogonalise(matrix: jax.Array) -> jax.Array:
 
 
 def orthogonalise_oblong(matrix: jax.Array) -> jax.Array:
-    """As `orthogonalise`, for a Gaussian matrix of which one side is much the longer, in a fifth of the time.
+    """As `orthogonalise`, for a Gaussian matrix of which one side is much the longer, in less time.
 
     Its singular values lie close together (Marchenko and Pastur, 1967): with sides 1 : 4 the largest is three times the
     smallest. So the inverse square root of the small Gram matrix can be taken, by the coupled Newton-Schulz iteration

@@ -89,7 +89,7 @@ class Problem:
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
         met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in particular.
         With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
-        targets their labels. The encoder is fresh.
+        targets their labels, as probabilities or as logits around 0. The encoder is fresh.
         """
         met = None
         if self.initial_examples == "random-policy":

@@ -123,7 +123,8 @@ def draw_study(folder: Path | str) -> Row:
         study.draw(rows, figure)
     except KeyError as error:
         raise FloppyError(
-            f"{folder / ROWS_NAME} has no column {error}, which {study.name} needs: restore it, or give --overwrite."
+            f"{folder / ROWS_NAME} has nothing for {error}, which {study.name} needs: if it has not ended, run it with "
+            "--resume, else restore the table."
         ) from error
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
     write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())

@@ -105,7 +105,7 @@ class Ensemble:
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.set_xlabel("learners per ensemble")
             axes.set_ylabel("mean return")
-            axes.set_title(Path(dataset).stem)
+            axes.set_title(Path(str(dataset)).stem)
             axes.legend(fontsize="small")
 
     def _drawn(self) -> LearnerDistribution | None:

@@ -181,8 +181,8 @@ EXPERIMENTS: dict[str, Experiment] = {
                 "fashion-mnist": "images/fashion-mnist --outer hades --outer-steps 20000",
             }
         ),
-        out_of_reach="MNIST's sets, whose files have to be fetched (--data) and whose recipes take hours: "
-        "scikit-learn's digits stand in for them",
+        out_of_reach="evolution of MNIST's sets, whose files have to be fetched (--data): scikit-learn's digits stand "
+        "in for them",
     ),
     "hades-table2": Experiment(
         "HaDES, Table 2",

@@ -128,6 +128,8 @@ class Search:
         else:
             ended = run(self._ppo(dataset, cell["architecture"], cell["seed"]), folder)
             scores = [point.score for point in ended.points]
+            if not scores:
+                raise FloppyError(f"PPO of {cell['architecture']} diverged in every evaluation: leave it out.")
             seconds = ended.totals["seconds"] + ended.compilation
             rows = [{"score": float(np.mean(scores)), "final": scores[-1], "seconds": seconds}]
         shapes = network_for(dataset, architecture).kernel_shapes
