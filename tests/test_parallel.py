@@ -128,7 +128,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[str]:
     return [output for output, _ in outputs]
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["2-devices", "3-devices"])
+@pytest.fixture(scope="module", params=[3], ids=["3-devices"])
 def spread(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The figures of a process with several devices; all tests of one count share it."""
     folder = tmp_path_factory.mktemp(f"devices{request.param}")

@@ -14,6 +14,7 @@ from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.outer import PPMO, HaDES
 from floppy.studies import rollback
+from floppy.studies.rollback import _configs
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
@@ -30,8 +31,8 @@ CONFIG = DistillConfig(
 
 
 def test_every_level_is_a_run_of_its_own(tmp_path: Path) -> None:
-    levels = rollback(CONFIG, tmp_path)
-    assert [level.encoder_layers for level in levels] == [2, 1, 0]
+    levels = rollback(CONFIG, tmp_path, levels=[2, 0])
+    assert [level.encoder_layers for level in levels] == [2, 0]
     for level in levels:
         assert level.dataset == tmp_path / f"l{level.encoder_layers}" / "dataset.safetensors"
         dataset = load(level.dataset)
@@ -42,6 +43,10 @@ def test_every_level_is_a_run_of_its_own(tmp_path: Path) -> None:
         assert level.finished
         wanted = {"layers": level.encoder_layers, "of": 2} if level.encoder_layers else None
         assert dataset.card.encoder == wanted
+
+
+def test_all_levels_are_run_by_default_from_the_whole_network_down() -> None:
+    assert [(each.encoder_layers, each.examples) for each in _configs(CONFIG, ())] == [(2, 0), (1, 2), (0, 2)]
 
 
 def test_runs_that_were_cut_short_are_resumed(tmp_path: Path) -> None:
