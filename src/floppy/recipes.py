@@ -235,7 +235,7 @@ def _hades_continuous(task: str, examples: int | None) -> DistillConfig:
 def _hades_brax(task: str, examples: int | None = None) -> DistillConfig:
     """HaDES-R as in the paper's Table 2 for Brax, with a normaliser that is frozen into the file in the end."""
     quick = ("hopper", "inverted_double_pendulum")
-    name = full_task_id(task).split("/")[1]
+    name = full_task_id(task).rpartition("/")[2]
     return DistillConfig(
         task,
         examples=64 if examples is None else examples,
