@@ -10,7 +10,7 @@ import pytest
 
 from floppy.distill import DistillConfig, DistillResult
 from floppy.errors import FloppyError
-from floppy.learners import LearnerDistribution, parse_distribution, parse_distributions
+from floppy.learners import LearnerDistribution, describe_distribution, parse_distribution, parse_distributions
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import recipe
 from floppy.studies import _runs
@@ -62,7 +62,7 @@ def test_hades_f_is_for_the_one_learner_that_its_seed_draws(task: str) -> None:
 
 def test_descriptions_are_read_back() -> None:
     learner = LearnerDistribution((32, 64), (1, 3), ("xavier", "lecun"), "relu", "minatar-cnn", 4)
-    assert parse_distribution(_runs._described(learner)) == learner
+    assert parse_distribution(describe_distribution(learner)) == learner
 
 
 @pytest.mark.parametrize(

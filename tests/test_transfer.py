@@ -1,6 +1,7 @@
 """The study of transfer: what is drawn, that learners really use it, and what the table says."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from floppy.dataset import DistilledDataset, load, save
 from floppy.evaluate import clone_and_play
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network
-from floppy.studies import Transfer, read_rows, transfer
+from floppy.studies import Transfer, read_rows
 from floppy.tasks import make_task
 from floppy.train import cloning_of, distilled_of, network_for
 
@@ -61,7 +62,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     asked = Asked()
-    monkeypatch.setattr(transfer, "clone_and_play", asked)
+    monkeypatch.setattr(importlib.import_module("floppy.evaluate"), "clone_and_play", asked)
     yield asked
 
 

@@ -11,6 +11,7 @@ import optax
 from jax.scipy.sparse.linalg import cg
 
 from floppy.errors import MOST, FloppyError, check_number
+from floppy.initialisers import exact_product
 from floppy.learners import Layer, Network, Weights
 from floppy.tasks.base import Continuous, Discrete
 
@@ -178,17 +179,17 @@ class ImplicitStep:
         """
         features, output = network.features(weights, distilled.observations), weights.layers[-1]
         factor = 2.0 * distilled.inner_rate / distilled.targets.size
-        gram = _product(features, features.T) + 1.0
-        missing = distilled.targets - _product(features, output["kernel"]) - output["bias"]
-        # Without LAPACK, as everything here.
+        gram = exact_product(features, features.T) + 1.0
+        missing = distilled.targets - exact_product(features, output["kernel"]) - output["bias"]
+        # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned.
         residual, _ = cg(
-            lambda x: x + factor * _product(gram, x),
+            lambda x: x + factor * exact_product(gram, x),
             missing,
             tol=SOLVE_TOLERANCE,
             maxiter=SOLVE_STEPS * missing.shape[0],
         )
         moved = {
-            "kernel": output["kernel"] + factor * _product(features.T, residual),
+            "kernel": output["kernel"] + factor * exact_product(features.T, residual),
             "bias": output["bias"] + factor * residual.sum(axis=0),
         }
         log_std = weights.log_std
@@ -196,11 +197,6 @@ class ImplicitStep:
             pull = 2.0 * distilled.inner_rate / log_std.size
             log_std = (log_std + pull * distilled.log_std) / (1.0 + pull)
         return weights._replace(layers=(*weights.layers[:-1], moved), log_std=log_std)
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """At full precision also where an accelerator would round: the system may be ill-conditioned."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 Cloning = GradientStep | AdamSteps | ImplicitStep

@@ -131,6 +131,7 @@ def returns_of(
     *,
     block: Block | None = None,
     network: Network | None = None,
+    cloning: Cloning | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Returns `[L, episodes]` of fresh learners.
@@ -142,13 +143,14 @@ def returns_of(
       distribution: how they are drawn; by default the first one on the card.
       block: the task's part of a merged dataset.
       network: in place of what `network_for` gives for the distribution.
+      cloning: in place of the card's.
       **options: the others of `clone_and_play`.
     """
     statistics = statistics_of(dataset)
     returns = clone_and_play(
         task,
         network or network_for(dataset, distribution or card_distributions(dataset)[0]),
-        cloning_of(dataset),
+        cloning or cloning_of(dataset),
         replicate(distilled_of(dataset)),
         replicate(key),
         statistics=replicate(block.statistics(statistics, task.observation_shape) if block else statistics),

@@ -41,11 +41,11 @@ def orthogonalise(matrix: jax.Array) -> jax.Array:
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
     def quintic(_: int, a: jax.Array) -> jax.Array:
-        gram = _product(a, a.T)
-        return 3.4445 * a + _product(-4.7750 * gram + 2.0315 * _product(gram, gram), a)
+        gram = exact_product(a, a.T)
+        return 3.4445 * a + exact_product(-4.7750 * gram + 2.0315 * exact_product(gram, gram), a)
 
     # Both iterations need singular values of at most 1; |A Aᵀ| bounds the square of the largest.
-    wide = wide / jnp.sqrt(jnp.linalg.norm(_product(wide, wide.T)))
+    wide = wide / jnp.sqrt(jnp.linalg.norm(exact_product(wide, wide.T)))
     wide = jax.lax.fori_loop(0, QUINTIC_STEPS, quintic, wide)
     wide = jax.lax.fori_loop(0, CUBIC_STEPS, lambda _, a: _cubic(a), wide)
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
@@ -59,26 +59,27 @@ def orthogonalise_oblong(matrix: jax.Array) -> jax.Array:
     (Higham, Functions of Matrices, 2008, section 6.7).
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    gram = _product(wide, wide.T)
+    gram = exact_product(wide, wide.T)
     bound = jnp.linalg.norm(gram)
     identity = jnp.eye(wide.shape[0])
 
     def coupled(_: int, roots: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         root, inverse = roots
-        factor = 1.5 * identity - 0.5 * _product(inverse, root)
-        return _product(root, factor), _product(factor, inverse)
+        factor = 1.5 * identity - 0.5 * exact_product(inverse, root)
+        return exact_product(root, factor), exact_product(factor, inverse)
 
     _, inverse = jax.lax.fori_loop(0, COUPLED_STEPS, coupled, (gram / bound, identity))
-    wide = _cubic(_product(inverse / jnp.sqrt(bound), wide))
+    wide = _cubic(exact_product(inverse / jnp.sqrt(bound), wide))
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+def exact_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The matrix product at full precision also where an accelerator would round."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _cubic(a: jax.Array) -> jax.Array:
-    return 1.5 * a - 0.5 * _product(_product(a, a.T), a)
+    return 1.5 * a - 0.5 * exact_product(exact_product(a, a.T), a)
 
 
 Size = jax.Array | int

@@ -103,7 +103,7 @@ class LearnerDistribution:
     hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
     (three layers of `width` channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis,
     2018, with width 128 and depth 0), pyramid-cnn (the same with 32, 64 and 128 channels, the first of them 5 x 5: as
-    many features for a quarter of the arithmetic)."""
+    many features for a fifth of the arithmetic)."""
     init_seed: int = -1
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
@@ -196,6 +196,20 @@ def parse_distribution(text: str) -> LearnerDistribution:
                 "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh:init_seed=7."
             )
     return LearnerDistribution(**fields)
+
+
+def describe_distribution(distribution: LearnerDistribution) -> str:
+    """The text that `parse_distribution` reads as this distribution."""
+    fields = {
+        "width": "..".join(map(str, distribution.width)),
+        "depth": "..".join(map(str, distribution.depth)),
+        "initialiser": "+".join(distribution.initialiser),
+        "activation": distribution.activation,
+        "network": distribution.network,
+    }
+    if distribution.init_seed >= 0:
+        fields["init_seed"] = str(distribution.init_seed)
+    return ":".join(f"{name}={value}" for name, value in fields.items())
 
 
 def parse_distributions(text: str) -> tuple[LearnerDistribution, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from floppy.dataset import write_atomically
 from floppy.distill import CONFIG_NAME, METRICS_NAME, DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError, check_number, shown
-from floppy.learners import LearnerDistribution, parse_distributions
+from floppy.learners import describe_distribution, parse_distributions
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import RECIPES, apply_budget, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.tasks import make_task
@@ -175,17 +175,4 @@ def _for_one_learner(config: DistillConfig) -> DistillConfig:
     assert isinstance(config.outer, HaDES)
     episodes = config.outer.environments * config.outer.initialisations
     outer = dataclasses.replace(config.outer, initialisations=1, environments=episodes)
-    return dataclasses.replace(config, distribution=_described(learner), outer=outer)
-
-
-def _described(learner: LearnerDistribution) -> str:
-    """The text that `parse_distribution` reads as this distribution."""
-    fields = {
-        "width": "..".join(map(str, learner.width)),
-        "depth": "..".join(map(str, learner.depth)),
-        "initialiser": "+".join(learner.initialiser),
-        "activation": learner.activation,
-        "network": learner.network,
-        "init_seed": learner.init_seed,
-    }
-    return ":".join(f"{name}={value}" for name, value in fields.items())
+    return dataclasses.replace(config, distribution=describe_distribution(learner), outer=outer)

@@ -71,7 +71,8 @@ class Cost:
     share: float = 0.95
     """An agent is there when it has gone this share of the way from random actions' mean return to the clones'."""
     every: int = 10
-    """Outer steps between the evaluations that tell how far PPO is; they take as much time in all as the recipe's."""
+    """Outer steps between the evaluations that tell how far PPO is; they take about as much time in all as the
+    recipe's."""
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""

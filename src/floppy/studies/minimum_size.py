@@ -19,9 +19,9 @@ from floppy.cloning import Cloning
 from floppy.errors import FloppyError, check_number, shown
 from floppy.evaluate import finite_returns, returns_of
 from floppy.keys import named_key
-from floppy.learners import parse_distributions
+from floppy.learners import describe_distribution, parse_distributions
 from floppy.recipes import RECIPES, recipe
-from floppy.studies._runs import Limited, _described, check_seeds, limited, run
+from floppy.studies._runs import Limited, check_seeds, limited, run
 from floppy.studies.base import Row, by, column
 from floppy.tasks import make_task
 from floppy.tasks.base import Task
@@ -92,7 +92,8 @@ class MinimumSize:
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per fresh learner: its mean return, on seeds that the distillation has not seen."""
-        config, dataset = self._limited(cell).config, run(self._limited(cell), folder).result.dataset
+        wanted = self._limited(cell)
+        config, dataset = wanted.config, run(wanted, folder).result.dataset
         task = make_task(self.task)
         with open_arena(task) as arena:
             returns = returns_of(
@@ -157,7 +158,7 @@ class MinimumSize:
             seed=cell["seed"],
             budget=self.budget,
             cloning=cloning,
-            distribution=",".join(_described(each).removesuffix(":init_seed=-1") for each in learners),
+            distribution=",".join(describe_distribution(each) for each in learners),
         )
 
     def _smallest(self, rows: list[Row]) -> Row:

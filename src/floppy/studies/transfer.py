@@ -14,11 +14,10 @@ from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset, load
 from floppy.distill import DATASET_NAME
 from floppy.errors import FloppyError, check_number
-from floppy.evaluate import clone_and_play, finite_returns
+from floppy.evaluate import finite_returns, returns_of
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.keys import named_key
 from floppy.learners import Network
-from floppy.parallel import replicate
 from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
 from floppy.train import (
     MOST_LEARNERS,
@@ -26,7 +25,6 @@ from floppy.train import (
     cloning_of,
     distilled_of,
     network_for,
-    statistics_of,
     task_of,
 )
 
@@ -87,21 +85,19 @@ class Transfer:
             cloning = dataclasses.replace(cloning, steps=int(steps.max()))
         task = task_of(dataset)
         with open_arena(task) as arena:
-            returns = clone_and_play(
+            returns = returns_of(
+                dataset,
                 task,
-                _network(dataset, cell["width"]),
-                cloning,
-                replicate(distilled_of(dataset)),
-                replicate(named_key(jax.random.key(self.seed), "transfer")),
+                named_key(jax.random.key(self.seed), "transfer"),
+                network=_network(dataset, cell["width"]),
+                cloning=cloning,
                 learners=self.draws,
                 episodes=self.episodes,
-                statistics=replicate(statistics_of(dataset)),
-                afresh=dataset.card.normaliser == "per-evaluation",
                 rates=jnp.asarray(rates, jnp.float32),
                 steps=None if cloning.steps == 1 else jnp.asarray(steps),
                 arena=arena,
             )
-        scores = finite_returns(np.asarray(returns)).mean(axis=1, dtype=np.float64)
+        scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
         is_own = card_distributions(dataset)[0].width == (cell["width"], cell["width"])
         return [
             {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
