@@ -80,6 +80,7 @@ class Run:
 
 MINATAR = ("card", "width=512:activation=relu")
 BRAX = ("card", "width=512")
+F_BRAX = ("card", "width=64")
 RUNS = [
     Run("r", "cartpole", 2, learners=100, episodes=100),
     *(Run("r", "breakout", 16, BREAKOUT, s, (*MINATAR, OWN), published="13.5") for s in range(3)),
@@ -88,6 +89,8 @@ RUNS = [
     Run("r", "asterix", 16, ASTERIX, distributions=MINATAR, published="8.9"),
     Run("r", "freeway", 16, "--outer-steps 200 --budget 38m", distributions=MINATAR, published="0"),
     Run("r", "hopper", 4, "--outer-steps 250 --budget 40m", distributions=BRAX, published="1771"),
+    Run("f", "cartpole", 2, "--distribution init_seed=0", distributions=("card", "lambda"), episodes=100),
+    Run("f", "hopper", 4, "--distribution width=64:init_seed=0 --outer-steps 250 --budget 40m", distributions=F_BRAX),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
     Run("ppmo", "reacher", 64, REACHER, 1, distributions=BRAX, published="-168"),
 ]
@@ -133,9 +136,14 @@ def page() -> None:
     rows = read_rows(TABLE)
     parts = [PAGE.read_text().split(MARK)[0] + MARK]
     fresh = [row for row in rows if row["set"] in ("r", "ppmo") and row["own_draw"] == "False"]
-    compared = [row for row in rows if row["task"] == "breakout" and row["width"] == "64"]
+    compared = [
+        row
+        for task in dict.fromkeys(run.task for run in RUNS if run.kind == "f")
+        for row in rows
+        if row["task"] == task and row["width"] == "64"
+    ]
     parts.append(f"### Fresh learners\n\n{table(fresh)}")
-    parts.append(f"### HaDES-F against HaDES-R on one task\n\n{table(compared)}")
+    parts.append(f"### HaDES-F against HaDES-R\n\n{table(compared)}")
     commands = dict.fromkeys(row["command"] for row in rows)
     parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```\n")
     PAGE.write_text("\n\n".join(parts))

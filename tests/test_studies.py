@@ -4,10 +4,12 @@ import csv
 import dataclasses
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -67,6 +69,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(STUDIES, kind.name, kind)
     monkeypatch.setattr(Stub, "measured", [])
     monkeypatch.setattr(Stub, "fails", {})
+
+
+KEPT = Path(__file__).parents[1] / "docs/results/studies"
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -186,6 +191,27 @@ def test_the_table_alone_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("".join(lines[:2]))
     assert draw_study(tmp_path) == {"sum": 2, "rows": 1}
     assert (tmp_path / "figure.png").read_bytes() != before["figure.png"]
+
+
+@pytest.mark.skipif(not KEPT.is_dir(), reason="the results are not part of this copy")
+def test_all_kept_studies_are_drawn_from_their_tables(tmp_path: Path) -> None:
+    folders = [path.parent for path in KEPT.glob("*/study.json")]
+    assert folders
+    for kept in folders:
+        drawn = tmp_path / kept.name
+        drawn.mkdir()
+        for name in ("study.json", "rows.csv"):
+            shutil.copy(kept / name, drawn)
+        draw_study(drawn)
+        assert rounded((drawn / "summary.json").read_text()) == rounded((kept / "summary.json").read_text())
+        wanted, got = (matplotlib.image.imread(folder / "figure.png") for folder in (kept, drawn))
+        assert got.shape == wanted.shape
+        assert np.abs(got - wanted).mean() < 0.01, kept.name
+
+
+def rounded(text: str) -> Any:
+    """Figures of JSON to a few digits, for other machines sum in another order."""
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def test_the_command_that_draws_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
