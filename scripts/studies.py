@@ -93,15 +93,15 @@ STUDIES = [
     Measured(
         "minimum-size",
         "inverted-double-pendulum",
-        "inverted-double-pendulum --sizes 1 2 3 4 --budget 300steps --best 9359 --share 0.5 --seeds 0",
+        "inverted-double-pendulum --sizes 1 2 3 --budget 300steps --best 9359 --share 0.5 --seeds 0",
     ),
-    Measured("compare", "cartpole", "cartpole --examples 2 --seeds 0 1 --budget 60s"),
-    Measured("compare", "breakout", "breakout --methods hades-f hades neuroevolution ppo --seeds 0 1 --budget 2m"),
-    Measured("budget", "cartpole-2d", "ndcartpole/2 --sizes 2 4 16 64 --seeds 0 1 --budget 60s"),
+    Measured("compare", "cartpole", "cartpole --examples 2 --seeds 0 1 --budget 40s"),
+    Measured("compare", "breakout", "breakout --methods hades-f hades neuroevolution ppo --seeds 0 1 --budget 90s"),
+    Measured("budget", "cartpole-2d", "ndcartpole/2 --sizes 2 4 16 64 --seeds 0 1 --budget 40s"),
     Measured(
         "budget",
         "breakout",
-        "breakout --sizes 2 4 16 64 --methods hades neuroevolution ppo --seeds 0 1 --budget 2m",
+        "breakout --sizes 4 16 64 --methods hades neuroevolution ppo --seeds 0 1 --budget 60s",
     ),
 ]
 
@@ -142,6 +142,8 @@ def section(study: Measured) -> str:
 
 def tables(summary: Any, name: str = "") -> list[str]:
     """A summary as tables: one for each list of entries, and one for the figures beside them."""
+    if isinstance(summary, dict) and all(isinstance(entry, dict) for entry in summary.values()):
+        summary = [{"": key} | entry for key, entry in summary.items()]
     if isinstance(summary, list):
         rows = [flat(entry) for entry in summary]
         head = list(dict.fromkeys(key for row in rows for key in row))

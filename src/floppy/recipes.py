@@ -309,13 +309,18 @@ def _supervised(task: str, examples: int | None = None) -> DistillConfig:
 
 
 def _hades_labelled(task: SupervisedTask, examples: int | None) -> DistillConfig:
-    """Evolution of images from the class means, with fixed labels as published; noise alike in neighbouring pixels."""
+    """Evolution of images from the class means, with noise alike in neighbouring pixels.
+
+    Labels are fixed as published, but for large images, whose output layer is solved for.
+    """
     config = _supervised(task.task_id, examples)
-    return dataclasses.replace(
-        config,
-        targets="one-hot",
-        outer=HaDES(population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0),
+    outer = HaDES(population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0)
+    if not isinstance(config.cloning, ImplicitStep):
+        return dataclasses.replace(config, targets="one-hot", outer=outer)
+    outer = dataclasses.replace(
+        outer, population=128, environments=512, sigma=0.1, rate=0.03, rate_decay=0.1, smoothness=2.0
     )
+    return dataclasses.replace(config, outer_steps=900, outer=outer)
 
 
 RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
