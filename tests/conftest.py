@@ -1,11 +1,13 @@
 """What every test shares: compiled programs go to a temporary folder, never to the user's cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import pytest
 
 from floppy.cache import VARIABLE, enable_compilation_cache
+from floppy.cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,3 +33,23 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+Refused = Callable[[list[str], str], None]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Checks that a study's command line is answered with one sentence that holds a text, and writes nothing."""
+
+    def check(words: list[str], wanted: str) -> None:
+        out = tmp_path / "out"
+        assert main([*words, "--out", str(out)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("floppy: ")
+        assert said.err.count("\n") == 1
+        assert wanted in said.err
+        assert not out.exists()
+
+    return check

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Refused
 from matplotlib.figure import Figure
 from probes import hand_dataset
 
@@ -118,14 +119,6 @@ def test_curves_are_means_over_seeds() -> None:
         ("cartpole --budget 5", "Budget '5'"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
-    words: str, wanted: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["compare", *words.split(), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("floppy: ")
-    assert said.err.count("\n") == 1
-    assert wanted in said.err
-    assert not (tmp_path / "out").exists()
+def test_what_cannot_be_compared_is_refused(words: str, wanted: str, runs: Runs, refused: Refused) -> None:
+    refused(["compare", *words.split()], wanted)
     assert runs.asked == []

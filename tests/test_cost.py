@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Refused
 from matplotlib.figure import Figure
 
 from floppy.cli import main
@@ -223,16 +224,10 @@ def test_break_even_by_its_slow_twin() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    words: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: str, wanted: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "run", lambda *_: pytest.fail("work began"))
-    assert main(["cost", *words.split(), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("floppy: ")
-    assert said.err.count("\n") == 1
-    assert wanted in said.err
-    assert not (tmp_path / "out").exists()
+    refused(["cost", *words.split()], wanted)
 
 
 def test_a_study_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:

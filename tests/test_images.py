@@ -286,7 +286,7 @@ def test_an_answer_does_not_depend_on_the_learners_beside_it(file: str) -> None:
 
 @pytest.fixture(scope="module")
 def dataset(file: str) -> DistilledDataset:
-    return distill(quick(file, outer_steps=1)).dataset
+    return distill(quick(file, outer_steps=1, outer=Supervised(normalise_observations=False))).dataset
 
 
 def test_scores_are_accuracies_on_test_images(file: str, dataset: DistilledDataset) -> None:
@@ -482,6 +482,7 @@ def test_neuroevolution_of_a_classifier_sees_enough_images(file: str) -> None:
 
 
 def test_a_normaliser_per_evaluation_is_refused(dataset: DistilledDataset) -> None:
+    assert dataset.card.normaliser == "none"
     asked = dataclasses.replace(dataset, card=dataclasses.replace(dataset.card, normaliser="per-evaluation"))
     with pytest.raises(FloppyError, match="give one that is frozen, or none"):
         evaluate(asked, distributions="card", learners=1)
@@ -509,7 +510,7 @@ def test_images_have_recipes_of_their_own(file: str, tmp_path: Path) -> None:
     large = tmp_path / "large.npz"
     np.savez(large, images=np.zeros((60, 28, 28), np.uint8), labels=np.arange(60) % 3)
     assert [type(recipe(task).cloning) for task in (file, f"images/{large}")] == [GradientStep, ImplicitStep]
-    assert recipe(file, "hades").targets == "one-hot"
+    assert [recipe(task, "hades").targets for task in (file, f"images/{large}")] == ["one-hot", "learned"]
     with pytest.raises(FloppyError, match="has no labelled examples: choose ppmo or hades"):
         recipe("cartpole", "supervised")
 

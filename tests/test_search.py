@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Refused
 from matplotlib.figure import Figure
 from probes import hand_dataset
 
-from floppy.cli import main
 from floppy.dataset import save
 from floppy.errors import FloppyError
 from floppy.learners import parse_distribution
@@ -223,15 +223,10 @@ def test_a_space_is_read_from_lines_or_json(tmp_path: Path) -> None:
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_one_sentence(
-    name: str, text: str, wanted: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, text: str, wanted: str, dataset: Path, tmp_path: Path, refused: Refused
 ) -> None:
     (tmp_path / name).write_text(text)
-    out = tmp_path / "out"
-    assert main(["search", str(dataset), "--space", str(tmp_path / name), "--out", str(out)]) == 2
-    said = capsys.readouterr()
-    assert wanted in said.err
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert not out.exists()
+    refused(["search", str(dataset), "--space", str(tmp_path / name)], wanted)
 
 
 @pytest.mark.parametrize(
@@ -250,13 +245,8 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence(
         ("--seeds -1", "seeds = -1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(
-    words: str, wanted: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert main(["search", str(dataset), "--out", str(out), *words.split()]) == 2
-    assert wanted in capsys.readouterr().err
-    assert not out.exists()
+def test_options_that_cannot_be_are_refused(words: str, wanted: str, dataset: Path, refused: Refused) -> None:
+    refused(["search", str(dataset), *words.split()], wanted)
 
 
 @pytest.mark.parametrize(("layers", "wanted"), [(1, "The dataset holds an encoder"), (3, "is a whole policy")])
