@@ -136,8 +136,15 @@ def section(study: Measured) -> str:
     place = study.kept.relative_to(study.page.parent)
     figure = f"![{read_study(study.kept).name}]({place}/figure.png)"
     links = f"[rows]({place}/rows.csv), [summary]({place}/summary.json)"
-    commands = "\n".join([*study.first, json.loads((study.kept / STUDY_NAME).read_text())["command"]])
-    return "\n\n".join([f"### {study.task}", figure, *tables(summary), links, f"```text\n{commands}\n```"])
+    asked = json.loads((study.kept / STUDY_NAME).read_text())
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {text(value)}"
+        for name, value in asked.items()
+        if name not in ("study", "command", "dataset", "datasets") and value not in ("", None, [])
+    )
+    commands = "\n".join([*study.first, asked["command"]])
+    parts = [f"### {study.task}", figure, *tables(summary), f"Measured with {settings}.", links]
+    return "\n\n".join([*parts, f"```text\n{commands}\n```"])
 
 
 def tables(summary: Any, name: str = "") -> list[str]:
@@ -147,11 +154,11 @@ def tables(summary: Any, name: str = "") -> list[str]:
     if isinstance(summary, list):
         rows = [flat(entry) for entry in summary]
         head = list(dict.fromkeys(key for row in rows for key in row))
-        table = markdown_table(head, [[text(row.get(key, "")) for key in head] for row in rows])
+        table = markdown_table(head, [[text(row.get(key, ""), key) for key in head] for row in rows])
         return [f"{name}:\n\n{table}" if name else table]
     lists = {key: value for key, value in summary.items() if isinstance(value, list) and is_table(value)}
     rest = flat({key: value for key, value in summary.items() if key not in lists})
-    made = [markdown_table(["", ""], [[key, text(value)] for key, value in rest.items()])] if rest else []
+    made = [markdown_table(["", ""], [[key, text(value, key)] for key, value in rest.items()])] if rest else []
     return made + [table for key, value in lists.items() for table in tables(value, key.replace("_", " "))]
 
 
@@ -169,12 +176,15 @@ def flat(entry: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def text(value: Any) -> str:
-    """A figure in a table."""
+def text(value: Any, name: str = "") -> str:
+    """A figure in a table; only an interval has a "to"."""
+    if isinstance(value, dict):
+        return ": ".join(map(text, value.values()))
+    if isinstance(value, list):
+        between = " to " if name.endswith("interval") else "; " if is_table(value) else ", "
+        return between.join(map(text, value))
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, list):
-        return (" to " if len(value) == 2 else ", ").join(map(text, value))
     return "–" if value is None else str(value)
 
 

@@ -510,7 +510,10 @@ def test_images_have_recipes_of_their_own(file: str, tmp_path: Path) -> None:
     large = tmp_path / "large.npz"
     np.savez(large, images=np.zeros((60, 28, 28), np.uint8), labels=np.arange(60) % 3)
     assert [type(recipe(task).cloning) for task in (file, f"images/{large}")] == [GradientStep, ImplicitStep]
-    assert [recipe(task, "hades").targets for task in (file, f"images/{large}")] == ["one-hot", "learned"]
+    evolved = [recipe(task, "hades") for task in (file, f"images/{large}")]
+    assert [config.targets for config in evolved] == ["one-hot", "learned"]
+    assert [type(config.cloning) for config in evolved] == [GradientStep, ImplicitStep]
+    assert all(isinstance(config.outer, HaDES) for config in evolved)
     with pytest.raises(FloppyError, match="has no labelled examples: choose ppmo or hades"):
         recipe("cartpole", "supervised")
 

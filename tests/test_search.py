@@ -14,7 +14,7 @@ from probes import hand_dataset
 from floppy.dataset import save
 from floppy.errors import FloppyError
 from floppy.learners import parse_distribution
-from floppy.studies import run_study
+from floppy.studies import base, run_study
 from floppy.studies import search as module
 from floppy.studies.base import Row
 from floppy.studies.search import SPACE, Search, read_space
@@ -46,7 +46,7 @@ def study(dataset: Path, space: Path) -> Search:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESAMPLES", 100)
+    monkeypatch.setattr(base, "BOOTSTRAP_RESAMPLES", 100)
 
 
 @pytest.fixture

@@ -178,17 +178,16 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
     resamples the episodes.
     """
     diverged = int(np.sum(~np.all(np.isfinite(returns), axis=1)))
-    returns = finite_returns(returns)
-    learner_means = returns.mean(axis=1, dtype=np.float64)
+    returns, means = finite_returns(returns), learner_means(returns)
     learners, episodes = returns.shape
-    units = learner_means if learners > 1 else returns[0].astype(np.float64)
+    units = means if learners > 1 else returns[0].astype(np.float64)
     random = np.random.default_rng(seed)
-    means = [random.choice(units, size=units.size).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
+    resampled = [random.choice(units, size=units.size).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+    low, high = np.quantile(resampled, [0.025, 0.975])
     at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
     return Score(
-        mean=float(learner_means.mean()),
-        sd=float(learner_means.std(ddof=1)) if learners > 1 else 0.0,
+        mean=float(means.mean()),
+        sd=float(means.std(ddof=1)) if learners > 1 else 0.0,
         ci95=(float(low), float(high)),
         learners=learners,
         episodes=episodes,
@@ -196,6 +195,11 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
         diverged=diverged,
         seed=seed,
     )
+
+
+def learner_means(returns: np.ndarray) -> np.ndarray:
+    """Mean return `[L]` of each learner, from returns `[L, episodes]`; see `finite_returns` for those that diverged."""
+    return finite_returns(returns).mean(axis=1, dtype=np.float64)
 
 
 def finite_returns(returns: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from floppy.train import CLONING_KINDS
 
 OuterLoopConfig = PPMO | HaDES | Supervised
 
+LARGE_IMAGE = 16
+"""Pixels a side; MNIST's images have 28, scikit-learn's digits 8."""
 ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
 """Those of the PPMO paper's Table 1, but for the width: 128 is as robust as 256 at a quarter of the arithmetic."""
 
@@ -271,7 +273,10 @@ def _hades_minatar(task: str, examples: int | None = None) -> DistillConfig:
 
 
 def _supervised(task: str, examples: int | None = None) -> DistillConfig:
-    """Meta-gradients through the cloning, from the class means, with learned soft labels."""
+    """Meta-gradients through the cloning, from the class means, with learned soft labels.
+
+    On large images the learners are convolutions that stay as they are drawn, and an implicit step.
+    """
     known = make_task(task)
     if not isinstance(known, SupervisedTask):
         raise FloppyError(
@@ -293,7 +298,7 @@ def _supervised(task: str, examples: int | None = None) -> DistillConfig:
         score_learners=20,
         score_episodes=test,
     )
-    if min(known.observation_shape[:2]) < 16:
+    if min(known.observation_shape[:2]) < LARGE_IMAGE:
         return config
     # Random convolutions with instance norm, and the best output layer on them, beat all networks trained through.
     return dataclasses.replace(
@@ -336,6 +341,12 @@ RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
 """Recipes by name; each takes a task id and a number of examples (None: the recipe's own)."""
 
 
+def check_recipe(name: str) -> None:
+    """Refuses an unknown name."""
+    if name not in RECIPES:
+        raise FloppyError(f"Recipe {shown(name)} was asked for: choose from {', '.join(RECIPES)}.")
+
+
 def recipe(
     task: str,
     name: str = "",
@@ -364,8 +375,7 @@ def recipe(
       FloppyError: for an unknown name or a value that is not allowed.
     """
     name = name or ("supervised" if isinstance(make_task(task), SupervisedTask) else "ppmo")
-    if name not in RECIPES:
-        raise FloppyError(f"Recipe {name} was asked for: choose from {', '.join(RECIPES)}.")
+    check_recipe(name)
     config = RECIPES[name](task, examples or None)
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes

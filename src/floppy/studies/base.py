@@ -19,6 +19,7 @@ import scipy.stats
 from floppy.dataset import write_atomically
 from floppy.distill import already_taken, check_intention
 from floppy.errors import FloppyError, one_line
+from floppy.evaluate import BOOTSTRAP_RESAMPLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,10 +176,29 @@ def stratified_interval(strata: Sequence[Sequence[float] | np.ndarray], seed: in
         return only, only
     # SciPy asks for two values of each; a stratum of one is itself, once, in every resample.
     samples = [np.repeat(stratum, 2) if len(stratum) == 1 else np.asarray(stratum) for stratum in strata]
+    return percentile_interval(samples, statistic, seed)
+
+
+def percentile_interval(
+    samples: Sequence[np.ndarray], statistic: Callable[..., Any], seed: int = 0, **options: Any
+) -> tuple[float, float]:
+    """95% percentile-bootstrap interval of a statistic of samples; the options are those of SciPy's bootstrap."""
     found = scipy.stats.bootstrap(
-        samples, statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed)
+        samples,
+        statistic,
+        n_resamples=BOOTSTRAP_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        **options,
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def error_bars(middle: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Lengths `[2, n]` of the bars from `middle` `[n]` to the ends of `intervals` `[n, 2]`."""
+    low, high = intervals.T
+    # The interval of a percentile bootstrap may leave the mean out.
+    return np.maximum([middle - low, high - middle], 0.0)
 
 
 def by(rows: Sequence[Row], *names: str) -> dict[Any, list[Row]]:

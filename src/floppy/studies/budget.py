@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from floppy.errors import FloppyError, check_number
 from floppy.studies._runs import BASELINES, LABELS, Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
+from floppy.studies.base import Row, by, column, error_bars, interquartile_mean, stratified_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,14 +80,13 @@ class Budget:
         for number, (method, entries) in enumerate(self.summary(rows).items()):
             colour, label = f"C{number}", LABELS.get(method, method)
             middle = np.array([entry["interquartile_mean"] for entry in entries])
-            low, high = np.array([entry["interval"] for entry in entries]).T
+            intervals = np.array([entry["interval"] for entry in entries])
             if method in BASELINES:
                 axes.axhline(middle[0], color=colour, linestyle="--", label=label)
-                axes.axhspan(low[0], high[0], color=colour, alpha=0.1)
+                axes.axhspan(*intervals[0], color=colour, alpha=0.1)
             else:
                 sizes = [entry["examples"] for entry in entries]
-                # The interval of a percentile bootstrap may leave the mean out.
-                reach = np.maximum([middle - low, high - middle], 0.0)
+                reach = error_bars(middle, intervals)
                 axes.errorbar(sizes, middle, reach, color=colour, marker="o", capsize=3, label=label)
         axes.set_xscale("log", base=2)
         axes.set_xticks(self.sizes, [str(size) for size in self.sizes])

@@ -11,10 +11,10 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError, check_number, shown
+from floppy.errors import check_number
 from floppy.evaluate import evaluate_random
 from floppy.keys import named_key
-from floppy.recipes import RECIPES
+from floppy.recipes import check_recipe
 from floppy.studies._runs import Limited, check_seeds, limited, run
 from floppy.studies.base import Row, by, column
 from floppy.tasks import make_task
@@ -80,8 +80,7 @@ class Cost:
         check_number("share", self.share, above=0, most=1)
         check_number("every", self.every, least=1)
         check_seeds(self.seeds)
-        if self.recipe not in RECIPES:
-            raise FloppyError(f"Recipe {shown(self.recipe)} was asked for: choose from {', '.join(RECIPES)}.")
+        check_recipe(self.recipe)
 
     def cells(self) -> list[Row]:
         """The distillation, then an agent per seed.

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import numpy as np
-import scipy.stats
 from tyro.conf import Positional
 
 from floppy.arena import open_arena
 from floppy.dataset import load
 from floppy.ensembles import MOST_MEMBERS
 from floppy.errors import FloppyError, check_number
-from floppy.evaluate import finite_returns, returns_of, score_returns
+from floppy.evaluate import learner_means, returns_of, score_returns
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, parse_distribution
-from floppy.studies.base import Row, by, column
+from floppy.studies.base import Row, by, column, error_bars, percentile_interval
 from floppy.train import MOST_LEARNERS, card_distributions, network_for, task_of
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Ensemble:
                 ensemble=cell["size"],
                 arena=arena,
             )
-        scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
+        scores = learner_means(returns)
         return [{"repeat": repeat, "score": float(score)} for repeat, score in enumerate(scores)]
 
     def summary(self, rows: list[Row]) -> Row:
@@ -99,7 +98,7 @@ class Ensemble:
             points = self._dataset_summary(of_dataset)
             sizes, means = ([point[name] for point in points] for name in ("size", "mean"))
             intervals = np.array([point["interval"] for point in points])
-            axes.errorbar(sizes, means, np.abs(intervals.T - means), fmt="o-", capsize=3)
+            axes.errorbar(sizes, means, error_bars(np.array(means), intervals), fmt="o-", capsize=3)
             axes.axhline(_singles(of_dataset).mean(), color="grey", linestyle="--", label="single learners")
             axes.set_xscale("log", base=2)
             axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -124,14 +123,11 @@ class Ensemble:
 
     def _gain(self, scores: np.ndarray, singles: np.ndarray) -> list[float]:
         """95% percentile-bootstrap interval of the difference between the means."""
-        found = scipy.stats.bootstrap(
-            (scores, singles),
-            lambda many, one, axis: many.mean(axis=axis) - one.mean(axis=axis),
-            n_resamples=2000,
-            method="percentile",
-            rng=np.random.default_rng(self.seed),
-        ).confidence_interval
-        return [float(found.low), float(found.high)]
+        return list(
+            percentile_interval(
+                (scores, singles), lambda many, one, axis: many.mean(axis=axis) - one.mean(axis=axis), self.seed
+            )
+        )
 
 
 def _singles(rows: list[Row]) -> np.ndarray:

@@ -16,11 +16,11 @@ from tyro.conf import Positional
 
 from floppy.arena import open_arena
 from floppy.cloning import Cloning
-from floppy.errors import FloppyError, check_number, shown
-from floppy.evaluate import finite_returns, returns_of
+from floppy.errors import FloppyError, check_number
+from floppy.evaluate import learner_means, returns_of
 from floppy.keys import named_key
 from floppy.learners import describe_distribution, parse_distributions
-from floppy.recipes import RECIPES, recipe
+from floppy.recipes import check_recipe, recipe
 from floppy.studies._runs import Limited, check_seeds, limited, run
 from floppy.studies.base import Row, by, column
 from floppy.tasks import make_task
@@ -66,8 +66,7 @@ class MinimumSize:
         if self.best is not None:
             check_number("best", self.best)
         check_seeds(self.seeds)
-        if self.recipe not in RECIPES:
-            raise FloppyError(f"Recipe {shown(self.recipe)} was asked for: choose from {', '.join(RECIPES)}.")
+        check_recipe(self.recipe)
         if not (self.activations and self.losses):
             raise FloppyError("A study of sizes got no activations or no losses: give at least one of each.")
 
@@ -104,7 +103,7 @@ class MinimumSize:
                 episodes=config.score_episodes,
                 arena=arena,
             )
-        scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
+        scores = learner_means(returns)
         return [{"learner": learner, "score": float(score)} for learner, score in enumerate(scores)]
 
     def summary(self, rows: list[Row]) -> Row:

@@ -12,10 +12,10 @@ from floppy.arena import open_arena
 from floppy.blocks import JointNetwork
 from floppy.dataset import DistilledDataset, load
 from floppy.errors import check_number
-from floppy.evaluate import evaluate_random, finite_returns, returns_of, score_returns
+from floppy.evaluate import evaluate_random, learner_means, returns_of, score_returns
 from floppy.keys import named_key
 from floppy.merging import merge
-from floppy.studies.base import Row, by, column
+from floppy.studies.base import Row, by, column, error_bars
 from floppy.tasks.base import Task
 from floppy.train import MOST_LEARNERS, block_of, card_distributions, network_for, task_of
 
@@ -65,7 +65,7 @@ class Multitask:
             scores = np.array([score.mean])
         else:
             returns = self._returns(dataset, task, agent)
-            scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
+            scores = learner_means(returns)
         rows = enumerate(map(float, scores))
         return [{"task": task.task_id, "learner": learner, "score": score} for learner, score in rows]
 
@@ -88,7 +88,7 @@ class Multitask:
                 [place + 0.27 * (number - 1) for place, _ in shares],
                 means,
                 0.25,
-                yerr=np.abs(intervals - means[:, None]).T,
+                yerr=error_bars(means, intervals),
                 capsize=3,
                 label={SINGLE: "own dataset", MERGED: "merged datasets", WRONG: "other tasks' datasets"}[agent],
             )

@@ -1,6 +1,6 @@
 """Whether architectures rank on a distilled dataset as they do when PPO trains them on the task.
 
-Neither paper has this experiment; both were asked for it. A dataset is of use to architecture search if it tells in
+Neither paper has this experiment. A dataset is of use to architecture search if it tells in
 seconds which networks do well in a training that takes far longer.
 """
 
@@ -22,12 +22,12 @@ from tyro.conf import Positional
 from floppy.arena import open_arena
 from floppy.dataset import DistilledDataset, load
 from floppy.errors import MOST, FloppyError, check_number, one_line, shown
-from floppy.evaluate import finite_returns, returns_of
+from floppy.evaluate import learner_means, returns_of
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, parse_distribution
 from floppy.outer import PPMO
 from floppy.studies._runs import Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column
+from floppy.studies.base import Row, by, column, percentile_interval
 from floppy.train import MOST_LEARNERS, distilled_of, network_for, task_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ EVALUATIONS = 10
 TOP = 5
 """How many of the best of one ranking are looked up in the other."""
 
-RESAMPLES = 1000
 
 Measure = Callable[[np.ndarray, np.ndarray], Any]
 """Of the agreement of two lists of scores; its result has a `statistic`."""
@@ -222,7 +221,7 @@ class Search:
                 rates=jnp.asarray(rates, jnp.float32),
                 arena=arena,
             )
-        scores = finite_returns(returns).reshape(len(self.rates), -1).mean(axis=1, dtype=np.float64)
+        scores = learner_means(returns).reshape(len(self.rates), -1).mean(axis=1)
         seconds = (time.monotonic() - started) / scores.size
         return [
             {"rate": rate, "score": float(score), "seconds": seconds}
@@ -315,16 +314,8 @@ def _agreement(measure: Measure, first: np.ndarray, second: np.ndarray) -> Row:
     def statistic(first: np.ndarray, second: np.ndarray) -> float:
         return _statistic(measure, first, second)
 
-    interval = scipy.stats.bootstrap(
-        (first, second),
-        statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return {"value": statistic(first, second), "interval": [float(interval.low), float(interval.high)]}
+    interval = percentile_interval((first, second), statistic, paired=True, vectorized=False)
+    return {"value": statistic(first, second), "interval": list(interval)}
 
 
 def _partial(first: np.ndarray, second: np.ndarray, given: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset, load
 from floppy.distill import DATASET_NAME
 from floppy.errors import FloppyError, check_number
-from floppy.evaluate import finite_returns, returns_of
+from floppy.evaluate import learner_means, returns_of
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.keys import named_key
 from floppy.learners import Network
@@ -97,7 +97,7 @@ class Transfer:
                 steps=None if cloning.steps == 1 else jnp.asarray(steps),
                 arena=arena,
             )
-        scores = finite_returns(returns).mean(axis=1, dtype=np.float64)
+        scores = learner_means(returns)
         is_own = card_distributions(dataset)[0].width == (cell["width"], cell["width"])
         return [
             {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
