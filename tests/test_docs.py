@@ -79,8 +79,7 @@ def name(page: Path) -> str:
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-PYTHON_PAGES = [page for page in PAGES if any(b.page == page and b.language == "python" for b in BLOCKS)]
-SHELL_PAGES = [page for page in PAGES if any(b.page == page and b.language in SHELLS for b in BLOCKS)]
+PAGES_TO_RUN = [page for page in PAGES if any(b.page == page and b.language in ("python", *SHELLS) for b in BLOCKS)]
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -103,26 +102,19 @@ def test_there_is_a_readme() -> None:
     assert README.exists()
 
 
-@pytest.mark.parametrize("page", PYTHON_PAGES, ids=name)
-def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """One after the other, in one namespace, as the page is read."""
-    script = []
-    for block in BLOCKS:
-        if block.page == page and block.language == "python" and "no-run" not in block.options:
-            script.append(f"exec(compile({block.code!r}, {f'{name(page)}:{block.line}'!r}, 'exec'))\n")
-    (tmp_path / "page.py").write_text("".join(script), encoding="utf-8")
-    run([sys.executable, "page.py"], tmp_path)
+@pytest.mark.parametrize("page", PAGES_TO_RUN, ids=name)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    """Those of Python in one namespace, then all command lines in one folder, each as the page is read.
 
-
-@pytest.mark.parametrize("page", SHELL_PAGES, ids=name)
-def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
-    """Line by line, in one folder, as the page is read."""
-    lines = [
-        command
-        for block in BLOCKS
-        if block.page == page and block.language in SHELLS and "no-run" not in block.options
-        for command in commands(block)
-    ]
+    Both in one test: the second finds in the cache what the first has compiled.
+    """
+    to_run = [block for block in BLOCKS if block.page == page and "no-run" not in block.options]
+    python = [block for block in to_run if block.language == "python"]
+    if python:
+        script = [f"exec(compile({b.code!r}, {f'{name(page)}:{b.line}'!r}, 'exec'))\n" for b in python]
+        (tmp_path / "page.py").write_text("".join(script), encoding="utf-8")
+        run([sys.executable, "page.py"], tmp_path)
+    lines = [command for block in to_run if block.language in SHELLS for command in commands(block)]
     for is_plain, group in itertools.groupby(lines, lambda line: bool(PLAIN.fullmatch(line))):
         if is_plain:
             run([sys.executable, "-c", RUN_COMMANDS, *group], tmp_path)

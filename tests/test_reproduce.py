@@ -113,6 +113,19 @@ def test_published_figures_are_found_in_this_projects_tables(scale: str, capsys:
     assert found == wanted
 
 
+@pytest.mark.parametrize("name", ["hades-table3", "hades-fig1", "ppmo-table2"])
+def test_distillations_on_a_cpu_are_those_of_the_results(name: str) -> None:
+    """Or their published figures are not found."""
+    recorded: set[tuple[str, ...]] = set()
+    for path in (REPOSITORY / "docs/results").glob("*.csv"):
+        with path.open(newline="") as file:
+            recorded |= {tuple(row["command"].split()[1:-2]) for row in csv.DictReader(file) if "command" in row}
+    commands = EXPERIMENTS[name].commands("cpu", Path("out"))
+    distilled = {tuple(words[:-2]) for words in commands if words[0] == "distill"}
+    assert distilled
+    assert distilled <= recorded
+
+
 def test_without_a_name_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "--json"]) == 0
     assert [each["name"] for each in json.loads(capsys.readouterr().out)["experiments"]] == list(EXPERIMENTS)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from floppy.cloning import LOSSES, Cloning, Distilled, ImplicitStep
+from floppy.cloning import LOSSES, Cloning, Distilled, ImplicitStep, step_rates
 from floppy.learners import Network, Weights
 from floppy.normalise import RunningStatistics
 from floppy.tasks.base import Continuous, Discrete
@@ -135,10 +135,7 @@ def clone_joint(
             total += block.weight * loss_function(output, cut.log_std, own.targets, own.log_std)
         return total
 
-    rates = jnp.full(cloning.steps, distilled.inner_rate)
-    if steps is not None:
-        rates = jnp.where(jnp.arange(cloning.steps) < steps, rates, 0.0)
-    return cloning.run(loss, fresh, rates)
+    return cloning.run(loss, fresh, step_rates(cloning, distilled.inner_rate, steps))
 
 
 def _slice(span: Span) -> slice:

@@ -266,10 +266,13 @@ def clone(
     if isinstance(cloning, ImplicitStep):
         return cloning.step(network, distilled, join(fresh._replace(layers=fresh.layers[len(encoder) :])))
     learner = fresh._replace(layers=fresh.layers[len(encoder) :])
-    rates = jnp.full(cloning.steps, distilled.inner_rate)
-    if steps is not None:
-        rates = jnp.where(jnp.arange(cloning.steps) < steps, rates, 0.0)
-    return join(cloning.run(loss, learner, rates))
+    return join(cloning.run(loss, learner, step_rates(cloning, distilled.inner_rate, steps)))
+
+
+def step_rates(cloning: GradientStep | AdamSteps, rate: jax.Array, steps: jax.Array | None) -> jax.Array:
+    """The rate of each step `[cloning.steps]`, 0 from `steps` on; None for all of them."""
+    rates = jnp.full(cloning.steps, rate)
+    return rates if steps is None else jnp.where(jnp.arange(cloning.steps) < steps, rates, 0.0)
 
 
 def map_clones(cloning: Cloning, function: Callable[[Any], Weights], xs: Any) -> Weights:
