@@ -89,7 +89,7 @@ RUNS = [
     Run("r", "asterix", 16, ASTERIX, distributions=MINATAR, published="8.9"),
     Run("r", "freeway", 16, "--outer-steps 200 --budget 38m", distributions=MINATAR, published="0"),
     Run("r", "hopper", 4, "--outer-steps 250 --budget 40m", distributions=BRAX, published="1771"),
-    Run("f", "cartpole", 2, "--distribution init_seed=0", distributions=("card", "lambda"), episodes=100),
+    Run("f", "cartpole", 2, "--distribution init_seed=0", 0, ("card", "lambda"), learners=100, episodes=100),
     Run("f", "hopper", 4, "--distribution width=64:init_seed=0 --outer-steps 250 --budget 40m", distributions=F_BRAX),
     Run("r", "inverted-double-pendulum", 16, "--outer-steps 3000 --rate-decay 0.2 --budget 40m", distributions=BRAX),
     Run("ppmo", "reacher", 64, REACHER, 1, distributions=BRAX, published="-168"),

@@ -96,8 +96,8 @@ STUDIES = [
         "inverted-double-pendulum --sizes 1 2 3 --budget 300steps --best 9359 --share 0.5 --seeds 0",
     ),
     Measured("compare", "cartpole", "cartpole --examples 2 --seeds 0 1 --budget 40s"),
-    Measured("compare", "breakout", "breakout --methods hades-f hades neuroevolution ppo --seeds 0 1 --budget 90s"),
-    Measured("budget", "cartpole-2d", "ndcartpole/2 --sizes 2 4 16 64 --seeds 0 1 --budget 40s"),
+    Measured("compare", "breakout", "breakout --methods hades-f hades neuroevolution ppo --seeds 0 1 --budget 60s"),
+    Measured("budget", "cartpole-2d", "ndcartpole/2 --sizes 4 16 64 --seeds 0 1 --budget 30s"),
     Measured(
         "budget",
         "breakout",

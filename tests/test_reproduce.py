@@ -213,6 +213,7 @@ def test_ctrl_c_ends_it(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("ppmo-table9", "is no table or figure: choose from hades-fig1, "),
         ("two --scale gpu", "scale"),
+        ("two --results nowhere", "nowhere is no folder"),
         ("two --out taken", "taken exists: give --resume to go on with it"),
         ("two --out taken --resume", "results.jsonl cannot be read"),
     ],

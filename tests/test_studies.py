@@ -240,6 +240,11 @@ def rename_a_column(folder: Path) -> None:
     (folder / "rows.csv").write_text(text.replace("double", "triple"))
 
 
+def spoil_a_number(folder: Path) -> None:
+    text = (folder / "rows.csv").read_text()
+    (folder / "rows.csv").write_text(text.replace("a,1,2,", "a,1,two,"))
+
+
 @pytest.mark.parametrize(
     ("harm", "wanted"),
     [
@@ -252,6 +257,7 @@ def rename_a_column(folder: Path) -> None:
         (lambda folder: (folder / "rows.csv").write_text("word,number\n"), "no table of a study"),
         (shorten_a_row, "no table of a study"),
         (rename_a_column, "has nothing for 'double'"),
+        (spoil_a_number, "cannot be summed up"),
     ],
 )
 def test_what_is_no_study_is_refused(
@@ -288,7 +294,7 @@ def test_a_folder_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
     [
         (Stub((1, 2)), "differs in numbers: give"),
         (Stub(word="b", limit=None), "differs in word, limit: give"),
-        (OtherStub(), "differs in its kind"),
+        (OtherStub(), "of another kind, stub"),
     ],
 )
 def test_another_study_is_not_gone_on_with(other: Stub, wanted: str, tmp_path: Path) -> None:

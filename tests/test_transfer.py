@@ -258,7 +258,7 @@ def test_the_figure_names_datasets_and_shows_the_better_half() -> None:
         ("{one} --rates 0.5", "rates = 0.5"),
         ("{one} --rates nan", "rates = nan"),
         ("{one} --steps 0 1", "steps = 0.0"),
-        ("{one} --steps 2 1", "steps = 1.0"),
+        ("{one} --steps 2 1", "steps = 2.0 1.0"),
         ("{one} --seed -1", "seed = -1"),
         ("{plain}", "whole policy"),
         ("{annealed}", "annealed over its own 4 steps"),

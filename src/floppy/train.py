@@ -113,10 +113,14 @@ def block_of(dataset: DistilledDataset, name: str = "") -> Block | None:
     found = [block for block in blocks if block.task == wanted]
     if blocks and not wanted:
         names = ", ".join(block.task for block in blocks)
-        raise FloppyError(f"The dataset is merged of {names}: name one of these tasks (--task).")
-    if wanted and not found and wanted != dataset.card.task:
         raise FloppyError(
-            f"This is a dataset of {dataset.card.task}, task {wanted} was asked for: give a dataset of that task."
+            f"The dataset is merged of {names}: name one of these tasks (--task), or give a dataset of one task where "
+            "none can be named."
+        )
+    if wanted and not found and wanted != dataset.card.task:
+        tasks = " and ".join(block.task for block in blocks) or dataset.card.task
+        raise FloppyError(
+            f"This is a dataset of {tasks}, task {wanted} was asked for: give a task that it has, or another dataset."
         )
     return found[0] if found else None
 

@@ -127,6 +127,11 @@ def draw_study(folder: Path | str) -> Row:
             f"{folder / ROWS_NAME} has nothing for {error}, which {study.name} needs: if it has not ended, run it with "
             "--resume, else restore the table."
         ) from error
+    except (TypeError, ValueError) as error:
+        raise FloppyError(
+            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study anew with "
+            "--overwrite."
+        ) from error
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
     write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
     write_atomically(folder / FIGURE_NAME, picture.getvalue())
@@ -249,10 +254,11 @@ def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None
 
 def _check_same_study(study: Study, folder: Path) -> None:
     saved = read_study(folder)
+    if type(saved) is not type(study):
+        raise FloppyError(f"{folder} holds a study of another kind, {saved.name}: give another folder.")
     if saved != study:
         wanted = _as_json(study)
-        same_kind = type(saved) is type(study)
-        differing = [n for n, value in _as_json(saved).items() if wanted.get(n) != value] if same_kind else ["its kind"]
+        differing = [name for name, value in _as_json(saved).items() if wanted.get(name) != value]
         raise FloppyError(
             f"{folder} holds a study that differs in {', '.join(differing)}: give these options as they are there."
         )

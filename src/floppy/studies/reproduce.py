@@ -41,6 +41,7 @@ MUJOCO = (
     "Humanoid-v4",
     "HumanoidStandup-v4",
 )
+RESULTS = Path("docs/results")
 MINATAR = ("asterix", "breakout", "freeway", "space-invaders")
 GAMES = ("centipede", "space_invaders", "ms_pacman", "pong")
 
@@ -173,16 +174,19 @@ EXPERIMENTS: dict[str, Experiment] = {
             {
                 "digits-hades": "images/digits --outer hades",
                 "digits-supervised": "images/digits --outer supervised",
+                "mnist-hades": "images/mnist --outer hades",
+                "mnist-supervised": "images/mnist --outer supervised",
+                "fashion-mnist-supervised": "images/fashion-mnist --outer supervised --learners 2",
             }
         ),
         paper=_distilled(
             {
-                "mnist": "images/mnist --outer hades --outer-steps 20000",
-                "fashion-mnist": "images/fashion-mnist --outer hades --outer-steps 20000",
+                "mnist-hades": "images/mnist --outer hades --outer-steps 20000",
+                "fashion-mnist-hades": "images/fashion-mnist --outer hades --outer-steps 20000",
             }
         ),
-        out_of_reach="evolution of MNIST's sets, whose files have to be fetched (--data): scikit-learn's digits stand "
-        "in for them",
+        out_of_reach="the paper's populations and numbers of generations; MNIST's and Fashion-MNIST's files have to be "
+        "there (FLOPPY_DATA)",
     ),
     "hades-table2": Experiment(
         "HaDES, Table 2",
@@ -301,7 +305,7 @@ class Reproduce:
     """Folder of the runs; by default runs/reproduce/NAME-SCALE."""
     resume: bool = False
     """Go on with what is in --out; commands that have ended are not run again."""
-    results: Path = Path("docs/results")
+    results: Path = RESULTS
     """Folder of this project's tables, which hold the published figures."""
     json: bool = False
     """Print exactly one JSON object."""
@@ -326,6 +330,8 @@ class Reproduce:
         if self.experiment not in EXPERIMENTS:
             raise FloppyError(f"{shown(self.experiment)} is no table or figure: choose from {', '.join(EXPERIMENTS)}.")
         experiment = EXPERIMENTS[self.experiment]
+        if self.results != RESULTS and not self.results.is_dir():
+            raise FloppyError(f"{self.results} is no folder: give that of this project's tables, or none.")
         out = self.out or Path("runs/reproduce") / f"{self.experiment}-{self.scale}"
         commands = experiment.commands(self.scale, out)
         results = {} if self.dry_run else run_all(commands, out, resume=self.resume)

@@ -61,7 +61,9 @@ class Transfer:
             check_number("width", width, least=1)
         check_number("rates", self.rates, least=1)
         check_number("steps", self.steps[0], above=0)
-        check_number("steps", self.steps[1], least=self.steps[0])
+        check_number("steps", self.steps[1], above=0)
+        if self.steps[0] > self.steps[1]:
+            raise FloppyError(f"steps = {self.steps[0]} {self.steps[1]} was asked for: give the smaller one first.")
         check_number("seed", self.seed, least=0, most=2**32 - 1)
         if not (self.datasets and self.widths):
             raise FloppyError("A study of transfer got no datasets or no widths: give at least one of each.")
