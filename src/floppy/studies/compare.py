@@ -81,6 +81,7 @@ class Compare:
         figure.axes[0].set_ylabel("mean return")
         figure.axes[0].legend(fontsize="small")
         figure.axes[1].set_xscale("log")
+        figure.axes[1].tick_params(axis="x", which="minor", labelbottom=False)  # they would cover each other
 
     def _limited(self, method: str, seed: int) -> Limited:
         return limited(method, self.task, examples=self.examples, seed=seed, budget=self.budget)
