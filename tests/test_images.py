@@ -539,11 +539,17 @@ def test_the_command_line_takes_a_folder(
 # --- the published datasets ---
 
 
+@pytest.fixture
+def real_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOPPY_DATA", str(REFERENCE / "images"))
+
+
 def published(name: str) -> DistilledDataset:
     return import_npz(REFERENCE / f"hades/mnist/{name}-HaDES-R-d10-w128-seed0.npz")
 
 
 @NEEDS_FILES
+@pytest.mark.usefixtures("real_images")
 @pytest.mark.parametrize(("name", "task"), [("MNIST", "images/mnist"), ("FashionMNIST", "images/fashion-mnist")])
 def test_published_images_are_imported(name: str, task: str) -> None:
     dataset = published(name)
@@ -553,8 +559,8 @@ def test_published_images_are_imported(name: str, task: str) -> None:
 
 
 @NEEDS_FILES
-def test_published_images_score_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("real_images")
+def test_published_images_score_as_published() -> None:
     """The paper's figure is for 20 learners; docs/results/images.md has that one, and Fashion-MNIST's."""
-    monkeypatch.setenv("FLOPPY_DATA", str(REFERENCE / "images"))
     score = evaluate(published("MNIST"), distributions="card", learners=1, seed=1)["card"]
     assert score.mean == pytest.approx(90.1, abs=1.5)
