@@ -93,7 +93,7 @@ STUDIES = [
     Measured(
         "minimum-size",
         "inverted-double-pendulum",
-        "inverted-double-pendulum --sizes 1 2 3 --budget 300steps --best 9359 --share 0.5 --seeds 0",
+        "inverted-double-pendulum --sizes 1 2 3 --budget 200steps --best 9359 --share 0.5 --seeds 0",
     ),
     Measured("compare", "cartpole", "cartpole --examples 2 --seeds 0 1 --budget 40s"),
     Measured("compare", "breakout", "breakout --methods hades-f hades neuroevolution ppo --seeds 0 1 --budget 60s"),
@@ -101,7 +101,7 @@ STUDIES = [
     Measured(
         "budget",
         "breakout",
-        "breakout --sizes 4 16 64 --methods hades neuroevolution ppo --seeds 0 1 --budget 60s",
+        "breakout --sizes 4 16 64 --methods hades neuroevolution ppo --seeds 0 1 --budget 25s",
     ),
 ]
 
