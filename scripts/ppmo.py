@@ -27,6 +27,7 @@ from _stages import (
 )
 
 from floppy import load
+from floppy.card import Card
 
 PUBLISHED = Path("../shared/reference/ppmo")
 """The PPMO paper's own datasets, which are not part of this project."""
@@ -91,6 +92,11 @@ def imported(task: str, file: str, published: str = "") -> Run:
 SHORT = "--examples 64 --outer-steps 300 --budget 8m"
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std 0"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
+TAUGHT = (
+    "--examples 64 --distribution width=256 --cloning ImplicitStep --initial-rate 100 --initial-examples random-policy "
+    "--rate 2e-3 --teacher docs/results/brax/hopper-ppo.safetensors --teacher-share 0.3"
+)
+"""One implicit step, at first in imitation of plain PPO's policy."""
 LINEAR = "--examples 0 --encoder-layers 1 --distribution depth=0 --outer-steps 1000 --rate 2e-3"
 """Plain PPO of a policy without hidden layers."""
 ATARI = "--budget 20m"
@@ -113,8 +119,9 @@ RUNS = [
     Run("minatar", "breakout", "l2", "--examples 0 --encoder-layers 2", 1, published="13.5"),
     *(minatar(game, 0, published, WHOLE) for game, published in GAMES.items()),
     Run("brax", "hopper", "k64", HOPPER, published="1771"),
+    Run("brax", "hopper", "ppo", "--examples 0 --encoder-layers 3 --outer-steps 1000", published="1771"),
+    Run("brax", "hopper", "taught-k64", TAUGHT, published="1771"),
     Run("brax", "hopper", "linear", LINEAR, published="1771"),
-    Run("brax", "hopper", "ppo", "--examples 0 --encoder-layers 3", published="1771"),
     Run("brax", "hopper", "k4", "--examples 4 --cloning.steps 8 --initial-rate 0.3 --least-std 0", published="1537"),
     Run("brax", "inverted-double-pendulum", "k16", "--examples 16", published="7589"),
     Run("mujoco", "gymnasium/Hopper-v4", "k64", "--examples 64 --least-std 0", published="2168"),
@@ -134,6 +141,7 @@ RUNS = [
     imported("ale/centipede", "atari-centipede-l0", published="8042"),
 ]
 
+TAUGHT_BY_PPO = "PPMO, taught"
 PAGES = list(dict.fromkeys(run.page for run in RUNS))
 
 
@@ -191,12 +199,20 @@ def result_row(run: Run, path: Path, score: Row, result: Row) -> Row:
     low, high = score["ci95"]
     kept = {name: score[name] for name in ("mean", "sd", "learners", "episodes", "seed")}
     row: Row = {"task": card.task, "examples": dataset.examples, "encoder_layers": layers}
-    method = "PPO" if card.is_plain_policy else "PPMO, imported" if run.imported else "PPMO"
-    row |= {"method": method} | kept | {"ci_low": low, "ci_high": high}
+    row |= {"method": method_of(card, run)} | kept | {"ci_low": low, "ci_high": high}
     row |= {"random": random_score(run.task), "published": run.published, "distillation_seed": run.seed}
     print(run.name, round(row["mean"], 1), file=sys.stderr, flush=True)
     nothing: Row = {"outer_steps": "", "env_steps": "", "seconds": ""}
     return row | nothing | result | {"command": run.command}
+
+
+def method_of(card: Card, run: Run) -> str:
+    """What made a dataset, in the CSV's words."""
+    if run.imported:
+        return "PPMO, imported"
+    if card.is_plain_policy:
+        return "PPO"
+    return TAUGHT_BY_PPO if card.algorithm["config"]["outer"].get("teacher") else "PPMO"
 
 
 def random_score(task: str) -> float:
@@ -231,7 +247,7 @@ def short_table(rows: list[dict[str, str]]) -> str:
     """What fresh learners reach."""
     lines = [
         [
-            row["task"],
+            row["task"] + (", taught" if row["method"] == TAUGHT_BY_PPO else ""),
             row["examples"],
             row["encoder_layers"],
             f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
@@ -239,7 +255,7 @@ def short_table(rows: list[dict[str, str]]) -> str:
             f"{int(row['env_steps']) / 1e6:.1f} M",
         ]
         for row in rows
-        if row["method"] == "PPMO"
+        if row["method"] in ("PPMO", TAUGHT_BY_PPO)
     ]
     return markdown_table(["task", "examples", "encoder", "mean return", "random", "environment steps"], lines)
 

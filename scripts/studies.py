@@ -67,6 +67,7 @@ STUDIES = [
         "hopper",
         f"{HADES}/r-hopper-k4.safetensors {HADES}/f-hopper-k4.safetensors --widths 32 64 128 256 512 --episodes 4",
     ),
+    Measured("transfer", "hopper-wide", f"{HADES}/r-hopper-k4.safetensors --widths 64 1024 2048 --episodes 4"),
     Measured(
         "transfer",
         "hopper-published",
@@ -89,6 +90,7 @@ STUDIES = [
         "inverted-double-pendulum --examples 16 --budget 500steps --ppo-budget 300steps --every 20",
     ),
     Measured("search", "cartpole-2d", f"{CARTPOLE}/steps-2d-k16.safetensors"),
+    Measured("search", "breakout", f"{HADES}/r-breakout-k16.safetensors --env-steps 400000"),
     Measured("minimum-size", "cartpole", "cartpole --losses mse cross-entropy --seeds 0 1"),
     Measured(
         "minimum-size",

@@ -433,6 +433,8 @@ DISTILL_NUMBERS = {
     "encoder-rate": AT_LEAST_ZERO,
     "target-kl": AT_LEAST_ZERO,
     "least-std": AT_LEAST_ZERO,
+    "teacher-weight": ABOVE_ZERO,
+    "teacher-share": [*ABOVE_ZERO, "1.1"],
 }
 ADAM_NUMBERS = {"cloning.max-grad-norm": AT_LEAST_ZERO, "cloning.eps": ABOVE_ZERO, "cloning.eps-root": AT_LEAST_ZERO}
 
@@ -447,6 +449,7 @@ HADES_NUMBERS = {
     "rate": ABOVE_ZERO,
     "rate-decay": ABOVE_ZERO,
     "smoothness": AT_LEAST_ZERO,
+    "target-noise": ABOVE_ZERO,
 }
 
 

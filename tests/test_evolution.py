@@ -309,6 +309,29 @@ def test_a_smooth_search_moves_neighbouring_pixels_alike() -> None:
     np.testing.assert_allclose(np.abs(moves[4.0].targets), np.abs(moves[0.0].targets), rtol=1e-3)
 
 
+def test_noise_of_targets_is_in_units_of_that_of_observations() -> None:
+    """A quarter of the noise on targets, of their first step too; observations go as they went."""
+    problem = make_problem()
+    clones, moves = {}, {}
+    for unit in (1.0, 0.25):
+        outer = dataclasses.replace(TINY, population=64, target_noise=unit, rate=0.01)
+        state = quick_init(outer, problem)
+        candidates = outer._strategy(problem, state.distilled).ask(state.strategy, KEY)
+        member = outer._strategy(problem, state.distilled).member(candidates, jnp.asarray(3))
+        clones[unit] = outer._dataset(problem, state, member)
+        first, last, _ = evolve(outer, problem, KEY, 1)
+        moves[unit] = jax.tree.map(lambda new, old: np.asarray(new - old), last.distilled, first.distilled)
+    start = quick_init(TINY, problem).distilled
+    noise = {unit: np.asarray(dataset.targets - start.targets) for unit, dataset in clones.items()}
+    assert np.abs(noise[1.0]).min() > 0
+    np.testing.assert_allclose(noise[0.25], noise[1.0] / 4, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(clones[0.25].observations, clones[1.0].observations)
+    # Adam's first step is as long as its rate, whichever way fitness points.
+    np.testing.assert_allclose(np.abs(moves[1.0].targets), 0.01, rtol=1e-2)
+    np.testing.assert_allclose(np.abs(moves[0.25].targets), 0.0025, rtol=1e-2)
+    np.testing.assert_allclose(np.abs(moves[0.25].observations), 0.01, rtol=1e-2)
+
+
 def test_a_smooth_search_solves_an_image_probe() -> None:
     outer = dataclasses.replace(LEARNING, smoothness=3.0)
     _, _, info = evolve(outer, make_problem(ImageProbe(), initial_rate=0.01), KEY, 60)
@@ -631,6 +654,7 @@ def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
         ({"horizon": -1}, "horizon = -1 was asked for: give a finite number of at least 0"),
         ({"chunk": -1}, "chunk = -1 was asked for: give a finite number of at least 0"),
         ({"smoothness": -1.0}, "smoothness = -1.0 was asked for: give a finite number of at least 0"),
+        ({"target_noise": 0.0}, "target_noise = 0.0 was asked for: give a finite number above 0."),
         ({"sigma": 0.0}, "sigma = 0.0 was asked for: give a finite number above 0."),
         ({"sigma": float("nan")}, "sigma = nan was asked for"),
         ({"sigma_decay": -1.0}, "sigma_decay = -1.0 was asked for"),

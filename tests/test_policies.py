@@ -7,7 +7,15 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from floppy.policies import best_action, clip_action, entropy, log_probability, random_action, sample_action
+from floppy.policies import (
+    best_action,
+    clip_action,
+    entropy,
+    kl_divergence,
+    log_probability,
+    random_action,
+    sample_action,
+)
 from floppy.tasks import Continuous, Discrete
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -69,6 +77,28 @@ def test_every_learner_may_have_its_own_deviation():
     density = log_probability(CONTINUOUS, output, deviation, jnp.asarray(action))
     np.testing.assert_allclose(density, normals.logpdf(action).sum(-1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(entropy(CONTINUOUS, output, deviation), normals.entropy().sum(-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
+def test_discrete_kl_divergence_is_the_relative_entropy(leading: tuple[int, ...]):
+    logits, others = 2.0 * normal(0, *leading, 3), normal(1, *leading, 3)
+    found = kl_divergence(DISCRETE, jnp.asarray(logits), NO_STD, jnp.asarray(others), NO_STD)
+    p, q = (scipy.special.softmax(x.astype(np.float64), axis=-1) for x in (logits, others))
+    assert found.shape == leading
+    np.testing.assert_allclose(found, scipy.stats.entropy(p, q, axis=-1), rtol=1e-4, atol=1e-6)
+
+
+def test_continuous_kl_divergence_by_hand_and_by_integration():
+    # By hand: one deviation apart is 1/2 nat; of half the deviation, at the same mean, ln 2 + 1/8 - 1/2.
+    ones, halves = jnp.zeros(2), jnp.full(2, -np.log(2.0))
+    assert kl_divergence(CONTINUOUS, jnp.array([1.0, 0.0]), ones, jnp.zeros(2), ones) == pytest.approx(0.5)
+    narrow = kl_divergence(CONTINUOUS, jnp.zeros((3, 2)), halves, jnp.zeros((3, 2)), ones)
+    np.testing.assert_allclose(narrow, np.full(3, 2 * (np.log(2) + 1 / 8 - 1 / 2)), rtol=1e-5)
+    x = np.linspace(-12, 12, 20001)
+    p, q = scipy.stats.norm(0.3, np.exp(-0.4)), scipy.stats.norm(-0.7, np.exp(0.6))
+    slow = 2 * np.sum(p.pdf(x) * (p.logpdf(x) - q.logpdf(x))) * (x[1] - x[0])
+    found = kl_divergence(CONTINUOUS, jnp.full(2, 0.3), jnp.full(2, -0.4), jnp.full(2, -0.7), jnp.full(2, 0.6))
+    assert found == pytest.approx(slow, rel=1e-4)
 
 
 def test_entropy_has_a_gradient():

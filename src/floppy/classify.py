@@ -1,5 +1,6 @@
 """Classifiers' answers to labelled images: what stands for episodes where a task is supervised."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,6 +12,8 @@ from floppy.normalise import RunningStatistics, normalise
 
 BLOCK = 1000
 """Images that a learner sees at a time."""
+CACHED_BLOCK = 32
+"""The same for convolutions on a CPU: their values stay in its caches then, which measured twice as fast."""
 
 
 @partial(jax.jit, static_argnums=0)
@@ -41,7 +44,7 @@ def right_answers(
             output = network.apply(weights, normalise(statistics, image)[None])[0]
             return jnp.where(jnp.all(jnp.isfinite(output)), jnp.argmax(output) == label, jnp.nan)
 
-        return jax.lax.map(lambda pair: one(*pair), (images, labels), batch_size=BLOCK)
+        return jax.lax.map(lambda pair: one(*pair), (images, labels), batch_size=_block(network))
 
     if rows is None:
         return jax.lax.map(lambda weights: answers(weights, images, labels), weights)
@@ -77,17 +80,22 @@ def log_likelihoods(
     rows = jax.vmap(lambda key: jax.random.randint(key, (count,), 0, labels.shape[0]))(keys)
     candidates = jax.tree.leaves(weights)[0].shape[0] // keys.shape[0]
 
+    def each(function: Callable[[jax.Array], jax.Array], rows: jax.Array) -> jax.Array:
+        """`function` of every image of `rows`."""
+        return jax.lax.map(lambda row: function(normalise(statistics, images[row])), rows, batch_size=_block(network))
+
     def together(pair: tuple[Weights, jax.Array]) -> jax.Array:
         """`[L / S, count]` of the classifiers that see the same images."""
         weights, rows = pair
-        features = network.features(jax.tree.map(lambda leaf: leaf[0], weights), normalise(statistics, images[rows]))
+        first = jax.tree.map(lambda leaf: leaf[0], weights)
+        features = each(lambda image: network.features(first, image[None])[0], rows)
         output = weights.layers[-1]
         outputs = features @ output["kernel"] + output["bias"][:, None]
         return -softmax_cross_entropy_with_integer_labels(outputs, jnp.broadcast_to(labels[rows], outputs.shape[:-1]))
 
     def one(pair: tuple[Weights, jax.Array]) -> jax.Array:
         weights, rows = pair
-        outputs = network.apply(weights, normalise(statistics, images[rows]))
+        outputs = each(lambda image: network.apply(weights, image[None])[0], rows)
         return -softmax_cross_entropy_with_integer_labels(outputs, labels[rows])
 
     if alike:
@@ -95,3 +103,8 @@ def log_likelihoods(
         groups = jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(*shape, *leaf.shape[1:]), 0, 1), weights)
         return jnp.swapaxes(jax.lax.map(together, (groups, rows)), 0, 1).reshape(-1, count)
     return jax.lax.map(one, (weights, jnp.tile(rows, (candidates, 1))))
+
+
+def _block(network: Network) -> int:
+    has_convolutions = len(network.kernel_shapes[0]) == 4
+    return CACHED_BLOCK if has_convolutions and jax.default_backend() == "cpu" else BLOCK

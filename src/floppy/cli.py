@@ -34,7 +34,7 @@ from floppy.card import SPANS
 from floppy.cloning import Cloning, GradientStep
 from floppy.dataset import load, save, write_atomically
 from floppy.distill import DATASET_NAME, DistillConfig, DistillResult, distill
-from floppy.errors import FloppyError, check_number, shown
+from floppy.errors import FloppyError, check_number, check_seed, shown
 from floppy.evaluate import evaluate, evaluate_random
 from floppy.importing import import_npz, read_published
 from floppy.keys import named_key
@@ -242,7 +242,7 @@ class Train(Command):
 
     def run(self, typed: str) -> Json:
         """Trains twice: the second time shows what training takes once it is compiled."""
-        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_seed(self.seed)
         if self.save is not None and self.save.exists() and not self.overwrite:
             raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
         dataset = load(self.dataset)

@@ -204,7 +204,12 @@ def save(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: 
     path = Path(path)
     if not overwrite and os.path.lexists(path):
         raise FloppyError(f"{path} exists already, nothing was written: choose another name or allow overwriting.")
-    write_atomically(path, safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: dataset.card.to_json()}))
+    write_atomically(path, to_bytes(dataset))
+
+
+def to_bytes(dataset: DistilledDataset) -> bytes:
+    """What `save` writes."""
+    return safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: dataset.card.to_json()})
 
 
 def load(path: str | os.PathLike[str]) -> DistilledDataset:

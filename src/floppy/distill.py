@@ -22,7 +22,7 @@ from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
 from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
-from floppy.errors import MOST, FloppyError, check_number, one_line, shown
+from floppy.errors import MOST, FloppyError, check_number, check_seed, one_line, shown
 from floppy.evaluate import clone_and_play, finite_returns, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
@@ -32,6 +32,7 @@ from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.tasks.base import Continuous, FaultyEnvironmentError, SupervisedTask, Task
 from floppy.tasks.registry import full_task_id, make_task
+from floppy.teacher import read_teacher
 
 DATASET_NAME = "dataset.safetensors"
 CONFIG_NAME = "config.json"
@@ -93,7 +94,7 @@ class DistillConfig:
         evaluations = ("selection_learners", "selection_episodes", "score_learners", "score_episodes")
         for name in ("outer_steps", "evaluate_every", *evaluations):
             check_number(name, getattr(self, name), least=1, most=MOST)
-        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_seed(self.seed)
         check_number("encoder_layers", self.encoder_layers, least=0)
         # With every layer in the encoder there is nothing to clone, and no example to store.
         check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
@@ -121,6 +122,7 @@ class DistillConfig:
                 f"initial_examples = {self.initial_examples} was asked for, {task.task_id} has no labelled examples: "
                 "choose normal, zeros or random-policy."
             )
+        teacher = self.outer.teacher if isinstance(self.outer, PPMO) else ""
         return Problem(
             task=task,
             learners=learners,
@@ -132,6 +134,7 @@ class DistillConfig:
             targets=self.targets,
             initial_examples=self.initial_examples,
             learned_rate=self.learned_rate,
+            teacher=read_teacher(teacher, task) if teacher else None,
         )
 
     def _check_encoder(self, layers: int, *, fixed: bool) -> None:

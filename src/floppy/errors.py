@@ -53,3 +53,8 @@ def check_number(
     lower = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
     upper = f" and at most {most:.10g}" if most < math.inf else ""
     raise FloppyError(f"{name} = {value} was asked for: give a finite number {lower}{upper}.")
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Refuses what is no seed of JAX's and NumPy's generators: a number of 32 bits."""
+    check_number(name, seed, least=0, most=2**32 - 1)

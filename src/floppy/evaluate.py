@@ -13,7 +13,7 @@ from floppy.blocks import Block
 from floppy.cloning import Cloning, Distilled, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.ensembles import MOST_MEMBERS, EnsembleNetwork, assemble
-from floppy.errors import FloppyError, check_number
+from floppy.errors import FloppyError, check_number, check_seed
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, LearnerDistribution, Network, Weights, parse_distribution
 from floppy.normalise import RunningStatistics
@@ -325,4 +325,4 @@ def _clones(
 def _check_counts(learners: int, episodes: int, seed: int) -> None:
     check_number("learners", learners, least=1, most=MOST_LEARNERS)
     check_number("episodes", episodes, least=1, most=MOST_LEARNERS)
-    check_number("seed", seed, least=0, most=2**32 - 1)
+    check_seed(seed)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import scipy.linalg
 
 from floppy.blocks import Block
 from floppy.card import MERGED_FORMAT, Card
 from floppy.cloning import AdamSteps
-from floppy.dataset import METADATA_KEY, DistilledDataset
+from floppy.dataset import DistilledDataset, to_bytes
 from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution
 from floppy.tasks.base import SupervisedTask
@@ -176,4 +175,4 @@ def _flat(observations: np.ndarray) -> np.ndarray:
 
 def _digest(dataset: DistilledDataset) -> str:
     """Of the bytes that `save` writes."""
-    return hashlib.sha256(safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: dataset.card.to_json()})).hexdigest()
+    return hashlib.sha256(to_bytes(dataset)).hexdigest()

@@ -57,3 +57,14 @@ def entropy(actions: Discrete | Continuous, output: jax.Array, log_std: jax.Arra
         log_p = jax.nn.log_softmax(output)
         return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
     return jnp.broadcast_to(jnp.sum(log_std + 0.5 + LOG_SQRT_2_PI, axis=-1), output.shape[:-1])
+
+
+def kl_divergence(
+    actions: Discrete | Continuous, output: jax.Array, log_std: jax.Array, other: jax.Array, other_log_std: jax.Array
+) -> jax.Array:
+    """KL divergence `[...]` in nats of the policy with `output` from the one with `other`, before clipping."""
+    if isinstance(actions, Discrete):
+        log_p = jax.nn.log_softmax(output)
+        return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(other)), axis=-1)
+    apart = jnp.exp(2.0 * log_std) + (output - other) ** 2
+    return jnp.sum(other_log_std - log_std + 0.5 * apart / jnp.exp(2.0 * other_log_std) - 0.5, axis=-1)

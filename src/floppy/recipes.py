@@ -323,9 +323,9 @@ def _hades_labelled(task: SupervisedTask, examples: int | None) -> DistillConfig
     if not isinstance(config.cloning, ImplicitStep):
         return dataclasses.replace(config, targets="one-hot", outer=outer)
     outer = dataclasses.replace(
-        outer, population=128, environments=512, sigma=0.1, rate=0.03, rate_decay=0.1, smoothness=2.0
+        outer, population=256, environments=512, sigma=0.1, rate=0.03, rate_decay=0.05, target_noise=0.25
     )
-    return dataclasses.replace(config, outer_steps=900, outer=outer)
+    return dataclasses.replace(config, outer_steps=2400, evaluate_every=400, outer=outer)
 
 
 RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {

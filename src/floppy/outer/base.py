@@ -14,6 +14,7 @@ from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import RunningStatistics, normalise
 from floppy.tasks.base import Continuous, SupervisedTask, Task
+from floppy.teacher import Teacher
 
 Parameters = dict[str, Any]
 """Improved parts of θ by their names in `Distilled`."""
@@ -55,6 +56,8 @@ class Problem:
     """Where the examples start: see `init_distilled`."""
     learned_rate: bool = True
     """Whether η is improved too."""
+    teacher: Teacher | None = None
+    """Whom learners imitate at first, if PPMO was asked for one."""
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -76,6 +76,9 @@ class HaDES:
     smoothness: float = 0.0
     """Pixels over which the noise on image observations is alike (deviation of a Gaussian kernel); 0: each for itself.
     A game's pixels mean about the same as their neighbours, and smooth noise then finds its way in fewer dimensions."""
+    target_noise: float = 1.0
+    """Noise on learned targets, and their steps, in units of those of observations. Labels matter more to fitness than
+    single pixels do, whose part in it they drown."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     chunk: int = 0
@@ -87,7 +90,7 @@ class HaDES:
             check_number(name, getattr(self, name), least=2 if name == "population" else 1, most=MOST)
         for name in ("horizon", "chunk"):
             check_number(name, getattr(self, name), least=0, most=MOST)
-        for name in ("sigma", "sigma_decay", "rate_decay"):
+        for name in ("sigma", "sigma_decay", "rate_decay", "target_noise"):
             check_number(name, getattr(self, name), above=0)
         check_number("smoothness", self.smoothness, least=0)
         if self.rate is not None:
@@ -164,11 +167,14 @@ class HaDES:
     def _dataset(self, problem: Problem, state: HaDESState, vector: jax.Array) -> Distilled:
         """The dataset at a place `[d]` of the search."""
         centre, unravel = ravel_pytree(problem.parameters(state.distilled))
-        if not self.smoothness:
+        if not self.smoothness and self.target_noise == 1.0:
             return problem.improved(unravel(vector), state.distilled)
         # The strategy searches in coordinates whose noise is white: only differences from its mean are carried over.
         moved = unravel(vector - self._strategy(problem, state.distilled).mean(state.strategy))
-        moved["observations"] = smooth(moved["observations"], self.smoothness)
+        if self.smoothness:
+            moved["observations"] = smooth(moved["observations"], self.smoothness)
+        if "targets" in moved:
+            moved["targets"] *= self.target_noise
         return problem.improved(jax.tree.map(jnp.add, unravel(centre), moved), state.distilled)
 
     def restarted(self, state: HaDESState) -> HaDESState:

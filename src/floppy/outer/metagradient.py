@@ -18,7 +18,7 @@ from floppy.learners import LearnerDistribution, Network, Weights
 from floppy.normalise import EPSILON, RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.outer.base import Info, Parameters, Problem
 from floppy.parallel import shard_rows
-from floppy.policies import entropy, log_probability
+from floppy.policies import entropy, kl_divergence, log_probability
 from floppy.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 from floppy.rollout import Trajectory
 from floppy.tasks.base import Continuous, Discrete
@@ -56,6 +56,8 @@ class Samples(NamedTuple):
     """`[n, learners]`"""
     returns: jax.Array
     """`[n, learners]`, the critic's targets."""
+    taught: jax.Array | None = None
+    """`[n, learners, a]`: the teacher's outputs, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,13 @@ class PPMO:
     """Whether rewards are divided by the running standard deviation of discounted returns, for a critic and a gradient
     norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Returns are reported as they
     were before that."""
+    teacher: str = ""
+    """File of a dataset whose policy learners imitate at first, where an expert is at hand, as plain PPO makes one: the
+    KL divergence from its policy is added to the loss (kickstarting; Schmitt et al., 2018). Off by default."""
+    teacher_weight: float = 1.0
+    """Weight of that divergence at the start; it falls linearly to 0."""
+    teacher_share: float = 0.5
+    """Share of the run's updates after which it is 0."""
     published_errors: bool = False
     """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
     step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
@@ -124,10 +133,11 @@ class PPMO:
         """Refuses nonsense."""
         for name in ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width"):
             check_number(name, getattr(self, name), least=1, most=MOST)
-        for name in ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps"):
+        for name in ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps", "teacher_weight"):
             check_number(name, getattr(self, name), above=0)
         for name in ("discount", "gae_lambda"):
             check_number(name, getattr(self, name), least=0, most=1)
+        check_number("teacher_share", self.teacher_share, above=0, most=1)
         for name in ("encoder_rate", "entropy_bonus", "target_kl", "least_std"):
             check_number(name, getattr(self, name), least=0)
         if self.critic_network not in ("", *CRITICS):
@@ -264,9 +274,16 @@ class PPMO:
         wanted = max(1, round(per_learner * self.learners / self.minibatch_size))
         return min(wanted, per_learner)
 
+    def _updates(self, problem: Problem) -> int:
+        return problem.outer_steps * self.epochs * self._minibatches(problem)
+
+    def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
+        until = max(1, round(self.teacher_share * self._updates(problem)))
+        adam = state.optimiser[1][0]  # of the chain in _optimiser
+        return optax.linear_schedule(self.teacher_weight, 0.0, until)(adam.count)
+
     def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
-        updates = problem.outer_steps * self.epochs * self._minibatches(problem)
-        schedule = optax.linear_schedule(rate, 0.0, updates) if self.anneal else rate
+        schedule = optax.linear_schedule(rate, 0.0, self._updates(problem)) if self.anneal else rate
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network:
@@ -291,6 +308,7 @@ class PPMO:
             log_probs,
             advantages,
             advantages + values,
+            problem.teacher.outputs(trajectory.observations) if problem.teacher else None,
         )
         # [T, learners, environments, ...] -> [T · environments, learners, ...]
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:]), samples)
@@ -364,7 +382,7 @@ class PPMO:
         def policy_objective(parameters: Parameters) -> tuple[jax.Array, Info]:
             distilled = problem.distilled(parameters, state.distilled)
             losses = [
-                self._policy_loss(problem, network, distilled, weights, group)
+                self._policy_loss(problem, network, distilled, weights, group, self._teacher_weight(problem, state))
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
             ]
             return jax.tree.map(lambda *groups: jnp.mean(jnp.stack(groups)), *losses)
@@ -394,7 +412,13 @@ class PPMO:
         return state, info | {"inner_rate": distilled.inner_rate}
 
     def _policy_loss(
-        self, problem: Problem, network: Network, distilled: Distilled, fresh: Weights, samples: Samples
+        self,
+        problem: Problem,
+        network: Network,
+        distilled: Distilled,
+        fresh: Weights,
+        samples: Samples,
+        teacher_weight: jax.Array | float = 0.0,
     ) -> tuple[jax.Array, Info]:
         """PPO's objective of one learner group, as a function of the dataset that the learners are cloned from."""
         cloned = jax.vmap(lambda w: clone(problem.cloning, network, distilled, w))(fresh)
@@ -416,6 +440,10 @@ class PPMO:
         if self.least_std > 0.0 and isinstance(problem.task.actions, Continuous):
             below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
             loss += jnp.mean(jnp.sum(below**2, axis=-1))
+        if problem.teacher and samples.taught is not None:
+            apart = kl_divergence(problem.task.actions, samples.taught, problem.teacher.log_std, output, cloned.log_std)
+            info["teacher_kl"] = jnp.mean(apart)
+            loss += teacher_weight * info["teacher_kl"]
         return loss, info
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from floppy.dataset import write_atomically
 from floppy.distill import CONFIG_NAME, METRICS_NAME, DistillConfig, DistillResult, distill
-from floppy.errors import FloppyError, check_number, shown
+from floppy.errors import FloppyError, check_seed, shown
 from floppy.learners import describe_distribution, parse_distributions
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import RECIPES, apply_budget, neuroevolution_baseline, ppo_baseline, recipe
@@ -114,7 +114,7 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     if not seeds:
         raise FloppyError("A study got no seeds: give at least one.")
     for seed in seeds:
-        check_number("seeds", seed, least=0, most=2**32 - 1)
+        check_seed(seed, "seeds")
 
 
 def run(wanted: Limited, folder: Path) -> Run:

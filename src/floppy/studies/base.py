@@ -100,7 +100,7 @@ def run_study(
     known = {tuple(row.get(name) for name in cell) for cell in cells[:1] for row in rows}
     for done, cell in enumerate(cells):
         if progress is not None:
-            progress(done, len(cells), ", ".join(f"{name} {value}" for name, value in cell.items()))
+            progress(done, len(cells), _said(cell))
         if _texts(cell) not in known:
             rows += [cell | measured for measured in study.measure(cell, folder / CELLS_NAME / _folder_name(cell))]
             _write_rows(rows, folder)
@@ -227,9 +227,12 @@ def _check_each_once(cells: list[Row]) -> None:
     seen: set[tuple[str, ...]] = set()
     for cell in cells:
         if _texts(cell) in seen:
-            what = ", ".join(f"{name} {value}" for name, value in cell.items())
-            raise FloppyError(f"A study was asked for with {what} twice: give everything once.")
+            raise FloppyError(f"A study was asked for with {_said(cell)} twice: give everything once.")
         seen.add(_texts(cell))
+
+
+def _said(cell: Row) -> str:
+    return ", ".join(f"{name} {value}" for name, value in cell.items())
 
 
 def _texts(cell: Row) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from floppy.arena import open_arena
 from floppy.dataset import load
 from floppy.ensembles import MOST_MEMBERS
-from floppy.errors import FloppyError, check_number
+from floppy.errors import FloppyError, check_number, check_seed
 from floppy.evaluate import learner_means, returns_of, score_returns
 from floppy.keys import named_key
 from floppy.learners import LearnerDistribution, parse_distribution
@@ -48,7 +48,7 @@ class Ensemble:
             check_number("size", size, least=1, most=MOST_MEMBERS)
         check_number("repeats", self.repeats, least=2, most=MOST_LEARNERS)
         check_number("episodes", self.episodes, least=1, most=MOST_LEARNERS)
-        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_seed(self.seed)
         if not self.datasets:
             raise FloppyError("A study of ensembles got no datasets: give at least one.")
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from floppy.arena import open_arena
 from floppy.blocks import JointNetwork
 from floppy.dataset import DistilledDataset, load
-from floppy.errors import check_number
+from floppy.errors import check_number, check_seed
 from floppy.evaluate import evaluate_random, learner_means, returns_of, score_returns
 from floppy.keys import named_key
 from floppy.merging import merge
@@ -43,7 +43,7 @@ class Multitask:
         """Refuses nonsense."""
         check_number("learners", self.learners, least=2, most=MOST_LEARNERS)
         check_number("episodes", self.episodes, least=1, most=MOST_LEARNERS)
-        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_seed(self.seed)
 
     def cells(self) -> list[Row]:
         """A dataset, and an agent that plays its task: random actions, or learners of one of three kinds.

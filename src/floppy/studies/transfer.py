@@ -13,7 +13,7 @@ from floppy.arena import open_arena
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset, load
 from floppy.distill import DATASET_NAME
-from floppy.errors import FloppyError, check_number
+from floppy.errors import FloppyError, check_number, check_seed
 from floppy.evaluate import learner_means, returns_of
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.keys import named_key
@@ -64,7 +64,7 @@ class Transfer:
         check_number("steps", self.steps[1], above=0)
         if self.steps[0] > self.steps[1]:
             raise FloppyError(f"steps = {self.steps[0]} {self.steps[1]} was asked for: give the smaller one first.")
-        check_number("seed", self.seed, least=0, most=2**32 - 1)
+        check_seed(self.seed)
         if not (self.datasets and self.widths):
             raise FloppyError("A study of transfer got no datasets or no widths: give at least one of each.")
 

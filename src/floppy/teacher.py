@@ -1,0 +1,61 @@
+"""A policy that learners imitate at first (kickstarting; Schmitt et al., 2018)."""
+
+import dataclasses
+import hashlib
+
+import jax
+import numpy as np
+
+from floppy.dataset import load, to_bytes
+from floppy.errors import FloppyError
+from floppy.learners import Network, Weights
+from floppy.normalise import RunningStatistics, normalise
+from floppy.policies import clip_action
+from floppy.tasks.base import Task
+from floppy.train import actions_of, blocks_of, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """One trained policy. It is known by its file's digest, so that compiled functions can hold it as a constant."""
+
+    digest: str
+    network: Network
+    weights: Weights = dataclasses.field(compare=False, repr=False)
+    statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
+
+    @property
+    def log_std(self) -> jax.Array:
+        """`[a]`, or `[0]` for discrete actions."""
+        return self.weights.log_std
+
+    def outputs(self, observations: jax.Array) -> jax.Array:
+        """Logits, or means within the actions' bounds: `[..., a]` for raw observations `[..., *obs]`."""
+        shape = self.network.observation_shape
+        leading = observations.shape[: observations.ndim - len(shape)]
+        rows = normalise(self.statistics, observations.reshape(-1, *shape))
+        return clip_action(self.network.actions, self.network.apply(self.weights, rows)).reshape(*leading, -1)
+
+
+def read_teacher(path: str, task: Task) -> Teacher:
+    """The policy in a dataset's file: that of an encoder with every layer (plain PPO), or one clone of its examples.
+
+    Raises:
+      FloppyError: if the file is no dataset, or not one for the task's observations and actions.
+    """
+    dataset = load(path)
+    wanted = task.observation_shape, task.actions
+    if blocks_of(dataset) or (dataset.observation_shape, actions_of(dataset)) != wanted:
+        raise FloppyError(
+            f"Teacher {path} is a policy for {dataset.card.task}, {task.task_id} was asked for: give a dataset of one "
+            "task with the same observations and actions."
+        )
+    policies = train(dataset, jax.random.key(0))
+    if policies.afresh:
+        raise FloppyError(
+            f"Teacher {path} has no normaliser of its own (its card says per-evaluation): give another dataset."
+        )
+    weights, statistics = jax.tree.map(
+        np.asarray, (jax.tree.map(lambda leaf: leaf[0], policies.weights), policies.statistics)
+    )
+    return Teacher(hashlib.sha256(to_bytes(dataset)).hexdigest(), policies.network, weights, statistics)

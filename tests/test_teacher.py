@@ -1,0 +1,138 @@
+"""A teacher: its policy is read from a dataset's file, and learners imitate it at first."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Refused
+from probes import QUICK, ActionProbe, ContinuousProbe, hand_policies, make_problem
+
+from floppy.dataset import DistilledDataset, load, save
+from floppy.distill import DistillConfig, distill
+from floppy.errors import FloppyError
+from floppy.learners import Weights
+from floppy.merging import merge
+from floppy.outer import PPMO, Problem
+from floppy.recipes import recipe
+from floppy.tasks.registry import make_task
+from floppy.teacher import Teacher, read_teacher
+from floppy.train import policy_outputs, train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of plain PPO on cart-pole, hardly trained."""
+    path = tmp_path_factory.mktemp("expert") / "expert.safetensors"
+    outer = PPMO(learners=2, environments=2, horizon=8, normalise_observations=True)
+    config = DistillConfig(
+        "cartpole", examples=0, encoder_layers=3, outer_steps=2, distribution="width=8", outer=outer,
+        evaluate_every=2, selection_learners=1, score_learners=1, score_episodes=1,
+    )  # fmt: skip
+    save(distill(config).dataset, path)
+    return path
+
+
+def probe_teacher(means: tuple[float, ...] = (), logits: tuple[float, ...] = ()) -> tuple[Teacher, Problem]:
+    """A policy that always has these outputs, and a problem that is taught by it."""
+    task = ContinuousProbe(target=(0.5, -0.5)) if means else ActionProbe()
+    (size,) = task.observation_shape
+    network, weights = hand_policies(task, np.zeros((1, size, task.actions.size)), [means or logits])
+    one = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float32), weights)
+    teacher = Teacher(f"{means} {logits}", network, one._replace(log_std=one.log_std - 1.0), None)
+    return teacher, make_problem(task, outer_steps=40, teacher=teacher)
+
+
+# --- reading one ---
+
+
+def test_a_teacher_has_the_policy_of_its_file(expert: Path) -> None:
+    teacher = read_teacher(str(expert), make_task("cartpole"))
+    observations = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    wanted = policy_outputs(train(load(expert), KEY), jnp.asarray(observations).reshape(1, -1, 4))[0]
+    got = teacher.outputs(jnp.asarray(observations))
+    np.testing.assert_allclose(got, wanted.reshape(5, 3, 2), rtol=1e-5, atol=1e-6)
+    assert np.std(got) > 0
+
+
+def test_means_of_a_teacher_lie_within_the_bounds_of_actions() -> None:
+    teacher, problem = probe_teacher(means=(0.25, -7.0))
+    low = problem.task.actions.low[1]  # type: ignore[union-attr]
+    np.testing.assert_allclose(teacher.outputs(jnp.zeros((2, *problem.task.observation_shape))), [[0.25, low]] * 2)
+
+
+def test_teachers_of_other_tasks_are_refused(expert: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloppyError, match=r"is a policy for ndcartpole/1, ndcartpole/2 was asked for: give a dataset"):
+        read_teacher(str(expert), make_task("ndcartpole/2"))
+    merged = tmp_path / "merged.safetensors"
+    parts: list[DistilledDataset] = []
+    for task in ("cartpole", "ndcartpole/2"):
+        config = dataclasses.replace(recipe(task), outer_steps=1, score_learners=1, selection_learners=1)
+        parts.append(distill(config).dataset)
+    save(merge(parts), merged)
+    with pytest.raises(FloppyError, match="was asked for: give a dataset of one task"):
+        read_teacher(str(merged), make_task("cartpole"))
+
+
+def test_a_teacher_that_is_no_file_is_refused_before_anything_is_written(refused: Refused, tmp_path: Path) -> None:
+    missing = str(tmp_path / "nobody.safetensors")
+    refused(["distill", "cartpole", "--teacher", missing], "nobody.safetensors")
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher_weight", 0.0), ("teacher_share", 0.0), ("teacher_share", 1.5)])
+def test_nonsense_about_teachers_is_refused(name: str, value: float) -> None:
+    with pytest.raises(FloppyError, match=f"{name} = {value} was asked for: give a finite number"):
+        PPMO(**{name: value})  # type: ignore[arg-type]
+
+
+# --- learning from one ---
+
+
+def test_the_weight_of_a_teacher_falls_to_nothing_by_its_share_of_the_run() -> None:
+    _, problem = probe_teacher(logits=(3.0, 0.0))
+    outer = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, teacher_weight=0.8)
+    # 40 outer steps x 2 epochs x 2 minibatches = 160 updates, 80 of them with a teacher.
+    state = outer.init(problem, KEY)
+
+    def weight(updates: int) -> float:
+        adam = state.optimiser[1][0]._replace(count=jnp.asarray(updates))
+        optimiser = (state.optimiser[0], (adam, *state.optimiser[1][1:]))
+        return float(outer._teacher_weight(problem, state._replace(optimiser=optimiser)))
+
+    np.testing.assert_allclose([weight(n) for n in (0, 20, 40, 80, 160)], [0.8, 0.6, 0.4, 0.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [{"logits": (4.0, -4.0)}, {"means": (-2.0, 2.0)}], ids=["discrete", "continuous"])
+def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str, tuple[float, ...]]) -> None:
+    """The teacher does the opposite of what earns most, and while it has weight learners follow it."""
+    teacher, problem = probe_teacher(**outputs)
+    outer = PPMO(
+        learners=4, environments=8, horizon=10, minibatch_size=160, rate=3e-2, critic_rate=3e-2, anneal=False,
+        teacher_weight=10.0, teacher_share=1.0,
+    )  # fmt: skip
+
+    def run(problem_key: jax.Array) -> dict[str, jax.Array]:
+        state = outer.init(problem, problem_key)
+        return jax.lax.scan(lambda s, k: outer.step(problem, s, k), state, jax.random.split(KEY, 25))[1]
+
+    info = jax.jit(run, compiler_options=QUICK)(KEY)
+    apart, returns = np.asarray(info["teacher_kl"]), np.asarray(info["episode_return"])
+    assert apart[0] > 0.2, "near the teacher before the first step: this shows nothing"
+    assert apart[-3:].mean() < 0.1 * apart[0]
+    assert returns[-3:].mean() < returns[0]
+    assert isinstance(teacher.weights, Weights)
+
+
+def test_the_card_names_the_teacher(expert: Path) -> None:
+    config = dataclasses.replace(recipe("cartpole"), outer_steps=2, score_learners=1, selection_learners=1)
+    outer = dataclasses.replace(config.outer, teacher=str(expert), learners=2, horizon=8)  # type: ignore[type-var]
+    taught = distill(dataclasses.replace(config, outer=outer)).dataset
+    alone = distill(dataclasses.replace(config, outer=dataclasses.replace(outer, teacher=""))).dataset
+    assert taught.card.algorithm["config"]["outer"]["teacher"] == str(expert)
+    assert np.any(taught.targets != alone.targets), "it teaches"
