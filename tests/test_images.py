@@ -23,7 +23,7 @@ from floppy.distill import DistillConfig, distill
 from floppy.errors import FloppyError
 from floppy.evaluate import evaluate, evaluate_random
 from floppy.importing import import_npz
-from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.learners import LearnerDistribution, Network, Weights, parse_distribution
 from floppy.outer import PPMO, HaDES, Supervised
 from floppy.outer.supervised import SupervisedState
 from floppy.recipes import neuroevolution_baseline, recipe
@@ -297,6 +297,29 @@ def test_scores_are_accuracies_on_test_images(file: str, dataset: DistilledDatas
     assert some.episodes == 10
     random = evaluate_random(labelled_task(file), episodes=3000)
     assert random.mean == pytest.approx(100 / 3, abs=3.0)
+
+
+def test_an_ensemble_answers_for_images(file: str, dataset: DistilledDataset) -> None:
+    together = evaluate(dataset, distributions="card", learners=3, seed=1, ensemble=2)["card"]
+    assert (together.learners, together.episodes) == (3, 30)
+    assert together.mean > 50, "one of three classes"
+
+
+def test_convolutions_see_images_in_blocks_with_a_rest() -> None:
+    """Of 70 images two blocks are whole on a CPU, and six images are left."""
+    images = jax.random.uniform(KEY, (70, 12, 12, 1))
+    labels = jnp.arange(70) % 3
+    network = Network(parse_distribution("network=pyramid-cnn:depth=0:activation=relu"), (12, 12, 1), Discrete(3))
+    weights = jax.vmap(network.init)(jax.random.split(KEY, 2))
+    logits = jax.vmap(network.apply, in_axes=(0, None))(weights, images)
+    np.testing.assert_array_equal(
+        right_answers(network, weights, images, labels, None), jnp.argmax(logits, axis=-1) == labels
+    )
+    keys = jax.random.split(KEY, 1)
+    rows = jax.random.randint(keys[0], (70,), 0, 70)
+    wanted = jnp.take_along_axis(jax.nn.log_softmax(logits[:, rows]), labels[rows][None, :, None], axis=-1)[..., 0]
+    got = log_likelihoods(network, weights, images, labels, None, keys, 70)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 # --- where examples start ---

@@ -1,19 +1,21 @@
 """A teacher: its policy is read from a dataset's file, and learners imitate it at first."""
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Refused
-from probes import QUICK, ActionProbe, ContinuousProbe, hand_policies, make_problem
+from probes import QUICK, ActionProbe, ContinuousProbe, hand_dataset, hand_policies, make_problem
 
-from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset import DistilledDataset, load, origin, save
 from floppy.distill import DistillConfig, distill
 from floppy.errors import FloppyError
-from floppy.learners import Weights
+from floppy.learners import LearnerDistribution
 from floppy.merging import merge
 from floppy.outer import PPMO, Problem
 from floppy.recipes import recipe
@@ -49,6 +51,12 @@ def probe_teacher(means: tuple[float, ...] = (), logits: tuple[float, ...] = ())
     return teacher, make_problem(task, outer_steps=40, teacher=teacher)
 
 
+def examples(task: str, sizes: tuple[int, int] = (4, 2), **entries: Any) -> DistilledDataset:
+    """A few examples for a tiny network."""
+    learner = LearnerDistribution(width=(4, 4), depth=(1, 1))
+    return hand_dataset({"task": task, "learners": [dataclasses.asdict(learner)]} | entries, sizes=sizes)
+
+
 # --- reading one ---
 
 
@@ -68,21 +76,29 @@ def test_means_of_a_teacher_lie_within_the_bounds_of_actions() -> None:
 
 
 def test_teachers_of_other_tasks_are_refused(expert: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloppyError, match=r"is a policy for ndcartpole/1, ndcartpole/2 was asked for: give a dataset"):
+    with pytest.raises(FloppyError, match=r"Teacher .*: its policy is for ndcartpole/1, ndcartpole/2 was asked for: "):
         read_teacher(str(expert), make_task("ndcartpole/2"))
     merged = tmp_path / "merged.safetensors"
-    parts: list[DistilledDataset] = []
-    for task in ("cartpole", "ndcartpole/2"):
-        config = dataclasses.replace(recipe(task), outer_steps=1, score_learners=1, selection_learners=1)
-        parts.append(distill(config).dataset)
-    save(merge(parts), merged)
+    save(merge([examples("ndcartpole/1"), examples("ndcartpole/2", (8, 4))]), merged)
     with pytest.raises(FloppyError, match="was asked for: give a dataset of one task"):
         read_teacher(str(merged), make_task("cartpole"))
 
 
-def test_a_teacher_that_is_no_file_is_refused_before_anything_is_written(refused: Refused, tmp_path: Path) -> None:
-    missing = str(tmp_path / "nobody.safetensors")
-    refused(["distill", "cartpole", "--teacher", missing], "nobody.safetensors")
+def test_teachers_without_a_policy_of_their_own_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save(examples("ndcartpole/1", normaliser="per-evaluation"), path)
+    with pytest.raises(FloppyError, match=r"Teacher .*: it has no normaliser of its own"):
+        read_teacher(str(path), make_task("cartpole"))
+    steps = {"kind": "GradientStep", "loss": "mse", "steps": 60}
+    save(dataclasses.replace(examples("ndcartpole/1", cloning=steps), inner_rate=np.float32(1e3)), path, overwrite=True)
+    with pytest.raises(FloppyError, match=r"Teacher .*: what was trained on it is not finite"):
+        read_teacher(str(path), make_task("cartpole"))
+
+
+def test_a_teacher_that_is_no_dataset_is_refused_before_anything_is_written(refused: Refused, tmp_path: Path) -> None:
+    (text := tmp_path / "text.safetensors").write_text("no dataset")
+    for path in (tmp_path / "nobody.safetensors", text, tmp_path):
+        refused(["distill", "cartpole", "--teacher", str(path)], str(path))
 
 
 @pytest.mark.parametrize(("name", "value"), [("teacher_weight", 0.0), ("teacher_share", 0.0), ("teacher_share", 1.5)])
@@ -111,7 +127,7 @@ def test_the_weight_of_a_teacher_falls_to_nothing_by_its_share_of_the_run() -> N
 @pytest.mark.parametrize("outputs", [{"logits": (4.0, -4.0)}, {"means": (-2.0, 2.0)}], ids=["discrete", "continuous"])
 def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str, tuple[float, ...]]) -> None:
     """The teacher does the opposite of what earns most, and while it has weight learners follow it."""
-    teacher, problem = probe_teacher(**outputs)
+    _, problem = probe_teacher(**outputs)
     outer = PPMO(
         learners=4, environments=8, horizon=10, minibatch_size=160, rate=3e-2, critic_rate=3e-2, anneal=False,
         teacher_weight=10.0, teacher_share=1.0,
@@ -126,7 +142,6 @@ def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str
     assert apart[0] > 0.2, "near the teacher before the first step: this shows nothing"
     assert apart[-3:].mean() < 0.1 * apart[0]
     assert returns[-3:].mean() < returns[0]
-    assert isinstance(teacher.weights, Weights)
 
 
 def test_the_card_names_the_teacher(expert: Path) -> None:
@@ -135,4 +150,32 @@ def test_the_card_names_the_teacher(expert: Path) -> None:
     taught = distill(dataclasses.replace(config, outer=outer)).dataset
     alone = distill(dataclasses.replace(config, outer=dataclasses.replace(outer, teacher=""))).dataset
     assert taught.card.algorithm["config"]["outer"]["teacher"] == str(expert)
+    assert taught.card.parents == [origin(load(expert))]
+    assert alone.card.parents == []
     assert np.any(taught.targets != alone.targets), "it teaches"
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(expert: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(expert.read_bytes())
+    outer = PPMO(learners=2, environments=2, horizon=8, teacher=str(teacher))
+    config = DistillConfig("cartpole", outer_steps=2, outer=outer, evaluate_every=1, score_learners=1, score_episodes=1)
+    whole = distill(config).dataset
+    part = distill(config, tmp_path / "run", time_limit=0.0)
+    assert part.outer_steps == 1
+    save(examples("ndcartpole/1"), teacher, overwrite=True)
+    with pytest.raises(FloppyError, match="run holds a run with another teacher's file: put that file back"):
+        distill(config, tmp_path / "run", resume=True)
+    teacher.write_bytes(expert.read_bytes())
+    np.testing.assert_array_equal(distill(config, tmp_path / "run", resume=True).dataset.targets, whole.targets)
+
+
+def test_a_host_task_has_a_teacher_too(tmp_path: Path) -> None:
+    save(examples("gymnasium/CartPole-v1"), tmp_path / "teacher.safetensors")
+    outer = PPMO(learners=2, environments=2, horizon=8, teacher=str(tmp_path / "teacher.safetensors"), target_kl=0.1)
+    config = DistillConfig(
+        "gymnasium/CartPole-v1", outer_steps=1, outer=outer, selection_learners=1, score_learners=1, score_episodes=1
+    )
+    distill(config, tmp_path / "run")
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["teacher_kl"] > 0

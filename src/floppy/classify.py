@@ -10,7 +10,7 @@ from optax.losses import softmax_cross_entropy_with_integer_labels
 from floppy.learners import Network, Weights
 from floppy.normalise import RunningStatistics, normalise
 
-BLOCK = 1000
+BLOCK = 1024
 """Images that a learner sees at a time."""
 CACHED_BLOCK = 32
 """The same for convolutions on a CPU: their values stay in its caches then, which measured twice as fast."""
@@ -106,5 +106,4 @@ def log_likelihoods(
 
 
 def _block(network: Network) -> int:
-    has_convolutions = len(network.kernel_shapes[0]) == 4
-    return CACHED_BLOCK if has_convolutions and jax.default_backend() == "cpu" else BLOCK
+    return CACHED_BLOCK if network.has_convolutions and jax.default_backend() == "cpu" else BLOCK

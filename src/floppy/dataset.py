@@ -5,6 +5,7 @@ of action dimensions). The file is specified in `docs/dataset-format.md`. This m
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -210,6 +211,11 @@ def save(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: 
 def to_bytes(dataset: DistilledDataset) -> bytes:
     """What `save` writes."""
     return safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: dataset.card.to_json()})
+
+
+def origin(dataset: DistilledDataset) -> str:
+    """What a card says of it under `parents`: its task, and `sha256:` with the digest of what `save` writes."""
+    return f"{dataset.card.task} sha256:{hashlib.sha256(to_bytes(dataset)).hexdigest()}"
 
 
 def load(path: str | os.PathLike[str]) -> DistilledDataset:

@@ -384,6 +384,7 @@ def to_dataset(
         score=score,
         seed=config.seed,
         encoder={"layers": config.encoder_layers, "of": layers} if config.encoder_layers else None,
+        parents=_parents(problem),
     )
     return DistilledDataset(
         card,
@@ -399,6 +400,10 @@ def to_dataset(
             for name, array in layer.items()
         },
     )
+
+
+def _parents(problem: Problem) -> list[str]:
+    return [problem.teacher.origin] if problem.teacher else []
 
 
 def check_intention(*, resume: bool, overwrite: bool) -> None:
@@ -437,14 +442,14 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
         return state
     for name in taken:
         (folder / name).unlink()
-    entry = {"command": run.command} | run.config.as_dict()
+    entry = {"command": run.command, "parents": _parents(run.problem)} | run.config.as_dict()
     write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode())
     return state
 
 
 def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
-    run.command = _check_same_run(folder, run.config)
+    run.command = _check_same_run(folder, run.config, _parents(run.problem))
     has_checkpoint = (folder / CHECKPOINT_NAME).exists()
     state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
     if is_first_process():
@@ -456,13 +461,15 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     return state._replace(outer=replicate(outer))
 
 
-def _check_same_run(folder: Path, config: DistillConfig) -> str:
+def _check_same_run(folder: Path, config: DistillConfig, parents: list[str]) -> str:
     """Refuses to resume another run; gives the command that started this one, for the card."""
     try:
         saved = dict(json.loads((folder / CONFIG_NAME).read_bytes()))
     except (OSError, TypeError, ValueError) as error:
         raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
     command = str(saved.pop("command", ""))
+    if saved.pop("parents", []) != parents:
+        raise FloppyError(f"{folder} holds a run with another teacher's file: put that file back, or start a new run.")
     # An option that the run knew nothing of, for it is older, was as it is by default.
     by_default: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING

@@ -29,6 +29,11 @@ class EnsembleNetwork:
         """The action space."""
         return self.member.actions
 
+    @property
+    def has_convolutions(self) -> bool:
+        """Those of its members."""
+        return self.member.has_convolutions
+
     def apply(self, weights: Weights, observations: jax.Array) -> jax.Array:
         """The output for a batch of observations.
 

@@ -56,5 +56,5 @@ def check_number(
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuses what is no seed of JAX's and NumPy's generators: a number of 32 bits."""
+    """Refuses what is not within 32 bits, as the seeds of JAX's and NumPy's generators are."""
     check_number(name, seed, least=0, most=2**32 - 1)

@@ -229,6 +229,11 @@ class Network:
     actions: Discrete | Continuous
 
     @property
+    def has_convolutions(self) -> bool:
+        """Whether anything comes before the dense layers."""
+        return bool(CONVOLUTIONS[self.distribution.network])
+
+    @property
     def kernel_shapes(self) -> list[tuple[int, ...]]:
         """From input to output, each at its largest: `[in, out]`, of a convolution `[height, width, in, out]`."""
         shapes: list[tuple[int, ...]] = []

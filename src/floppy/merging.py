@@ -1,7 +1,6 @@
 """Merging: several datasets as one, from which a single policy learns all their tasks (HaDES paper, section 5.5)."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import scipy.linalg
 from floppy.blocks import Block
 from floppy.card import MERGED_FORMAT, Card
 from floppy.cloning import AdamSteps
-from floppy.dataset import DistilledDataset, to_bytes
+from floppy.dataset import DistilledDataset, origin
 from floppy.errors import FloppyError
 from floppy.learners import LearnerDistribution
 from floppy.tasks.base import SupervisedTask
@@ -65,7 +64,7 @@ def merge(datasets: Sequence[DistilledDataset], *, notes: str = "", command: str
         command=command,
         versions=_joint_versions(datasets),
         licence=" AND ".join(dict.fromkeys(each.card.licence for each in datasets)),
-        parents=[f"{each.card.task} sha256:{_digest(each)}" for each in datasets],
+        parents=[origin(each) for each in datasets],
         notes=notes,
         blocks=[dataclasses.asdict(block) for block in _blocks(datasets, weights)],
         format=MERGED_FORMAT,
@@ -171,8 +170,3 @@ def _statistic(
 def _flat(observations: np.ndarray) -> np.ndarray:
     """`[k, *obs]` as `[k, o]`."""
     return observations.reshape(len(observations), -1)
-
-
-def _digest(dataset: DistilledDataset) -> str:
-    """Of the bytes that `save` writes."""
-    return hashlib.sha256(to_bytes(dataset)).hexdigest()

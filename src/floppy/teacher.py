@@ -1,12 +1,11 @@
 """A policy that learners imitate at first (kickstarting; Schmitt et al., 2018)."""
 
 import dataclasses
-import hashlib
 
 import jax
 import numpy as np
 
-from floppy.dataset import load, to_bytes
+from floppy.dataset import load, origin
 from floppy.errors import FloppyError
 from floppy.learners import Network, Weights
 from floppy.normalise import RunningStatistics, normalise
@@ -17,9 +16,10 @@ from floppy.train import actions_of, blocks_of, train
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """One trained policy. It is known by its file's digest, so that compiled functions can hold it as a constant."""
+    """One trained policy. It is known by its origin, so that compiled functions can hold it as a constant."""
 
-    digest: str
+    origin: str
+    """The task of its file, and `sha256:` with the file's digest, as on a card under `parents`."""
     network: Network
     weights: Weights = dataclasses.field(compare=False, repr=False)
     statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
@@ -41,21 +41,29 @@ def read_teacher(path: str, task: Task) -> Teacher:
     """The policy in a dataset's file: that of an encoder with every layer (plain PPO), or one clone of its examples.
 
     Raises:
-      FloppyError: if the file is no dataset, or not one for the task's observations and actions.
+      FloppyError: if the file is no dataset, or not one for the task's observations and actions, or if what it trains
+        diverges.
     """
+    try:
+        return _teacher(path, task)
+    except FloppyError as error:
+        raise FloppyError(f"Teacher {path}: {error}") from error
+
+
+def _teacher(path: str, task: Task) -> Teacher:
     dataset = load(path)
     wanted = task.observation_shape, task.actions
     if blocks_of(dataset) or (dataset.observation_shape, actions_of(dataset)) != wanted:
         raise FloppyError(
-            f"Teacher {path} is a policy for {dataset.card.task}, {task.task_id} was asked for: give a dataset of one "
-            "task with the same observations and actions."
+            f"its policy is for {dataset.card.task}, {task.task_id} was asked for: give a dataset of one task with the "
+            "same observations and actions."
         )
     policies = train(dataset, jax.random.key(0))
     if policies.afresh:
-        raise FloppyError(
-            f"Teacher {path} has no normaliser of its own (its card says per-evaluation): give another dataset."
-        )
+        raise FloppyError("it has no normaliser of its own (its card says per-evaluation): give another dataset.")
     weights, statistics = jax.tree.map(
         np.asarray, (jax.tree.map(lambda leaf: leaf[0], policies.weights), policies.statistics)
     )
-    return Teacher(hashlib.sha256(to_bytes(dataset)).hexdigest(), policies.network, weights, statistics)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
+        raise FloppyError("what was trained on it is not finite: give another dataset.")
+    return Teacher(origin(dataset), policies.network, weights, statistics)

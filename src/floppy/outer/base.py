@@ -57,7 +57,7 @@ class Problem:
     learned_rate: bool = True
     """Whether η is improved too."""
     teacher: Teacher | None = None
-    """Whom learners imitate at first, if PPMO was asked for one."""
+    """Whom learners imitate at first, if PPMO was asked for one. Here, as compiled functions know this by its hash."""
 
     @property
     def networks(self) -> tuple[Network, ...]:

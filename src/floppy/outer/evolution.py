@@ -77,8 +77,8 @@ class HaDES:
     """Pixels over which the noise on image observations is alike (deviation of a Gaussian kernel); 0: each for itself.
     A game's pixels mean about the same as their neighbours, and smooth noise then finds its way in fewer dimensions."""
     target_noise: float = 1.0
-    """Noise on learned targets, and their steps, in units of those of observations. Labels matter more to fitness than
-    single pixels do, whose part in it they drown."""
+    """Noise on learned targets, and their steps, in units of those of observations. With equal noise the labels'
+    part in the differences of fitness drowns that of single pixels. Of no effect where targets are not learned."""
     normalise_observations: bool = False
     """Whether observations are scaled by running statistics, which the file then carries."""
     chunk: int = 0

@@ -124,7 +124,7 @@ class PPMO:
     teacher_weight: float = 1.0
     """Weight of that divergence at the start; it falls linearly to 0."""
     teacher_share: float = 0.5
-    """Share of the run's updates after which it is 0."""
+    """Share of the run's updates after which it is 0; those that `target_kl` leaves out do not count."""
     published_errors: bool = False
     """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
     step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
@@ -379,10 +379,12 @@ class PPMO:
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Weights, ...], minibatch: tuple[Samples, ...]
     ) -> tuple[PPMOState, Info]:
+        teacher_weight = self._teacher_weight(problem, state)
+
         def policy_objective(parameters: Parameters) -> tuple[jax.Array, Info]:
             distilled = problem.distilled(parameters, state.distilled)
             losses = [
-                self._policy_loss(problem, network, distilled, weights, group, self._teacher_weight(problem, state))
+                self._policy_loss(problem, network, distilled, weights, group, teacher_weight)
                 for network, weights, group in zip(problem.networks, fresh, minibatch, strict=True)
             ]
             return jax.tree.map(lambda *groups: jnp.mean(jnp.stack(groups)), *losses)
@@ -440,7 +442,8 @@ class PPMO:
         if self.least_std > 0.0 and isinstance(problem.task.actions, Continuous):
             below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
             loss += jnp.mean(jnp.sum(below**2, axis=-1))
-        if problem.teacher and samples.taught is not None:
+        if problem.teacher:
+            assert samples.taught is not None
             apart = kl_divergence(problem.task.actions, samples.taught, problem.teacher.log_std, output, cloned.log_std)
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
