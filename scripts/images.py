@@ -211,7 +211,7 @@ def curve_table(rows: list[dict[str, str]]) -> str:
     lines = []
     for run in dict.fromkeys(row["run"] for row in rows):
         of_run = [row for row in rows if row["run"] == run]
-        chosen = [of_run[round(part * (len(of_run) - 1) / 7)] for part in range(8)]
+        chosen = [of_run[place] for place in sorted({round(part * (len(of_run) - 1) / 7) for part in range(8)})]
         lines.append([run, ", ".join(f"{row['outer_step']}: {float(row['accuracy']):.1f}" for row in chosen)])
     return markdown_table(["run", "held-out accuracy by outer step"], lines)
 
