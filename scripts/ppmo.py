@@ -94,7 +94,7 @@ WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
 TAUGHT = (
     "--examples 64 --distribution width=256 --cloning ImplicitStep --initial-rate 100 --initial-examples random-policy "
-    "--rate 2e-3 --teacher docs/results/brax/hopper-ppo.safetensors --teacher-share 0.3"
+    "--rate 2e-3 --outer-steps 1000 --teacher docs/results/brax/hopper-ppo.safetensors"
 )
 """One implicit step, at first in imitation of plain PPO's policy."""
 LINEAR = "--examples 0 --encoder-layers 1 --distribution depth=0 --outer-steps 1000 --rate 2e-3"
