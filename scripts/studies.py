@@ -90,7 +90,7 @@ STUDIES = [
         "inverted-double-pendulum --examples 16 --budget 500steps --ppo-budget 300steps --every 20",
     ),
     Measured("search", "cartpole-2d", f"{CARTPOLE}/steps-2d-k16.safetensors"),
-    Measured("search", "breakout", f"{HADES}/r-breakout-k16.safetensors --env-steps 400000 --trained 16"),
+    Measured("search", "breakout", f"{HADES}/r-breakout-k16.safetensors --env-steps 400000 --trained 16 --seeds 0"),
     Measured("minimum-size", "cartpole", "cartpole --losses mse cross-entropy --seeds 0 1"),
     Measured(
         "minimum-size",

@@ -108,7 +108,7 @@ def one_sentence(err: str) -> str:
 
 
 def in_subprocess(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "floppy.cli", *words]
+    command = [sys.executable, "-m", "floppy", *words]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False
     )
@@ -313,7 +313,7 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "floppy.cli", "tasks"], stdout=writer, stderr=subprocess.PIPE, timeout=300, check=False
+        [sys.executable, "-m", "floppy", "tasks"], stdout=writer, stderr=subprocess.PIPE, timeout=300, check=False
     )
     os.close(writer)
     assert done.returncode == 128 + signal.SIGPIPE

@@ -84,7 +84,7 @@ def assert_same_run(folder: Path, undisturbed: Undisturbed) -> None:
     assert dataclasses.replace(dataset.card, command=COMMAND) == undisturbed.result.dataset.card
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("command") == dataset.card.command
-    assert config == CONFIG.as_dict()
+    assert config == {"parents": []} | CONFIG.as_dict()
     for name in ("metrics.jsonl", "checkpoints/latest.safetensors"):
         assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
     assert contents(folder).keys() == RUN_FILES
@@ -136,7 +136,7 @@ def fake_run(
 def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None:
     folder, result, _ = undisturbed
     assert contents(folder).keys() == RUN_FILES
-    assert json.loads((folder / "config.json").read_text()) == {"command": COMMAND} | CONFIG.as_dict()
+    assert json.loads((folder / "config.json").read_text()) == {"command": COMMAND, "parents": []} | CONFIG.as_dict()
     lines = metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, CONFIG.outer_steps + 1))
     names = {"policy_loss", "value_loss", "entropy", "kl", "inner_rate", "episode_return", "episodes", "gradient_norm"}
@@ -250,7 +250,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Un
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     """The same run as `CONFIG`'s, through the command line, in a process of its own."""
-    command = [sys.executable, "-m", "floppy.cli", "distill", *WORDS, "--out", str(folder), "--json", *words]
+    command = [sys.executable, "-m", "floppy", "distill", *WORDS, "--out", str(folder), "--json", *words]
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -213,7 +213,7 @@ class Runs(NamedTuple):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
-    command = ["-m", "floppy.cli", *RUN]
+    command = ["-m", "floppy", *RUN]
     [one] = finish([start([*command, "--out", "one"], folder, 2)])
     shared = [*command, "--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"]
     two = finish([start([*shared, "--process", str(i), "--out", f"two-{i}"], folder, 1) for i in range(2)])

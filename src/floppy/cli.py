@@ -859,7 +859,3 @@ def _overview() -> str:
     lines = ["usage: floppy COMMAND [options]", ""]
     lines += [f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", "`floppy COMMAND --help` lists a command's options."])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
