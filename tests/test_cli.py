@@ -353,6 +353,8 @@ def test_ctrl_c_leaves_no_traceback(
         ("distill cartpole extra", "extra"),
         ("distill cartpole --nonsense 3", "--nonsense"),
         ("distill cartpole --exampels 3", "did you mean --examples"),
+        ("distill cartpole --outer-steps 2.5", "a whole number was expected, got '2.5'"),
+        ("distill cartpole --rate fast", "a number was expected, got 'fast'"),
         ("distill cartpole --examples", "--examples"),
         ("distill cartpole --out", "--out"),
         ("distill cartpole --anneal maybe", "maybe"),

@@ -100,7 +100,8 @@ class RunOptions:
     """Where the defaults come from: ppmo, ppmo-robust, ppmo-paper, ppmo-published; hades, hades-brax, hades-minatar;
     supervised."""
     budget: str = ""
-    """When to stop a run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    """When to stop a run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m); the last
+    evaluation (--score-learners, --score-episodes) comes on top."""
     resume: bool = False
     """Go on with what is in --out."""
     overwrite: bool = False
@@ -838,6 +839,8 @@ def _sentence(complaint: str) -> str:
     lines = [line.strip("╭╮╰╯│─ ") for line in complaint.splitlines()]
     body = itertools.dropwhile(lambda line: not line.strip("-"), lines[1:])
     message = " ".join(itertools.takewhile(lambda line: line.strip("-"), body)).rstrip(".: ")
+    message = message.replace("invalid literal for int() with base 10: ", "a whole number was expected, got ")
+    message = message.replace("could not convert string to float: ", "a number was expected, got ")
     offered = re.search(r"Perhaps you meant:[^\w-]*(--\S+)", complaint)
     return message + (f", did you mean {offered[1]}" if offered else "")
 
