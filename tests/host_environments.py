@@ -68,6 +68,20 @@ class Clock(Probe):
         return self.time == self.length
 
 
+class Reuse(Clock):
+    """A clock that writes all its observations into the same array."""
+
+    observation_space = spaces.Box(-10, 10, (2,), np.float32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.array = np.zeros(2, np.float32)
+
+    def observation(self) -> np.ndarray:
+        self.array[:] = super().observation()
+        return self.array
+
+
 class Length(Probe):
     """Episodes of 1 to 9 steps, drawn when they start, and 1 for every step."""
 
@@ -90,6 +104,15 @@ class Target(Probe):
 
     def reward(self, action: Any) -> float:
         return -float(np.sum((action[0] - [0.5, -0.5]) ** 2))
+
+
+class Narrow(Probe):
+    """Rewards are actions, between bounds that float32 rounds outwards; any other is an error."""
+
+    action_space = spaces.Box(-0.1, 0.1, (1,), np.float64)
+
+    def reward(self, action: Any) -> float:
+        return float(action[0])
 
 
 class Echo(Probe):
@@ -145,6 +168,7 @@ UNFIT = {
     "MultiDiscrete": {"actions": spaces.MultiDiscrete([2, 2])},
     "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
     "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},
+    "Fixed": {"actions": spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64)},
 }
 
 
@@ -152,10 +176,11 @@ def register(name: str, entry_point: Any, steps: int | None = 20, **options: Any
     gymnasium.register(f"{PREFIX}{name}-v0", entry_point, max_episode_steps=steps, kwargs=options)
 
 
-for kind in (Sign, Length, Target, Echo, Image):
+for kind in (Sign, Length, Target, Narrow, Echo, Image):
     register(kind.__name__, kind)
 register("TimeLimit", Clock, 5)
 register("Termination", Clock, 5, length=3)
+register("Reuse", Reuse, 5)
 register("Endless", Clock, None)
 for fault in FAULTS:
     register("Faulty-" + fault.replace(" ", "-"), Faulty, fault=fault)

@@ -93,6 +93,7 @@ def test_a_jax_task_is_no_host_task() -> None:
         ("MultiDiscrete", "actions of space MultiDiscrete"),
         ("Unbounded", "without finite real bounds"),
         ("WholeNumbers", "without finite real bounds"),
+        ("Fixed", "bounds that differ"),
         ("Endless", "no time limit.*max_episode_steps"),
     ],
 )
@@ -143,7 +144,7 @@ def test_environments_of_ones_own_are_listed_and_families_registered() -> None:
 # --- collecting ---
 
 
-@pytest.mark.parametrize(("name", "length"), [("TimeLimit", 5), ("Termination", 3)])
+@pytest.mark.parametrize(("name", "length"), [("TimeLimit", 5), ("Termination", 3), ("Reuse", 5)])
 def test_no_transition_crosses_the_border_of_an_episode(name: str, length: int) -> None:
     task = probe(name)
     network, weights = constant(task, [0.0, 0.0], [0.0, 0.0])
@@ -159,7 +160,7 @@ def test_no_transition_crosses_the_border_of_an_episode(name: str, length: int) 
         np.testing.assert_array_equal(own.next_observations[:, 1], steps // length)
         ended = steps % length == length - 1
         np.testing.assert_array_equal(own.terminated, ended & (name == "Termination"))
-        np.testing.assert_array_equal(own.truncated, ended & (name == "TimeLimit"))
+        np.testing.assert_array_equal(own.truncated, ended & (name != "Termination"))
         np.testing.assert_array_equal(own.final_returns, ended * length * (length + 1) / 2)
     assert first.observations.dtype == first.rewards.dtype == np.float32
     assert both.actions.shape == (13, 2, 3)
@@ -198,6 +199,24 @@ def test_continuous_actions_are_recorded_as_sampled_and_taken_clipped() -> None:
     assert actions.max() > 2.0
     wanted = -((np.clip(actions, [-1, -2], [1, 2]) - [0.5, -0.5]) ** 2).sum(axis=-1)
     np.testing.assert_allclose(trajectory.rewards, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_actions_never_leave_bounds_that_float32_rounds() -> None:
+    task = probe("Narrow")
+    network, weights = constant(task, [-5.0])
+    rewards = collect(start(task, 4), network, weights, KEY, steps=5).rewards
+    np.testing.assert_allclose(rewards, -0.1, rtol=1e-6)
+
+
+def test_policies_see_bytes_as_parts_of_one() -> None:
+    task = probe("Image")
+    network = Network(SMALL, task.observation_shape, task.actions)
+    weights = jax.vmap(network.init)(jax.random.split(KEY, 1))
+    trajectory = collect(start(task, 2), network, weights, KEY, steps=2)
+    assert trajectory.observations.dtype == np.uint8
+    seen = np.arange(24, dtype=np.float32).reshape(1, 4, 3, 2) / 255
+    wanted = network.apply(jax.tree.map(lambda leaf: leaf[0], weights), seen)[0]
+    np.testing.assert_allclose(trajectory.outputs[0, 0], np.stack([wanted] * 2), rtol=1e-4, atol=1e-5)
 
 
 def test_policies_see_normalised_observations() -> None:

@@ -170,6 +170,27 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(expert: Path, tmp_pat
     np.testing.assert_array_equal(distill(config, tmp_path / "run", resume=True).dataset.targets, whole.targets)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"distribution": "width=4:depth=1,width=6:depth=2"},
+        {"examples": 0, "distribution": "width=4:depth=1", "encoder_layers": 2},
+    ],
+    ids=["a mixture", "plain PPO"],
+)
+def test_a_step_of_imitation_alone_brings_all_kinds_of_learners_nearer(options: dict[str, Any], expert: Path) -> None:
+    outer = PPMO(
+        learners=8, environments=2, horizon=32, epochs=30, minibatch_size=512, rate=1e-2, anneal=False,
+        teacher=str(expert), teacher_weight=1e3, teacher_share=1.0,
+    )  # fmt: skip
+    config = DistillConfig("cartpole", outer=outer, outer_steps=2, **options)
+    problem = config.problem()
+    step = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)
+    state, first = step(problem, outer.init(problem, KEY), KEY)
+    _, second = step(problem, state, jax.random.fold_in(KEY, 1))
+    assert float(second["teacher_kl"]) < 0.7 * float(first["teacher_kl"])
+
+
 def test_a_host_task_has_a_teacher_too(tmp_path: Path) -> None:
     save(examples("gymnasium/CartPole-v1"), tmp_path / "teacher.safetensors")
     outer = PPMO(learners=2, environments=2, horizon=8, teacher=str(tmp_path / "teacher.safetensors"), target_kl=0.1)

@@ -79,9 +79,11 @@ def describe(name: str) -> Description:
     if not isinstance(observation_space, spaces.Box):
         raise _unfit(name, f"has observations of {_kind(observation_space)}", "wrap it so that they are a Box")
     if isinstance(action_space, spaces.Box):
-        bounded = np.all(np.isfinite(action_space.low)) and np.all(np.isfinite(action_space.high))
+        bounds = np.stack([action_space.low, action_space.high])
+        bounded = np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()
         if not np.issubdtype(action_space.dtype, np.floating) or not bounded:
-            raise _unfit(name, "has actions in a Box without finite real bounds", "wrap it so that they have bounds")
+            what = "has actions in a Box without finite real bounds that differ"
+            raise _unfit(name, what, "wrap it so that they have bounds")
     elif not isinstance(action_space, spaces.Discrete):
         raise _unfit(name, f"has actions of {_kind(action_space)}", "wrap it so that they are a Box or Discrete")
     return Description(observation_space, action_space, int(spec.max_episode_steps), _package(spec.entry_point))
@@ -221,14 +223,17 @@ class _Copy(gymnasium.Wrapper):
         inner = describe(task.name)
         self.raw_shape, self.raw_actions = inner.observation_space.shape, inner.action_space
         actions = task.actions
-        self.observation_space = spaces.Box(-np.inf, np.inf, task.observation_shape, np.float32)
+        # Bytes are pixels, which policies see as 0 .. 1.
+        self.dtype = np.uint8 if inner.observation_space.dtype == np.uint8 else np.float32
+        low, high = (0, 255) if self.dtype == np.uint8 else (-np.inf, np.inf)
+        self.observation_space = spaces.Box(low, high, task.observation_shape, self.dtype)
         if isinstance(actions, Discrete):
             self.action_space = spaces.Discrete(actions.size)
         else:
-            low, high = np.array(actions.low, np.float32), np.array(actions.high, np.float32)
-            self.action_space = spaces.Box(low, high, dtype=np.float32)
+            bounds = np.array([actions.low, actions.high], np.float32)
+            self.action_space = spaces.Box(*bounds, dtype=np.float32)
         self.left = math.inf
-        self.last = np.zeros(task.observation_shape, np.float32)
+        self.last = np.zeros(task.observation_shape, self.dtype)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Starts an episode, if there is one left; infos are dropped, for vectors merge them at great cost."""
@@ -246,20 +251,22 @@ class _Copy(gymnasium.Wrapper):
             action = np.int64(int(self.raw_actions.start) + int(action))
         else:
             action = np.asarray(action, self.raw_actions.dtype).reshape(self.raw_actions.shape)
+            action = np.clip(action, self.raw_actions.low, self.raw_actions.high)  # a bound is rounded in float32
         observation, reward, terminated, truncated, _ = self.env.step(action)
         self.left -= bool(terminated or truncated)
         self.last = self.converted(observation)
         return self.last, float(reward), bool(terminated), bool(truncated), {}
 
     def converted(self, observation: Any) -> np.ndarray:
-        """The observation in the shape that the task promises."""
+        """The observation, in the shape that the task promises."""
         if np.shape(observation) != self.raw_shape:
             raise FaultyEnvironmentError(
                 f"{self.task.task_id} returned an observation of shape {np.shape(observation)}, its space says "
                 f"{self.raw_shape}: repair the environment."
             )
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is met as such
-            return np.asarray(observation, np.float32).reshape(self.task.observation_shape)
+            # A copy: some environments write each observation into the same array.
+            return np.array(observation, self.dtype).reshape(self.task.observation_shape)
 
 
 __all__ = ["GymnasiumTask"]
