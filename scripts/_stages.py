@@ -41,7 +41,10 @@ def distill_missing(runs: Iterable[Run], only: str) -> None:
             words.append("--resume")
         print(shlex.join(words), flush=True)
         done = subprocess.run([FLOPPY, *words[1:], "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        (folder / "result.json").write_text(done.stdout)
+        result = json.loads(done.stdout)
+        if "--resume" in words:
+            del result["seconds"]  # they are those of the last part
+        (folder / "result.json").write_text(json.dumps(result))
         run.path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "dataset.safetensors", run.path)
 

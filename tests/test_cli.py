@@ -131,7 +131,16 @@ def write_npz(path: Path, **changes: Any) -> Path:
 def test_distill_prints_its_score_and_writes_a_run(tmp_path: Path, run: Run) -> None:
     words = ["distill", "cartpole", *SMALL, "--budget", "2steps", "--out", "a run"]
     result = run(*words)
-    assert list(result) == ["task", "dataset", "score", "outer_steps", "env_steps", "seconds"]
+    assert list(result) == [
+        "task",
+        "dataset",
+        "score",
+        "outer_steps",
+        "env_steps",
+        "seconds",
+        "finished",
+        "interrupted",
+    ]
     assert (result["task"], result["dataset"]) == ("ndcartpole/1", "a run/dataset.safetensors")
     assert (result["outer_steps"], result["env_steps"]) == (2, 2 * 2 * 2 * 8)
     assert result["seconds"] > 0
@@ -144,12 +153,32 @@ def test_distill_prints_its_score_and_writes_a_run(tmp_path: Path, run: Run) -> 
 
 def test_baseline_ppo_prints_its_score_and_keeps_the_run_it_is_told_to(tmp_path: Path, run: Run) -> None:
     result = run("baseline", "cartpole", *SMALL, "--budget", "1steps", "--episodes", "2", "--out", "ppo")
-    assert result.keys() == {"task", "method", "score", "outer_steps", "env_steps", "seconds"}
+    assert result.keys() == {"task", "method", "score", "outer_steps", "env_steps", "finished", "seconds"}
     assert (result["task"], result["method"]) == ("ndcartpole/1", "ppo")
     assert (result["score"]["learners"], result["score"]["episodes"]) == (1, 2)
     kept = load(tmp_path / "ppo/dataset.safetensors")
     assert kept.card.is_plain_policy
     assert kept.examples == 0
+
+
+def test_a_baseline_that_ran_out_of_time_is_gone_on_with(run: Run) -> None:
+    words = [
+        "baseline",
+        "cartpole",
+        *SMALL,
+        "--outer-steps",
+        "2",
+        "--evaluate-every",
+        "1",
+        "--episodes",
+        "2",
+        "--out",
+        "r",
+    ]
+    part = run(*words, "--budget", "0.001s")
+    assert (part["outer_steps"], part["finished"]) == (1, False)
+    whole = run(*words, "--resume")
+    assert (whole["outer_steps"], whole["finished"]) == (2, True)
 
 
 def test_baseline_random_prints_its_score_and_writes_nothing(tmp_path: Path, run: Run) -> None:

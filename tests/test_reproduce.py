@@ -1,6 +1,7 @@
 """The tables and figures of the papers, and the commands behind them."""
 
 import csv
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from floppy import cli
 from floppy.cli import COMMANDS, StudyRun, main
+from floppy.distill import DistillConfig, DistillResult, distill
+from floppy.outer import PPMO
 from floppy.studies.reproduce import EXPERIMENTS, SCALES, Experiment
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,6 +30,10 @@ TWO = Experiment(
     paper=("distill cartpole --recipe ppmo-paper --out {out}/one",),
     out_of_reach="most of it",
 )
+QUICK_RUN = DistillConfig(
+    "cartpole", outer_steps=1, outer=PPMO(learners=1, environments=1, horizon=4), selection_learners=1,
+    selection_episodes=1, score_learners=1, score_episodes=1,
+)  # fmt: skip
 SCORE = {"mean": 12.5, "sd": 1.5}
 
 
@@ -206,6 +213,22 @@ def test_a_failure_ends_it_and_resume_goes_on_from_there(
 def test_ctrl_c_ends_it(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "main", lambda words: 130)
     assert main(["reproduce", "two", "--out", str(tmp_path / "out")]) == 130
+
+
+def test_a_distillation_that_ctrl_c_cut_short_has_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends well, and the next command must not begin."""
+
+    def interrupted(*asked: Any, **options: Any) -> DistillResult:
+        return dataclasses.replace(distill(QUICK_RUN), finished=False, interrupted=True)
+
+    monkeypatch.setattr(cli, "distill_with_progress", interrupted)
+    assert main(["reproduce", "two", "--out", str(tmp_path / "out")]) == 130
+    said = capsys.readouterr().err
+    assert "1/3: " in said
+    assert "2/3: " not in said
+    assert not (tmp_path / "out/results.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,34 @@ def test_overwriting_forgets_the_cells_of_the_study_before(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["a-2"]
 
 
+def test_cells_that_are_no_studys_stay(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells/precious.txt").write_text("somebody's")
+    for overwrite in (False, True):
+        with pytest.raises(FloppyError, match="cells is there, and is no study's: give another folder"):
+            run_study(Stub(), tmp_path, overwrite=overwrite)
+    assert snapshot(tmp_path) == {"cells/precious.txt": b"somebody's"}
+
+
+def test_a_study_goes_on_with_the_files_that_it_began_with(tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "study"
+    data.write_text("a")
+    # Texts and lists are taken too, as from Python.
+    study = Stub(paths=[str(data)], place=tmp_path / "none")  # type: ignore[arg-type]
+    run_study(study, folder)
+    run_study(study, folder, resume=True)
+    data.write_text("b")
+    with pytest.raises(FloppyError, match=f"{data} changed after {folder} began: put the old file back"):
+        run_study(study, folder, resume=True)
+    run_study(study, folder, overwrite=True)
+    assert Stub.measured == [1, 2, 3] * 2
+    entry = json.loads((folder / "study.json").read_text())
+    del entry["files"]  # as in studies of before
+    (folder / "study.json").write_text(json.dumps(entry))
+    data.write_text("c")
+    run_study(study, folder, resume=True)
+
+
 # --- Drawing.
 
 

@@ -143,9 +143,7 @@ class Distill(Command):
             resume=self.options.resume,
             overwrite=self.options.overwrite,
         )
-        if not result.finished:
-            again = f"the same command with --resume goes on from step {result.outer_steps}"
-            print(f"floppy: stopped early; {again}", file=sys.stderr)
+        _say_how_to_go_on(result)
         return {
             "task": result.dataset.card.task,
             "dataset": str(folder / DATASET_NAME),
@@ -153,6 +151,8 @@ class Distill(Command):
             "outer_steps": result.outer_steps,
             "env_steps": result.env_steps,
             "seconds": result.seconds,
+            "finished": result.finished,
+            "interrupted": result.interrupted,
         }
 
     def text(self, result: Json) -> str:
@@ -204,7 +204,8 @@ class Rollback(Command):
         if not all(level.finished for level in levels):
             print("floppy: stopped early; the same command with --resume goes on", file=sys.stderr)
         rows = [dataclasses.asdict(level) | {"dataset": str(level.dataset)} for level in levels]
-        return {"task": make_task(config.task).task_id, "levels": rows}
+        interrupted = any(level.interrupted for level in levels)
+        return {"task": make_task(config.task).task_id, "levels": rows, "interrupted": interrupted}
 
     def text(self, result: Json) -> str:
         """A line per level."""
@@ -373,6 +374,8 @@ class Baseline(Command):
     """Folder of the run; by default nothing is kept."""
     budget: str = ""
     """When to stop the run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m)."""
+    resume: bool = False
+    """Go on with the run in --out."""
     overwrite: bool = False
     """Replace the run in --out."""
     shared: Annotated[Processes, arg(name="")] = dataclasses.field(default_factory=Processes)
@@ -406,12 +409,14 @@ class Baseline(Command):
             score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
         else:
             run = distill_with_progress(
-                config, self.out, time_limit=time_limit, command=typed, resume=False, overwrite=self.overwrite
+                config, self.out, time_limit=time_limit, command=typed, resume=self.resume, overwrite=self.overwrite
             )
+            if self.out:
+                _say_how_to_go_on(run)
             score = evaluate(run.dataset, distributions=["card"], learners=1, episodes=self.episodes, seed=config.seed)[
                 "card"
             ]
-            result |= {"outer_steps": run.outer_steps, "env_steps": run.env_steps}
+            result |= {"outer_steps": run.outer_steps, "env_steps": run.env_steps, "finished": run.finished}
         return result | {"score": score.as_dict(), "seconds": time.monotonic() - started}
 
     def text(self, result: Json) -> str:
@@ -824,6 +829,12 @@ def distill_with_progress(
             command=command,
             progress=progress,
         )
+
+
+def _say_how_to_go_on(result: DistillResult) -> None:
+    if not result.finished:
+        again = f"the same command with --resume goes on from step {result.outer_steps}"
+        print(f"floppy: stopped early; {again}", file=sys.stderr)
 
 
 def _first_word(words: list[str], program: str, example: str) -> str:

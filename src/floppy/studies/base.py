@@ -6,6 +6,7 @@ A study's folder holds `study.json` (what was asked for), `rows.csv` (what was m
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -29,6 +30,8 @@ ROWS_NAME = "rows.csv"
 SUMMARY_NAME = "summary.json"
 FIGURE_NAME = "figure.png"
 CELLS_NAME = "cells"
+FILES_ENTRY = "files"
+"""In `study.json`: digests of the files that a study reads."""
 
 Row = dict[str, Any]
 """Texts and numbers by the names of columns."""
@@ -146,6 +149,7 @@ def read_study(folder: Path | str) -> Study:
         entry = dict(json.loads((Path(folder) / STUDY_NAME).read_bytes()))
         kind = STUDIES[entry.pop("study")]
         entry.pop("command")
+        entry.pop(FILES_ENTRY, None)  # studies had none at first
         return _from_json(kind, entry)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FloppyError(f"{folder} holds no study ({one_line(error)}): give the folder that one wrote.") from error
@@ -242,16 +246,19 @@ def _texts(cell: Row) -> tuple[str, ...]:
 
 def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
     """Clears the folder and writes what was asked for."""
-    names = (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME)
+    cells = folder / CELLS_NAME
+    if cells.exists() and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
+        raise FloppyError(f"{cells} is there, and is no study's: give another folder.")
+    # The study's own file last: what is killed here can be overwritten again.
+    names = (ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, STUDY_NAME)
     taken = [folder / name for name in names if (folder / name).exists()]
     if taken and not overwrite:
         raise already_taken(folder)
+    if cells.exists():  # or cells would go on with the runs of another study
+        shutil.rmtree(cells)
     for path in taken:
-        if path.name == CELLS_NAME and path.is_dir():  # or cells would go on with the runs of another study
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    entry = {"study": study.name, "command": command} | _as_json(study)
+        path.unlink()
+    entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
     write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
 
 
@@ -259,12 +266,27 @@ def _check_same_study(study: Study, folder: Path) -> None:
     saved = read_study(folder)
     if type(saved) is not type(study):
         raise FloppyError(f"{folder} holds a study of another kind, {saved.name}: give another folder.")
-    if saved != study:
-        wanted = _as_json(study)
-        differing = [name for name, value in _as_json(saved).items() if wanted.get(name) != value]
+    wanted = _as_json(study)
+    differing = [name for name, value in _as_json(saved).items() if wanted.get(name) != value]
+    if differing:
         raise FloppyError(
             f"{folder} holds a study that differs in {', '.join(differing)}: give these options as they are there."
         )
+    known = json.loads((folder / STUDY_NAME).read_bytes()).get(FILES_ENTRY, {})
+    changed = [path for path, digest in _digests(study).items() if known.get(path, digest) != digest]
+    if changed:
+        raise FloppyError(
+            f"{' '.join(changed)} changed after {folder} began: put the old file back, or run the study anew with "
+            "--overwrite."
+        )
+
+
+def _digests(study: Study) -> dict[str, str]:
+    """SHA-256 of the files that a study reads, by their paths."""
+    fields = vars(_from_json(type(study), _as_json(study))).values()
+    paths = [each for value in fields for each in (value if isinstance(value, tuple) else (value,))]
+    files = [path for path in paths if isinstance(path, Path) and path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _as_json(study: Any) -> Row:

@@ -51,6 +51,8 @@ class Level:
     """Environment steps used."""
     finished: bool
     """False when a time limit or Ctrl-C ended the run early."""
+    interrupted: bool
+    """Whether it was Ctrl-C."""
 
 
 def rollback(
@@ -131,4 +133,5 @@ def _level(config: DistillConfig, folder: Path | None, result: DistillResult) ->
         None if folder is None else folder / DATASET_NAME,
         result.env_steps,
         result.finished,
+        result.interrupted,
     )

@@ -231,7 +231,7 @@ class _Copy(gymnasium.Wrapper):
             self.action_space = spaces.Discrete(actions.size)
         else:
             bounds = np.array([actions.low, actions.high], np.float32)
-            self.action_space = spaces.Box(*bounds, dtype=np.float32)
+            self.action_space = spaces.Box(bounds[0], bounds[1], dtype=np.float32)
         self.left = math.inf
         self.last = np.zeros(task.observation_shape, self.dtype)
 
