@@ -62,6 +62,7 @@ def evaluate(only: str) -> None:
     if not REFERENCE.is_dir():
         sys.exit(f"the published datasets are not here ({REFERENCE})")
     rows: list[Row] = []
+    known = read_rows(TABLE)
     for run in RUNS:
         path = WORK / f"{run.file.replace('/', '-')}.safetensors"
         if not path.exists():
@@ -74,6 +75,8 @@ def evaluate(only: str) -> None:
             kept = {name: score[name] for name in ("mean", "sd", "learners", "episodes", "seed")}
             rows.append(dataclasses.asdict(run) | kept | {"published": run.published, "options": run.options})
             print(run.file, run.distribution, round(score["mean"], 2), run.published, file=sys.stderr, flush=True)
+        else:  # what was not asked for stays
+            rows += [row for row in known if (row["file"], row["options"]) == (run.file, run.options)]
     write_rows(rows, TABLE)
 
 
