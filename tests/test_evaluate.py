@@ -87,6 +87,7 @@ def test_an_episode_that_diverged_counts_as_the_worst_and_is_named() -> None:
     assert score.diverged == 2
     assert score.mean == pytest.approx(np.mean([[1, 5], [1, 3], [1, 1], [2, 2]]))
     assert score_returns(returns[:1], None, seed=0).diverged == 0
+    assert score_returns(np.array([[5.0, 5.0], [np.nan, 5.0], [np.nan, np.nan]]), 5.0, seed=0).max_share == 1 / 3
     with pytest.raises(FloppyError, match=r"^Every fresh learner diverged: "):
         score_returns(returns[2:3], None, seed=0)
 

@@ -139,6 +139,14 @@ def test_rankings_that_agree_and_rankings_that_do_not(dataset: Path) -> None:
     assert reverse["spearman_of_weights"]["value"] == 0.0  # they are all of one size
 
 
+def test_equals_do_not_count_as_recalled(dataset: Path) -> None:
+    """PPO solves all: its top is any, and the dataset's five best must not be taken for it."""
+    study = Search(dataset)
+    summary = study.summary(table([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [500.0] * 8, [1] * 8))
+    assert summary["top_recall"] < 1.0
+    assert summary["spearman"]["value"] == 0.0
+
+
 def test_a_middling_agreement_has_an_interval_around_it(dataset: Path) -> None:
     summary = Search(dataset).summary(table([1.0, 2, 3, 4, 5, 6, 7, 8], [2.0, 1, 4, 3, 8, 5, 6, 7], [1] * 8))
     low, high = summary["spearman"]["interval"]

@@ -178,13 +178,14 @@ def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> S
     resamples the episodes.
     """
     diverged = int(np.sum(~np.all(np.isfinite(returns), axis=1)))
+    # Of the raw returns: who diverged reached nothing, however well the others did.
+    at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
     returns, means = finite_returns(returns), learner_means(returns)
     learners, episodes = returns.shape
     units = means if learners > 1 else returns[0].astype(np.float64)
     random = np.random.default_rng(seed)
     resampled = [random.choice(units, size=units.size).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
     low, high = np.quantile(resampled, [0.025, 0.975])
-    at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
     return Score(
         mean=float(means.mean()),
         sd=float(means.std(ddof=1)) if learners > 1 else 0.0,

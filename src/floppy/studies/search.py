@@ -145,6 +145,7 @@ class Search:
         """
         ranking = self._ranking(rows)
         both = [entry for entry in ranking if entry[PPO] is not None]
+        both.sort(key=lambda entry: entry["architecture"])  # neither ranking decides which of equals are at the top
         distilled, ppo, weights = (column(both, name) for name in (DISTILLED, PPO, "weights"))
         top = min(TOP, len(both))
         return {

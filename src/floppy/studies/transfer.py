@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from tyro.conf import Positional
 
 from floppy.arena import open_arena
@@ -18,7 +19,7 @@ from floppy.evaluate import learner_means, returns_of
 from floppy.initialisers import FLAX_ORTHOGONAL
 from floppy.keys import named_key
 from floppy.learners import Network
-from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
+from floppy.studies.base import Row, by, column, interquartile_mean, percentile_interval
 from floppy.train import (
     MOST_LEARNERS,
     card_distributions,
@@ -160,8 +161,18 @@ class Transfer:
             "own_width": bool(rows[0]["own_width"]),
             "median": float(np.median(half)),
             "interquartile_mean": interquartile_mean(half),
-            "interval": list(stratified_interval([half], self.seed)),
+            "interval": list(self._interval(column(rows, "score"))),
         }
+
+    def _interval(self, scores: np.ndarray) -> tuple[float, float]:
+        """Of the interquartile mean of the better half: all draws are resampled, for the choice is chance too."""
+
+        def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
+            half = np.split(np.sort(sample, axis=axis), [sample.shape[axis] // 2], axis=axis)[1]
+            return np.asarray(scipy.stats.trim_mean(half, 0.25, axis=axis))
+
+        # SciPy asks for two values.
+        return percentile_interval([scores if scores.size > 1 else np.repeat(scores, 2)], statistic, self.seed)
 
 
 def _network(dataset: DistilledDataset, width: int) -> Network:
