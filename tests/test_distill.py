@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from probes import ActionProbe
 
 from floppy.cli import Distill
 from floppy.cloning import GradientStep
@@ -27,6 +28,7 @@ from floppy.dataset import DistilledDataset, load
 from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.outer import HaDES
+from floppy.tasks.registry import FAMILIES, register
 
 WORDS = shlex.split(
     "cartpole --outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
@@ -439,6 +441,17 @@ def test_a_run_that_diverges_at_once_promises_no_dataset(tmp_path: Path, monkeyp
     assert re.search(r"step 1\b", message)
     assert "dataset.safetensors" not in message
     assert not (tmp_path / "run/dataset.safetensors").exists()
+
+
+def test_a_task_of_no_installed_package_is_refused_at_once(tmp_path: Path) -> None:
+    task = dataclasses.replace(ActionProbe(), package="no-such-package")
+    register("homeless", lambda rest: task)
+    try:
+        message = refusal(dataclasses.replace(CONFIG, task="homeless/task"), tmp_path / "run")
+    finally:
+        FAMILIES.pop("homeless")
+    assert "has package 'no-such-package', which is not installed" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_absurd_rate_diverges() -> None:

@@ -11,7 +11,7 @@ from conftest import Refused
 from matplotlib.figure import Figure
 
 from floppy.distill import DistillConfig
-from floppy.errors import FloppyError
+from floppy.errors import DivergedError, FloppyError
 from floppy.learners import parse_distribution, parse_distributions
 from floppy.outer import PPMO
 from floppy.recipes import RECIPES, ROBUST_DISTRIBUTIONS
@@ -81,6 +81,22 @@ def test_a_cell_is_a_distillation_whose_learners_are_scored(tmp_path: Path) -> N
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["examples"], config["seed"]) == (1, 3)
     assert parse_distribution(config["distribution"]) == parse_distribution(f"{LEARNERS}:activation=relu")
+
+
+def test_where_all_diverge_nobody_succeeds(tmp_path: Path) -> None:
+    study = MinimumSize("cartpole", sizes=(1, 2), activations=("tanh",), seeds=(0,))
+
+    def diverges(limited: Any, folder: Path) -> Any:
+        if limited.config.examples == 1:
+            raise DivergedError("Every fresh learner diverged.")
+        return kept(limited, folder)
+
+    kept = module.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run", diverges)
+        rows = run_study(study, tmp_path)
+    assert [row["score"] for row in rows if row["examples"] == 1] == [-np.inf]
+    assert json.loads((tmp_path / "summary.json").read_text())["smallest"][0]["sizes"][0]["shares"] == [0.0]
 
 
 def test_every_learner_of_a_mixture_has_the_activation(configs: list[DistillConfig], tmp_path: Path) -> None:

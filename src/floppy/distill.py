@@ -22,7 +22,7 @@ from floppy.card import Card
 from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.cloning import Cloning, Distilled, GradientStep, as_entry, check_loss
 from floppy.dataset import TEMPORARY_FILES, DistilledDataset, save, write_atomically
-from floppy.errors import MOST, FloppyError, check_number, check_seed, one_line, shown
+from floppy.errors import MOST, DivergedError, FloppyError, check_number, check_seed, one_line, shown
 from floppy.evaluate import clone_and_play, finite_returns, score_returns
 from floppy.keys import named_key
 from floppy.learners import parse_distributions
@@ -111,6 +111,7 @@ class DistillConfig:
     def problem(self) -> Problem:
         """The bi-level problem of this configuration, checked as a whole."""
         task = make_task(self.task)
+        _versions(task)  # in time, for the card will name them
         check_loss(self.cloning.loss, task.actions)
         learners = parse_distributions(self.distribution)
         if self.encoder_layers:
@@ -371,7 +372,6 @@ def to_dataset(
     command: str,
 ) -> DistilledDataset:
     """A run's parameters with their card."""
-    packages = sorted({"floppy", "jax", "optax", problem.task.package})
     layers = problem.learners[0].layers
     card = Card(
         task=problem.task.task_id,
@@ -381,7 +381,7 @@ def to_dataset(
         algorithm={"name": config.outer.name, "config": config.as_dict()},
         normaliser="none" if statistics is None else "frozen",
         command=command,
-        versions={package: importlib.metadata.version(package) for package in packages},
+        versions=_versions(problem.task),
         score=score,
         seed=config.seed,
         encoder={"layers": config.encoder_layers, "of": layers} if config.encoder_layers else None,
@@ -401,6 +401,17 @@ def to_dataset(
             for name, array in layer.items()
         },
     )
+
+
+def _versions(task: Task) -> dict[str, str]:
+    """Of the packages that a dataset depends on."""
+    packages = sorted({"floppy", "jax", "optax", task.package})
+    try:
+        return {package: importlib.metadata.version(package) for package in packages}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise FloppyError(
+            f"{task.task_id} has package {shown(task.package)}, which is not installed: give an installed one's name."
+        ) from error
 
 
 def _parents(problem: Problem) -> list[str]:
@@ -556,7 +567,7 @@ def _check_finite(figures: Figures, first: int, folder: Path | None) -> None:
             step = first + int(np.argmin(np.isfinite(values))) + 1
             best = None if folder is None else folder / DATASET_NAME
             kept = f" (the best dataset so far is {best})" if best and best.exists() else ""
-            raise FloppyError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
+            raise DivergedError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
 
 
 def _append_metrics(path: Path, figures: Figures, first: int, score: float | None = None) -> None:

@@ -15,6 +15,10 @@ class FloppyError(ValueError):
     """
 
 
+class DivergedError(FloppyError):
+    """A run, or every fresh learner, left the finite numbers."""
+
+
 def shown(value: Any) -> str:
     """A value as it appears in a message: on one line and never long."""
     return reprlib.repr(value)

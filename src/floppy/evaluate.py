@@ -13,7 +13,7 @@ from floppy.blocks import Block
 from floppy.cloning import Cloning, Distilled, map_clones
 from floppy.dataset import DistilledDataset
 from floppy.ensembles import MOST_MEMBERS, EnsembleNetwork, assemble
-from floppy.errors import FloppyError, check_number, check_seed
+from floppy.errors import DivergedError, check_number, check_seed
 from floppy.keys import named_key
 from floppy.learners import NAMED_DISTRIBUTIONS, LearnerDistribution, Network, Weights, parse_distribution
 from floppy.normalise import RunningStatistics
@@ -207,11 +207,11 @@ def finite_returns(returns: np.ndarray) -> np.ndarray:
     """Returns `[L, episodes]` in which those of clones or physics that diverged are the worst of the others.
 
     Raises:
-      FloppyError: if none is finite.
+      DivergedError: if none is finite.
     """
     finite = np.isfinite(returns)
     if not finite.any():
-        raise FloppyError("Every fresh learner diverged: give a smaller inner rate, or examples of smaller size.")
+        raise DivergedError("Every fresh learner diverged: give a smaller inner rate, or examples of smaller size.")
     return np.where(finite, returns, returns[finite].min())
 
 

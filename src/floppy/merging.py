@@ -36,7 +36,7 @@ def merge(datasets: Sequence[DistilledDataset], *, notes: str = "", command: str
 
     Returns:
       The merged dataset; its card's `blocks` say what is whose. A task without frozen statistics gets mean 0 and
-      variance 1 where others have some.
+      variance 1 where others have some, which clips its observations to ±10.
 
     Raises:
       FloppyError: for datasets that cannot be merged, naming the first reason.

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from floppy.arena import open_arena
 from floppy.cloning import Cloning
-from floppy.errors import FloppyError, check_number
+from floppy.errors import DivergedError, FloppyError, check_number
 from floppy.evaluate import learner_means, returns_of
 from floppy.keys import named_key
 from floppy.learners import describe_distribution, parse_distributions
@@ -90,20 +90,14 @@ class MinimumSize:
         return cells
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per fresh learner: its mean return, on seeds that the distillation has not seen."""
-        wanted = self._limited(cell)
-        config, dataset = wanted.config, run(wanted, folder).result.dataset
-        task = make_task(self.task)
-        with open_arena(task) as arena:
-            returns = returns_of(
-                dataset,
-                task,
-                named_key(jax.random.key(cell["seed"]), "minimum size"),
-                learners=config.score_learners,
-                episodes=config.score_episodes,
-                arena=arena,
-            )
-        scores = learner_means(returns)
+        """A row per fresh learner: its mean return, on seeds that the distillation has not seen.
+
+        Where a run or all its learners diverge, none of them succeeds: a single row says -inf.
+        """
+        try:
+            scores = self._scores(cell, folder)
+        except DivergedError:
+            scores = np.array([-np.inf])
         return [{"learner": learner, "score": float(score)} for learner, score in enumerate(scores)]
 
     def summary(self, rows: list[Row]) -> Row:
@@ -143,6 +137,21 @@ class MinimumSize:
         if best is None:
             raise FloppyError(f"The highest return of {task.task_id} is not known: give --best, the best known score.")
         return best - (1 - self.share) * abs(best)
+
+    def _scores(self, cell: Row, folder: Path) -> np.ndarray:
+        wanted = self._limited(cell)
+        config, dataset = wanted.config, run(wanted, folder).result.dataset
+        task = make_task(self.task)
+        with open_arena(task) as arena:
+            returns = returns_of(
+                dataset,
+                task,
+                named_key(jax.random.key(cell["seed"]), "minimum size"),
+                learners=config.score_learners,
+                episodes=config.score_episodes,
+                arena=arena,
+            )
+        return learner_means(returns)
 
     def _limited(self, cell: Row) -> Limited:
         own = recipe(self.task, self.recipe, examples=cell["examples"])
