@@ -60,10 +60,15 @@ def examples(task: str, sizes: tuple[int, int] = (4, 2), **entries: Any) -> Dist
 # --- reading one ---
 
 
-def test_a_teacher_has_the_policy_of_its_file(expert: Path) -> None:
-    teacher = read_teacher(str(expert), make_task("cartpole"))
+@pytest.mark.parametrize("kind", ["a whole policy", "examples"])
+def test_a_teacher_has_the_policy_of_its_file(kind: str, expert: Path, tmp_path: Path) -> None:
+    path = expert
+    if kind == "examples":
+        path = tmp_path / "examples.safetensors"
+        save(examples("ndcartpole/1", (4, 2)), path)
+    teacher = read_teacher(str(path), make_task("cartpole"))
     observations = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
-    wanted = policy_outputs(train(load(expert), KEY), jnp.asarray(observations).reshape(1, -1, 4))[0]
+    wanted = policy_outputs(train(load(path), KEY), jnp.asarray(observations).reshape(1, -1, 4))[0]
     got = teacher.outputs(jnp.asarray(observations))
     np.testing.assert_allclose(got, wanted.reshape(5, 3, 2), rtol=1e-5, atol=1e-6)
     assert np.std(got) > 0
