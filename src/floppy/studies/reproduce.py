@@ -174,8 +174,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             {
                 "digits-hades": "images/digits --outer hades",
                 "digits-supervised": "images/digits --outer supervised",
-                "mnist-hades": "images/mnist --outer hades",
+                "mnist-hades": "images/mnist --outer hades --evaluate-every 400",
                 "mnist-supervised": "images/mnist --outer supervised",
+                "fashion-mnist-hades": "images/fashion-mnist --outer hades --evaluate-every 400",
                 "fashion-mnist-supervised": "images/fashion-mnist --outer supervised --learners 2",
             }
         ),
@@ -400,6 +401,8 @@ def run_one(words: list[str]) -> Json:
     if code:
         raise FloppyError(f"`{typed_as(words)}` failed: mend what it says above, then give --resume.")
     result: Json = json.loads(said.getvalue())
+    if result.get("interrupted"):  # it saved what it had and ended well, and is to be gone on with
+        raise KeyboardInterrupt
     return result
 
 
