@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from _stages import (
     FLOPPY,
     RESULTS,
@@ -246,20 +247,27 @@ def page() -> None:
 
 
 def short_table(rows: list[dict[str, str]]) -> str:
-    """What fresh learners reach, by the first seed of every distillation; the pages have the others."""
-    lines = [
-        [
-            row["task"] + (", taught" if row["method"] == TAUGHT_BY_PPO else ""),
-            row["examples"],
-            row["encoder_layers"],
-            f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}",
-            f"{float(row['random']):.1f}",
-            f"{int(row['env_steps']) / 1e6:.1f} M",
-        ]
-        for row in rows
-        if row["method"] in ("PPMO", TAUGHT_BY_PPO) and row["distillation_seed"] == "0"
-    ]
-    return markdown_table(["task", "examples", "encoder", "mean return", "random", "environment steps"], lines)
+    """What fresh learners reach, over all networks of all seeds of a distillation."""
+    kinds = ("task", "method", "examples", "encoder_layers")
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        if row["method"] in ("PPMO", TAUGHT_BY_PPO):
+            groups.setdefault(tuple(row[name] for name in kinds), []).append(row)
+    lines = []
+    for (task, method, examples, layers), seeds in groups.items():
+        means, sds, steps = (np.array([float(row[name]) for row in seeds]) for name in ("mean", "sd", "env_steps"))
+        lines.append(
+            [
+                task + (", taught" if method == TAUGHT_BY_PPO else ""),
+                examples,
+                layers,
+                str(len(seeds)),
+                f"{means.mean():.1f} ± {np.sqrt(np.mean(sds**2) + means.var()):.1f}",
+                f"{float(seeds[0]['random']):.1f}",
+                f"{steps.mean() / 1e6:.1f} M",
+            ]
+        )
+    return markdown_table(["task", "examples", "encoder", "seeds", "mean return", "random", "environment steps"], lines)
 
 
 def curve_table(rows: list[dict[str, str]]) -> str:
