@@ -96,8 +96,8 @@ SHORTER = "--examples 64 --outer-steps 300 --budget 6m --score-learners 20 --sco
 WIDE = "--examples 64 --distribution width=256 --entropy-bonus 0.001 --least-std 0"
 HOPPER = f"{WIDE} --outer-steps 4000 --evaluate-every 100 --budget 40m"
 TAUGHT = (
-    "--examples 64 --distribution width=256 --cloning ImplicitStep --initial-rate 100 --initial-examples random-policy "
-    "--rate 2e-3 --outer-steps 1000 --teacher docs/results/brax/hopper-ppo.safetensors"
+    "--examples 64 --distribution width=512 --cloning ImplicitStep --initial-rate 100 --initial-examples random-policy "
+    "--rate 2e-3 --outer-steps 1000 --teacher docs/results/brax/hopper-ppo.safetensors --teacher-weight 0.2"
 )
 """One implicit step, at first in imitation of plain PPO's policy."""
 LINEAR = "--examples 0 --encoder-layers 1 --distribution depth=0 --outer-steps 1000 --rate 2e-3"

@@ -148,6 +148,8 @@ class Faulty(Probe):
         if self.steps > self.after:
             if self.fault == "step":
                 raise KeyError("joint")
+            if self.fault == "exit":
+                raise SystemExit(3)
             observation = {"shape": np.zeros(3), "nan": np.array([0.0, np.nan])}.get(self.fault, observation)
             reward = {"infinite": np.inf, "nan reward": np.nan}.get(self.fault, reward)
         return observation, reward, *rest
@@ -161,7 +163,7 @@ class Unfit(Probe):
         self.action_space = actions or self.action_space
 
 
-FAULTS = ("reset", "step", "shape", "nan", "infinite", "nan reward")
+FAULTS = ("reset", "step", "exit", "shape", "nan", "infinite", "nan reward")
 UNFIT = {
     "DictObservation": {"observations": spaces.Dict({"eye": Probe.observation_space})},
     "DiscreteObservation": {"observations": spaces.Discrete(3)},

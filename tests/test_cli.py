@@ -408,6 +408,7 @@ def test_ctrl_c_leaves_no_traceback(
         ("rollback cartpole --encoder-layers 1", "choose by levels"),
         ("rollback cartpole --resume --overwrite", "one of --resume and --overwrite"),
         ("baseline cartpole --examples 3", "give 0 examples"),
+        ("distill cartpole --examples 0", "for a plain policy, as many encoder_layers as the network has"),
         ("baseline cartpole --method nonsense", "ppo"),
         ("baseline cartpole --budget nonsense", "500steps"),
         ("baseline cartpole --episodes 0", "at least 1"),
@@ -815,6 +816,12 @@ def test_bad_input_with_overwrite_loses_nothing(refuse: Refuse, words: str) -> N
     for name in ("config.json", "metrics.jsonl", "dataset.safetensors", "checkpoints/latest.safetensors"):
         (Path("taken") / name).write_text("precious")
     refuse("distill", "cartpole", "--out", "taken", "--overwrite", *words.split())
+
+
+def test_a_file_in_place_of_the_folder_is_refused(refuse: Refuse) -> None:
+    Path("taken").write_text("precious")
+    assert "taken is a file: give a folder" in refuse("distill", "cartpole", *SMALL, "--out", "taken")
+    assert "No such file" in refuse("distill", "cartpole", *SMALL, "--out", "nothing", "--resume")
 
 
 def test_a_folder_in_place_of_a_file_of_the_run_is_refused(refuse: Refuse) -> None:

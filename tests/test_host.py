@@ -499,7 +499,16 @@ def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, m
     distill(whole, tmp_path / "run", time_limit=1e-9)
     distill(whole, tmp_path / "run", resume=True)
     jax.effects_barrier()
-    assert [bool(before.any()) for before in carried] == [False, True, False, True]
+    assert [bool(before.any()) for before in carried] == [False, False, True, True]
+
+
+def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path) -> None:
+    """Steps of a host task may take long, and evaluations be far apart; they come when they would have come."""
+    whole = config("Length", outer_steps=7, evaluate_every=5)
+    assert distill(whole, tmp_path / "run", time_limit=1e-9).outer_steps == 1
+    assert distill(whole, tmp_path / "run", resume=True).finished
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "selection_score" in line] == [1, 5, 7]
 
 
 # --- faults ---
@@ -508,6 +517,7 @@ def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, m
 SAID = {
     "reset": r"raised an error when stepped \(RuntimeError: the cable is out\)",  # the next episode starts in the step
     "step": r"raised an error when stepped \(KeyError: 'joint'\)",
+    "exit": r"raised an error when stepped \(SystemExit: 3\)",
     "shape": r"observation of shape \(3,\).*\(2,\)",
     "nan": "NaN as its observation",
     "infinite": "infinite value as its reward",
@@ -544,7 +554,7 @@ def test_a_fault_ends_the_run_and_keeps_what_was_reached(fault: str, tmp_path: P
 
 
 def test_a_fault_at_once_leaves_the_first_dataset(tmp_path: Path) -> None:
-    with pytest.raises(FaultyEnvironmentError, match="after outer step 0"):
+    with pytest.raises(FaultyEnvironmentError, match=r"after outer step 0.*latest dataset, never evaluated, is "):
         distill(config("FaultyAtOnce"), tmp_path)
     assert load(tmp_path / "dataset.safetensors").examples == 2
     with pytest.raises(FaultyEnvironmentError, match="after outer step 0"):
@@ -597,7 +607,12 @@ def test_the_command_line_works_with_modules_of_ones_own(
         return json.loads(captured.out) if code == 0 else captured.err.splitlines()[-1]
 
     assert "no task" in run(f"distill {mine} --json", 2)
+    assert "--import MODULE brings environments of your own" in run(f"distill {mine}", 2)
     assert "no_module" in run(f"distill {mine} --import no_module", 2)
+    assert "without the ending, my_floppy_module." in run(f"distill {mine} --import my_floppy_module.py", 2)
+    (tmp_path / "broken_floppy_module.py").write_text("import no_such_dependency")
+    assert "'no_such_dependency'): mend the module." in run(f"distill {mine} --import broken_floppy_module", 2)
+    assert run("baseline gymnasium/my_floppy_module:MineFromModule-v0 --method random --episodes 4 --json")["score"]
     made = run(f"distill {mine} {QUICK_RUN} --examples 2 --json")
     assert made["task"] == mine
     assert made["dataset"].startswith("runs/gymnasium-MineFromModule-v0")

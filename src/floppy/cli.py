@@ -101,7 +101,8 @@ class RunOptions:
     supervised."""
     budget: str = ""
     """When to stop a run: a number of steps over which rates are annealed (500steps), or a time (60s, 10m); the last
-    evaluation (--score-learners, --score-episodes) comes on top."""
+    evaluation (--score-learners, --score-episodes) comes on top. A time ends it at the next of the evaluations, which
+    come every --evaluate-every steps, or on host tasks at the next step."""
     resume: bool = False
     """Go on with what is in --out."""
     overwrite: bool = False
@@ -199,7 +200,7 @@ class Rollback(Command):
             overwrite=self.options.overwrite,
             time_limit=time_limit,
             command=typed,
-            distil=distill_with_progress,
+            distil=_distill_level,
         )
         if not all(level.finished for level in levels):
             print("floppy: stopped early; the same command with --resume goes on", file=sys.stderr)
@@ -771,16 +772,17 @@ def task_sources(words: list[str]) -> Iterator[None]:
     early.add_argument("--import", default="", dest="modules")
     early.add_argument("--data", default="")
     given = parse_early(early, words)
-    if given.modules and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in given.modules.split(",") if given.modules else ():
-        import_module(name.strip())
+    here = os.getcwd()
+    sys.path.append(here)  # for `gymnasium/my_module:MyEnvironment-v0` as well
     before = os.environ.get(DATA_VARIABLE)
     if given.data:
         os.environ[DATA_VARIABLE] = given.data
     try:
+        for name in given.modules.split(",") if given.modules else ():
+            import_module(name.strip())
         yield
     finally:
+        sys.path.remove(here)
         os.environ.pop(DATA_VARIABLE, None)
         if before is not None:
             os.environ[DATA_VARIABLE] = before
@@ -829,6 +831,11 @@ def distill_with_progress(
             command=command,
             progress=progress,
         )
+
+
+def _distill_level(config: DistillConfig, out: Path | None, **options: Any) -> DistillResult:
+    print(f"encoder layers {config.encoder_layers}", file=sys.stderr, flush=True)
+    return distill_with_progress(config, out, **options)
 
 
 def _say_how_to_go_on(result: DistillResult) -> None:

@@ -97,7 +97,12 @@ class DistillConfig:
         check_seed(self.seed)
         check_number("encoder_layers", self.encoder_layers, least=0)
         # With every layer in the encoder there is nothing to clone, and no example to store.
-        check_number("examples", self.examples, least=1 if self.encoder_layers == 0 else 0, most=MOST)
+        check_number("examples", self.examples, least=0, most=MOST)
+        if self.examples == 0 and self.encoder_layers == 0:
+            raise FloppyError(
+                "examples = 0 was asked for: give at least 1, or, for a plain policy, as many encoder_layers as the "
+                "network has."
+            )
         check_number("initial_rate", self.initial_rate, above=0)
         if not isinstance(self.outer, PPMO | HaDES | Supervised):
             raise FloppyError(
@@ -218,7 +223,7 @@ def distill(
       resume: go on from the checkpoint in `out`; the dataset is the same as that of an undisturbed run, but for a host
         task: its environments cannot be saved, and start new episodes.
       overwrite: replace an earlier run in `out`.
-      time_limit: seconds after which the run ends at the next compiled call.
+      time_limit: seconds after which the run ends at the next evaluation, for a host task at the next outer step.
       command: written on the card.
       progress: called after each compiled call.
 
@@ -240,11 +245,15 @@ def distill(
         run = _Run(config, problem, config.outer, command, arena)
         state = _prepare(run, folder, resume=resume, overwrite=overwrite)
         with _interruptible() as interrupted:
+
+            def is_to_stop() -> bool:
+                late = time_limit is not None and time.monotonic() - started > time_limit
+                return first_process_says(late or interrupted.is_set())
+
             while int(state.step) < config.outer_steps:
-                late = time_limit is not None and time.monotonic() - started > time_limit and int(state.step) > 0
-                if first_process_says(late or interrupted.is_set()):
+                state = _advance(run, folder, state, is_to_stop, progress)
+                if is_to_stop():
                     break
-                state = _advance(run, folder, state, started, progress)
         dataset = run.dataset(state, score=True)
     if folder is not None and is_first_process():
         save(dataset, folder / DATASET_NAME, overwrite=True)
@@ -294,8 +303,13 @@ class _Run:
 
         return jax.lax.scan(one, state, steps)
 
-    def steps(self, state: Any, steps: Sequence[int]) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
-        """The outer loop's state after steps, their figures, and what went wrong in a step that is not among them."""
+    def steps(
+        self, state: Any, steps: Sequence[int], is_to_stop: Callable[[], bool]
+    ) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
+        """The outer loop's state after steps, their figures, and what went wrong in a step that is not among them.
+
+        Those of a host task, which may take minutes, stop early when asked to.
+        """
         if self.arena.is_pure:
             state, info = self.advance(state, np.asarray(steps), self.key)
             return state, {name: np.asarray(values) for name, values in info.items()}, None
@@ -304,6 +318,8 @@ class _Run:
             for step in steps:
                 state, info = self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
                 infos.append(info)
+                if is_to_stop():
+                    break
         except FaultyEnvironmentError as error:
             fault = error
         return state, {name: np.stack([info[name] for info in infos]) for name in (infos or [{}])[0]}, fault
@@ -443,6 +459,8 @@ def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -
         return state
     if resume:
         return _resume(run, folder, state)
+    if first_process_says(folder.is_file()):
+        raise FloppyError(f"{folder} is a file: give a folder.")
     taken = files_of_run(folder)
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
     if first_process_says(bool(taken) and not overwrite):
@@ -513,11 +531,13 @@ def _brief(value: Any) -> str:
     return str(value["kind"]) if isinstance(value, dict) and "kind" in value else shown(value)
 
 
-def _advance(run: _Run, folder: Path | None, state: RunState, started: float, progress: Progress | None) -> RunState:
-    """Several outer steps, in one compiled call where that can be, then selection, log and checkpoint."""
-    first = int(state.step)
-    steps = range(first, min(first + run.config.evaluate_every, run.config.outer_steps))
-    outer, figures, fault = run.steps(state.outer, steps)
+def _advance(
+    run: _Run, folder: Path | None, state: RunState, is_to_stop: Callable[[], bool], progress: Progress | None
+) -> RunState:
+    """Outer steps till the next evaluation, in one compiled call where that can be; selection, log and checkpoint."""
+    first, every = int(state.step), run.config.evaluate_every
+    steps = range(first, min((first // every + 1) * every, run.config.outer_steps))
+    outer, figures, fault = run.steps(state.outer, steps, is_to_stop)
     _check_finite(figures, first, folder)
     env_steps, done = figures.get("env_steps", np.zeros(0)), first + len(next(iter(figures.values()), ()))
     previous_best = float(state.best_score)
@@ -555,9 +575,10 @@ def _keep_what_was_reached(
         save(run.dataset(state, score=False), folder / DATASET_NAME)
     _append_metrics(folder / METRICS_NAME, figures, first)
     save_checkpoint(state, folder / CHECKPOINT_NAME)
+    which = "the latest dataset, never evaluated," if state.best_score == -jnp.inf else "the best dataset so far"
     return FaultyEnvironmentError(
         f"{str(fault).removesuffix('.')}; the run stopped after outer step {int(state.step)}, from where --resume "
-        f"goes on, and the best dataset so far is {folder / DATASET_NAME}."
+        f"goes on, and {which} is {folder / DATASET_NAME}."
     )
 
 
@@ -601,7 +622,11 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def note(*_: object) -> None:
         event.set()
-        print("stopping at the end of this compiled call; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        print(
+            "stopping after the steps under way, then scoring what was reached; Ctrl-C again stops at once",
+            file=sys.stderr,
+            flush=True,
+        )
         signal.signal(signal.SIGINT, previous)
 
     previous = signal.signal(signal.SIGINT, note)

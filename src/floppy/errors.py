@@ -33,7 +33,9 @@ def listed(names: Any) -> str:
 
 def one_line(error: BaseException) -> str:
     """The text of another library's error, fit for the middle of a sentence."""
-    text = " ".join(str(error).split()).rstrip(".")
+    # The text of an error of files has a number, and the path once more.
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    text = " ".join(said.split()).rstrip(".")
     return text if len(text) <= 160 else f"{text[:160]}..."
 
 

@@ -55,7 +55,7 @@ class Row:
             self.vector = task.make_vector(count, training=training)
         except FloppyError:
             raise
-        except Exception as error:  # an environment's own code may raise anything
+        except (Exception, SystemExit) as error:  # an environment's own code may raise anything
             raise self._raised("made", error) from error
         self.observations = np.zeros((count, *task.observation_shape), np.float32)
         """`[n, *obs]` of the states that the environments are in."""
@@ -70,7 +70,7 @@ class Row:
             observations, _ = self.vector.reset(seed=each, options=options)
         except FloppyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised("reset", error) from error
         self.observations = self._checked(observations, "observation")
         self.returns = np.zeros(self.count)
@@ -81,7 +81,7 @@ class Row:
             observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(actions))
         except FloppyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised("stepped", error) from error
         ended = np.flatnonzero(terminated | truncated)
         self.observations = reached = self._checked(observations, "observation")
@@ -118,7 +118,7 @@ class Row:
             raise FaultyEnvironmentError(f"{self.task.task_id} returned {kind} as its {what}: repair the environment.")
         return array
 
-    def _raised(self, done: str, error: Exception) -> FaultyEnvironmentError:
+    def _raised(self, done: str, error: BaseException) -> FaultyEnvironmentError:
         said = f": {one_line(error)}" if str(error) else ""
         return FaultyEnvironmentError(
             f"{self.task.task_id} raised an error when {done} ({type(error).__name__}{said}): repair the environment."

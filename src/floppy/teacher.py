@@ -47,7 +47,7 @@ def read_teacher(path: str, task: Task) -> Teacher:
     try:
         return _teacher(path, task)
     except FloppyError as error:
-        raise FloppyError(f"Teacher {path}: {error}") from error
+        raise FloppyError(f"Teacher {path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _teacher(path: str, task: Task) -> Teacher:

@@ -84,9 +84,15 @@ def import_module(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # the module's own code may raise anything
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name is not None and name.startswith(error.name)
+        if name.endswith(".py"):
+            remedy = f"give its name without the ending, {name.removesuffix('.py')}"
+        elif is_absent:
+            remedy = "put it in the folder in which you start floppy, or install it"
+        else:
+            remedy = "mend the module"
         raise FloppyError(
-            f"Module {shown(name)} could not be imported ({type(error).__name__}: {one_line(error)}): "
-            "put it in this folder, or install it."
+            f"Module {shown(name)} could not be imported ({type(error).__name__}: {one_line(error)}): {remedy}."
         ) from error
 
 
@@ -188,4 +194,5 @@ def _unknown(name: str, known: Iterable[str]) -> FloppyError:
     by_lower = {candidate.lower(): candidate for candidate in known}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     offer = f"did you mean {by_lower[nearest[0]]}? " if nearest else ""
-    return FloppyError(f"There is no task {shown(name)}: {offer}`floppy tasks` lists them all.")
+    own = " --import MODULE brings environments of your own." if name.startswith("gymnasium/") else ""
+    return FloppyError(f"There is no task {shown(name)}: {offer}`floppy tasks` lists them all.{own}")
