@@ -155,6 +155,12 @@ def test_the_target_lies_between_random_and_clones_where_returns_are_negative() 
     assert summary["ppo"]["reached"] == 2
 
 
+def test_clones_that_learnt_nothing_pay_for_nothing() -> None:
+    summary = STUDY.summary(hand_rows(clones=19.0, random=20.0))
+    assert "nothing to compare" in summary["note"]
+    assert "ppo" not in summary
+
+
 def test_a_study_without_agents_yet_can_be_drawn() -> None:
     rows = hand_rows()[:5]
     summary, figure = STUDY.summary(rows), Figure()

@@ -93,6 +93,7 @@ def test_a_study_is_measured_summed_up_and_drawn(tmp_path: Path) -> None:
     ]
     assert len(rows) == 6
     assert rows == read_rows(tmp_path)
+    run_study(Stub(), tmp_path, resume=True, progress=lambda *step: pytest.fail("nothing is left to be measured"))
     assert json.loads((tmp_path / "summary.json").read_text()) == {"sum": 2 + 4 + 6 - 3, "rows": 6}
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     entry = json.loads((tmp_path / "study.json").read_text())

@@ -141,6 +141,9 @@ def test_learners_of_random_architecture() -> None:
     skip = np.stack(policies.weights.skip)
     assert set(skip.sum(axis=0)) == {0.0, 1.0, 2.0}
     outputs = np.asarray(policy_outputs(policies, jnp.ones((24, 5, 4))))
+    for wrong in ((5, 4), (24, 4), (24, 5, 3), (1, 5, 4)):
+        with pytest.raises(FloppyError, match=r"give k of each policy's, \[24, k, 4\]"):
+            policy_outputs(policies, jnp.ones(wrong))
     assert outputs.shape == (24, 5, 2)
     assert np.isfinite(outputs).all()
     for learner in range(24):

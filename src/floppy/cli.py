@@ -699,7 +699,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("floppy: interrupted", file=sys.stderr)
+        again = "; the same command with --resume goes on" if words[0] in STUDIES else ""
+        print(f"floppy: interrupted{again}", file=sys.stderr)
         return 130
     return 0
 
@@ -807,7 +808,9 @@ def distill_with_progress(
     """`distill` with a bar on stderr, or with plain lines where stderr is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.completed}/{task.total} steps"), BarColumn(), TextColumn("{task.fields[figures]}"))
-    started, first = time.monotonic(), None
+    begun = started = time.monotonic()
+    first = None
+    episodes = _episodes({"task": config.task}, {"episodes": config.score_episodes})
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task("", total=config.outer_steps, figures="compiling")
 
@@ -821,6 +824,8 @@ def distill_with_progress(
             bar.update(row, completed=done, figures=text)
             if not console.is_terminal:
                 print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
+            if done == total or (time_limit is not None and time.monotonic() - begun > time_limit):
+                print(f"scoring {config.score_learners} fresh learners x {episodes}", file=sys.stderr, flush=True)
 
         return distill(
             config,

@@ -75,6 +75,7 @@ def import_npz(
         normaliser=normaliser,
         command=command,
         versions={name: importlib.metadata.version(name) for name in sorted({"floppy", known.package})},
+        licence="NOASSERTION",  # SPDX's word for what nobody has said
         reference_score=published.get("reference_score"),
         notes=notes or published.get("notes", ""),
         encoder={"layers": layers, "of": learners[0].layers} if layers else None,

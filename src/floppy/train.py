@@ -25,7 +25,7 @@ CLONING_KINDS: dict[str, type[Cloning]] = {kind.__name__: kind for kind in (Grad
 
 
 class Policies(NamedTuple):
-    """`L` trained policies of one network."""
+    """`L` trained policies of one network: what `train` gives and `policy_outputs` takes."""
 
     network: Network
     weights: Weights
@@ -80,7 +80,17 @@ def clone_fresh(
 
 
 def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
-    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]` (see `afresh`)."""
+    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]` (see `afresh`).
+
+    Raises:
+      FloppyError: for observations of another shape.
+    """
+    wanted = (jax.tree.leaves(policies.weights)[0].shape[0], *policies.network.observation_shape)
+    if observations.ndim != len(wanted) + 1 or (observations.shape[0], *observations.shape[2:]) != wanted:
+        raise FloppyError(
+            f"Observations {list(observations.shape)} were given for {wanted[0]} policies: give k of each policy's, "
+            f"[{wanted[0]}, k, {', '.join(map(str, wanted[1:]))}]."
+        )
     return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
 
 

@@ -83,7 +83,7 @@ def run_study(
       resume: go on with the study in `out`; cells that are there stay.
       overwrite: replace the study in `out`.
       command: kept in `study.json`.
-      progress: called before each cell.
+      progress: called before each cell that is measured.
 
     Returns:
       All rows.
@@ -102,9 +102,9 @@ def run_study(
     # By their texts: what is read back as a number may have been none, such as the file of a dataset called 7.
     known = {tuple(row.get(name) for name in cell) for cell in cells[:1] for row in rows}
     for done, cell in enumerate(cells):
-        if progress is not None:
-            progress(done, len(cells), _said(cell))
         if _texts(cell) not in known:
+            if progress is not None:
+                progress(done, len(cells), _said(cell))
             rows += [cell | measured for measured in study.measure(cell, folder / CELLS_NAME / _folder_name(cell))]
             _write_rows(rows, folder)
     draw_study(folder)

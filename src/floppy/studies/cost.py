@@ -121,6 +121,8 @@ class Cost:
         }
         if not known.agents:
             return summary
+        if known.dataset["score"] <= known.random:
+            return summary | {"note": "The clones are no better than random actions: there is nothing to compare."}
         summary["scores"]["ppo"] = float(column(known.agents, "score").mean())
         summary["ppo"] = {
             "agents": len(known.agents),

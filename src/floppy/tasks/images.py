@@ -239,6 +239,8 @@ def _read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
 
 
 def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise FloppyError(f"{path} holds images with NaN or infinite pixels: give finite ones.")
     is_picture = images.ndim in (3, 4) and 0 not in images.shape
     is_byte = images.dtype == np.uint8
     if not is_picture or not (is_byte or (images.dtype.kind == "f" and np.abs(images).max() <= LARGEST_PIXEL)):
@@ -248,9 +250,10 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
         )
     is_whole = labels.shape == images.shape[:1] and labels.dtype.kind in "ui"
     if not is_whole or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        span = f", from {labels.min()} to {labels.max()}," if is_whole else ""
         raise FloppyError(
-            f"{path} holds labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images: give as "
-            f"many whole numbers from 0, below {MOST_CLASSES}."
+            f"{path} holds labels of shape {labels.shape} and type {labels.dtype}{span} for {len(images)} images: "
+            f"give as many whole numbers from 0, below {MOST_CLASSES}."
         )
     pixels = images if is_byte else images.astype(np.float32)
     return Labelled(pixels if images.ndim == 4 else pixels[..., None], labels.astype(np.int32))
