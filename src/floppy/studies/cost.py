@@ -122,7 +122,7 @@ class Cost:
         if not known.agents:
             return summary
         if known.dataset["score"] <= known.random:
-            return summary | {"note": "The clones are no better than random actions: there is nothing to compare."}
+            summary["note"] = "The clones are no better than random actions: these figures compare nothing."
         summary["scores"]["ppo"] = float(column(known.agents, "score").mean())
         summary["ppo"] = {
             "agents": len(known.agents),
