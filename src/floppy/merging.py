@@ -74,7 +74,7 @@ def merge(datasets: Sequence[DistilledDataset], *, notes: str = "", command: str
 
 def _check_each(datasets: Sequence[DistilledDataset]) -> None:
     if len(datasets) < 2:
-        raise FloppyError(f"Merging got {len(datasets)} datasets: give at least two.")
+        raise FloppyError(f"Merging takes two datasets at least, {len(datasets)} given: name more.")
     for dataset in datasets:
         card = dataset.card
         if card.blocks:
