@@ -204,7 +204,7 @@ def save(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: 
     """
     path = Path(path)
     if not overwrite and os.path.lexists(path):
-        raise FloppyError(f"{path} exists already, nothing was written: choose another name, or overwrite it (--overwrite).")
+        raise FloppyError(f"{path} exists already, nothing was written: choose another name or --overwrite.")
     write_atomically(path, to_bytes(dataset))
 
 
