@@ -280,7 +280,7 @@ ONE_DRAW = dataclasses.replace(TINY, init_seed=3)
 CNN = LearnerDistribution(width=(4, 4), depth=(1, 1), network="minatar-cnn")
 
 REFUSED: dict[str, tuple[Callable[[], list[DistilledDataset]], str]] = {
-    "alone": (lambda: [dataset_of(ACTION)], "got 1 datasets"),
+    "alone": (lambda: [dataset_of(ACTION)], "two datasets at least, 1 given"),
     "merged": (lambda: [floppy.merge(good_datasets(TINY)), dataset_of(DELAY)], "merged itself"),
     "encoder": (lambda: [dataset_of(OBSERVATION), with_encoder()], "probe/action holds an encoder"),
     "per-evaluation": (
