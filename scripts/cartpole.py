@@ -57,8 +57,8 @@ class Run:
     def command(self) -> str:
         out = f"runs/cartpole/{self.name}"
         seed = f" --seed {self.seed}" if self.seed else ""
-        task = f"ndcartpole/{self.dimensions} --examples {self.examples}"
-        return f"floppy distill {task} {self.options}{seed} --out {out}"
+        task = f"ndcartpole/{self.dimensions} --examples {self.examples} {self.options}".strip()
+        return f"floppy distill {task}{seed} --out {out}"
 
 
 RUNS = [
@@ -86,7 +86,7 @@ def evaluate(only: str) -> None:
         if scores is not None:
             rows += result_rows(run, path, scores)
         else:  # what was not asked for stays
-            rows += [row for row in known if row["command"] == " ".join(run.command.split())]
+            rows += [row for row in known if row["command"] == run.command]
     write_rows(rows, TABLE)
 
 
@@ -101,7 +101,7 @@ def result_rows(run: Run, path: Path, scores: Row) -> list[Row]:
         row = {"set": run.kind, "dimensions": run.dimensions, "examples": run.examples, "distribution": column}
         row |= score | {"ci_low": low, "ci_high": high, "paper": paper}
         row |= {"distillation_seed": config["seed"], "outer_steps": config["outer_steps"]}
-        rows.append(row | {"command": " ".join(run.command.split())})
+        rows.append(row | {"command": run.command})
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
     return rows
 

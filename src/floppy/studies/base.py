@@ -92,6 +92,7 @@ def run_study(
       FloppyError: for a folder that is taken, or that holds another study, and whatever a cell refuses.
     """
     check_intention(resume=resume, overwrite=overwrite)
+    study = _from_json(type(study), _as_json(study))  # from Python, paths may be texts, and tuples lists
     folder, cells = Path(out), study.cells()
     _check_each_once(cells)
     if resume:
@@ -183,9 +184,7 @@ def stratified_interval(strata: Sequence[Sequence[float] | np.ndarray], seed: in
     if all(len(stratum) == 1 for stratum in strata):  # nothing to resample
         only = interquartile_mean(np.concatenate([np.asarray(stratum) for stratum in strata]))
         return only, only
-    # SciPy asks for two values of each; a stratum of one is itself, once, in every resample.
-    samples = [np.repeat(stratum, 2) if len(stratum) == 1 else np.asarray(stratum) for stratum in strata]
-    return percentile_interval(samples, statistic, seed)
+    return percentile_interval([np.asarray(stratum) for stratum in strata], statistic, seed)
 
 
 def percentile_interval(
@@ -193,7 +192,8 @@ def percentile_interval(
 ) -> tuple[float, float]:
     """95% percentile-bootstrap interval of a statistic of samples; the options are those of SciPy's bootstrap."""
     found = scipy.stats.bootstrap(
-        samples,
+        # SciPy asks for two values of each.
+        [np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples],
         statistic,
         n_resamples=BOOTSTRAP_RESAMPLES,
         method="percentile",
@@ -283,8 +283,7 @@ def _check_same_study(study: Study, folder: Path) -> None:
 
 def _digests(study: Study) -> dict[str, str]:
     """SHA-256 of the files that a study reads, by their paths."""
-    fields = vars(_from_json(type(study), _as_json(study))).values()
-    paths = [each for value in fields for each in (value if isinstance(value, tuple) else (value,))]
+    paths = [each for value in vars(study).values() for each in (value if isinstance(value, tuple) else (value,))]
     files = [path for path in paths if isinstance(path, Path) and path.is_file()]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

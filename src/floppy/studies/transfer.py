@@ -168,11 +168,9 @@ class Transfer:
         """Of the interquartile mean of the better half: all draws are resampled, for the choice is chance too."""
 
         def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
-            half = np.split(np.sort(sample, axis=axis), [sample.shape[axis] // 2], axis=axis)[1]
-            return np.asarray(scipy.stats.trim_mean(half, 0.25, axis=axis))
+            return np.asarray(scipy.stats.trim_mean(better_half(sample, axis), 0.25, axis=axis))
 
-        # SciPy asks for two values.
-        return percentile_interval([scores if scores.size > 1 else np.repeat(scores, 2)], statistic, self.seed)
+        return percentile_interval([scores], statistic, self.seed)
 
 
 def _network(dataset: DistilledDataset, width: int) -> Network:
@@ -189,6 +187,10 @@ def _label(path: str) -> str:
 
 
 def top_half(rows: list[Row]) -> np.ndarray:
-    """The better half of the scores, in order."""
-    scores = np.sort(column(rows, "score"))
-    return scores[scores.size // 2 :]
+    """The better half of the scores of rows, in order."""
+    return better_half(column(rows, "score"))
+
+
+def better_half(scores: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The better half of scores along an axis, in order; of an odd number the larger half."""
+    return np.split(np.sort(scores, axis=axis), [scores.shape[axis] // 2], axis=axis)[1]

@@ -251,7 +251,8 @@ class _Copy(gymnasium.Wrapper):
             action = np.int64(int(self.raw_actions.start) + int(action))
         else:
             action = np.asarray(action, self.raw_actions.dtype).reshape(self.raw_actions.shape)
-            action = np.clip(action, self.raw_actions.low, self.raw_actions.high)  # a bound is rounded in float32
+            if self.raw_actions.dtype != np.float32:  # of which the bounds were rounded
+                action = np.clip(action, self.raw_actions.low, self.raw_actions.high)
         observation, reward, terminated, truncated, _ = self.env.step(action)
         self.left -= bool(terminated or truncated)
         self.last = self.converted(observation)
