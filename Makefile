@@ -1,7 +1,8 @@
 # Everything runs in .venv, made with $(PYTHON) and kept at the versions in constraints.txt.
 PYTHON ?= python3
-# Arguments for pytest; two processes, for most of the time goes into compiling.
-PYTEST_ARGS ?= -n 2
+# Arguments for pytest: two processes, for most of the time goes into compiling. A file stays in one of them, as its
+# tests share what they have compiled.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,11 +11,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format benchmark clean distclean
+.PHONY: help demo test test-quick lint format benchmark clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
 	@echo 'make test       lint, check types and run the tests'
+	@echo 'make test-quick the same without the slow tests'
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make benchmark  run the scripts in benchmarks/'
@@ -37,12 +39,15 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
-	$(BIN)/floppy distill cartpole --examples 2 --out runs/demo --overwrite
+	$(BIN)/floppy distill cartpole --examples 2 --evaluate-every 10 --out runs/demo --overwrite
 	$(BIN)/floppy evaluate runs/demo/dataset.safetensors --distribution lambda --learners 100 --episodes 20
 
 # pytest comes last, so that its summary ends the output.
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -12,9 +12,9 @@ import jax
 
 from floppy import recipe
 from floppy.cloning import AdamSteps
-from floppy.distill import DistillConfig
 from floppy.outer import HaDES
 from floppy.recipes import neuroevolution_baseline
+from floppy.run.config import DistillConfig
 
 POPULATIONS = (256, 4096)
 WIDE = "width=512:activation=relu"

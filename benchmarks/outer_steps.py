@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from floppy import distill, recipe
 from floppy.cloning import clone
-from floppy.outer.metagradient import PPMOState
-from floppy.rollout import collect
+from floppy.outer.ppmo.loop import PPMOState
+from floppy.play.device import collect
 
 STEPS = 100
 REPEATS = 5

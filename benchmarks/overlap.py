@@ -13,9 +13,9 @@ from typing import Any
 import jax
 
 from floppy import recipe
-from floppy.arena import HostArena
 from floppy.keys import named_key
 from floppy.outer import PPMO
+from floppy.play.host import HostArena
 
 ROUNDS = 4
 

@@ -6,6 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from floppy.tasks import make_task
+
 PREFIX = "FloppyTest/"
 
 
@@ -189,3 +191,20 @@ for fault in FAULTS:
 register("FaultyAtOnce", Faulty, fault="step", after=0)
 for name, options in UNFIT.items():
     register(name, Unfit, **options)
+
+
+def probe(name: str) -> Any:
+    """The task of one of them."""
+    return make_task(f"gymnasium/{PREFIX}{name}-v0")
+
+
+SAID = {
+    "reset": r"raised an error when stepped \(RuntimeError: the cable is out\)",  # the next episode starts in the step
+    "step": r"raised an error when stepped \(KeyError: 'joint'\)",
+    "exit": r"raised an error when stepped \(SystemExit: 3\)",
+    "shape": r"observation of shape \(3,\).*\(2,\)",
+    "nan": "NaN as its observation",
+    "infinite": "infinite value as its reward",
+    "nan reward": "NaN as its reward",
+}
+"""What a run says of a fault."""

@@ -5,6 +5,8 @@ Also small helpers that several test files share: quick compilation, learners th
 
 import dataclasses
 import importlib.metadata
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +18,13 @@ from numpy.typing import ArrayLike
 from floppy.cloning import GradientStep
 from floppy.dataset import Card, DistilledDataset
 from floppy.errors import FloppyError
-from floppy.learners import LearnerDistribution, Network, Weights
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
 from floppy.outer import Problem
+from floppy.run.folder import METRICS_NAME
+from floppy.spaces import Continuous, Discrete
 from floppy.tasks import make_task
-from floppy.tasks.base import Continuous, Discrete, JaxTask, Transition
+from floppy.tasks.base import JaxTask, Transition
+from floppy.teach.codec import DISTRIBUTION
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -220,11 +225,13 @@ def plain_problem(task: JaxTask | None = None, **changes: Any) -> Problem:
     return make_problem(task, examples=0, encoder_layers=2, **changes)
 
 
-def hand_policies(task: JaxTask, kernels: ArrayLike, biases: ArrayLike) -> tuple[Network, Weights]:
+def hand_policies(task: JaxTask, kernels: ArrayLike, biases: ArrayLike) -> tuple[LayeredNetwork, Weights]:
     """`L` policies with outputs `tanh(o) @ kernel + bias`: `kernels [L, o, a]`, `biases [L, a]`."""
     kernels, biases = np.asarray(kernels, np.float32), np.asarray(biases, np.float32)
     learners, size, _ = kernels.shape
-    network = Network(LearnerDistribution(width=(size, size), depth=(1, 1)), task.observation_shape, task.actions)
+    network = LayeredNetwork(
+        LearnerDistribution(width=(size, size), depth=(1, 1)), task.observation_shape, task.actions
+    )
     identity = {"kernel": np.tile(np.eye(size, dtype=np.float32), (learners, 1, 1)), "bias": np.zeros((learners, size))}
     log_std = np.zeros((learners, task.actions.size if isinstance(task.actions, Continuous) else 0))
     weights = Weights((identity, {"kernel": kernels, "bias": biases}), (np.zeros(learners),) * 2, log_std)
@@ -244,7 +251,7 @@ def hand_dataset(
         "algorithm": {"name": "hand"},
         "normaliser": "none",
         "command": "",
-        "versions": {"floppy": importlib.metadata.version("floppy")},
+        "versions": {"floppy": importlib.metadata.version(DISTRIBUTION)},
     }
     arrays: dict[str, Any] = {
         "observations": random.normal(size=(3, sizes[0])),
@@ -252,6 +259,12 @@ def hand_dataset(
         "inner_rate": 0.5,
     }
     return DistilledDataset(Card(**(entries | (card or {}))), **(arrays | tensors))
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, without what depends on the clock and on what was compiled before."""
+    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "compiles")} for line in lines]
 
 
 def task_refusal(name: str) -> str:

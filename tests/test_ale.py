@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from probes import task_refusal
 
-from floppy.distill import DistillConfig, distill
 from floppy.errors import FloppyError
-from floppy.evaluate import evaluate, evaluate_random
-from floppy.host import Row, collect
-from floppy.importing import import_npz
-from floppy.learners import Network, parse_distribution
+from floppy.evaluation.evaluate import evaluate, evaluate_random
+from floppy.learner.distribution import parse_distribution
+from floppy.learner.mlp import LayeredNetwork
 from floppy.outer import PPMO
+from floppy.play.host import HostEnvironments, collect
 from floppy.recipes import ppo_baseline, recipe
+from floppy.run.config import DistillConfig
+from floppy.run.loop import distill
 from floppy.tasks import Discrete, HostTask, JaxTask, list_tasks, make_task
+from floppy.teach.arrays import import_npz
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compile", "compiled_once"),
-    pytest.mark.skipif(not importlib.util.find_spec("ale_py"), reason="needs pip install 'floppy[atari]'"),
+    pytest.mark.skipif(not importlib.util.find_spec("ale_py"), reason="needs pip install 'floppy-rl[atari]'"),
 ]
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/ppmo"
@@ -33,8 +35,8 @@ KEY = jax.random.key(0)
 TINY = "width=4:depth=1:activation=relu"
 
 
-def started(task: Any, count: int = 2, *, training: bool = True) -> Row:
-    row = Row(task, count, training=training)
+def started(task: Any, count: int = 2, *, training: bool = True) -> HostEnvironments:
+    row = HostEnvironments(task, count, training=training)
     row.reset(jnp.arange(count))
     return row
 
@@ -69,7 +71,7 @@ def test_unknown_games_are_refused(name: str, nearest: str) -> None:
 
 def test_a_missing_ale_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    assert "pip install 'floppy[atari]'" in task_refusal("ale/pong")
+    assert "pip install 'floppy-rl[atari]'" in task_refusal("ale/pong")
     assert not [task for task in list_tasks() if task.startswith("ale/")]
 
 
@@ -98,7 +100,7 @@ def test_scores_are_raw_and_of_whole_games() -> None:
 @pytest.mark.parametrize("name", ["ale/breakout", "ale/breakout/sticky"])
 def test_the_same_seeds_give_the_same_frames(name: str) -> None:
     rows = [started(make_task(name), 3) for _ in range(2)]
-    rows.append(Row(make_task(name), 3, training=True))
+    rows.append(HostEnvironments(make_task(name), 3, training=True))
     rows[-1].reset(jnp.arange(3) + 10)
     actions = np.random.default_rng(0).integers(0, 4, (60, 3))
     frames = [np.stack([row.step(taken).reached for taken in actions]) for row in rows]
@@ -108,7 +110,7 @@ def test_the_same_seeds_give_the_same_frames(name: str) -> None:
 
 def test_what_is_collected_stays_bytes() -> None:
     task: Any = make_task("ale/breakout")
-    network = Network(parse_distribution(TINY), task.observation_shape, task.actions)
+    network = LayeredNetwork(parse_distribution(TINY), task.observation_shape, task.actions)
     weights = jax.vmap(network.init)(jax.random.split(KEY, 1))
     trajectory = collect(started(task, 3), network, weights, KEY, steps=4)
     assert trajectory.observations.dtype == trajectory.next_observations.dtype == np.uint8
@@ -174,8 +176,11 @@ def test_a_game_is_distilled_without_an_encoder() -> None:
 def test_the_recipe_distils_a_game() -> None:
     config = recipe("ale/breakout", encoder_layers=4, outer_steps=1, selection_learners=1, score_learners=1)
     assert isinstance(config.outer, PPMO)
-    outer = dataclasses.replace(config.outer, environments=2, horizon=8, minibatch_size=8)
-    dataset = distill(dataclasses.replace(config, outer=outer, score_episodes=1)).dataset
+    assert config.distribution.startswith("network=nature-cnn:width=512:")
+    narrow = config.distribution.replace("512", "16")
+    outer = dataclasses.replace(config.outer, environments=2, horizon=8, epochs=1, minibatch_size=8, critic_width=16)
+    config = dataclasses.replace(config, outer=outer, distribution=narrow, selection_episodes=1, score_episodes=1)
+    dataset = distill(config, progress=False).dataset
     assert dataset.card.score is not None
     assert 0 <= dataset.card.score["mean"] < 20
     assert dataset.card.encoder == {"layers": 4, "of": 5}
@@ -201,7 +206,7 @@ def test_published_games_are_imported_with_their_encoder(level: int, game: str, 
 
 @NEEDS_FILES
 def test_an_encoder_fits_one_network() -> None:
-    with pytest.raises(FloppyError, match=r"^Learners of network mlp were asked for, .* leave the distribution"):
+    with pytest.raises(FloppyError, match=r"encoder of layers .*, learners of layers .*network=mlp\) do not fit it"):
         import_npz(PUBLISHED / "atari-spaceinvaders-l3.npz", distribution="lambda")
 
 
@@ -212,7 +217,7 @@ def test_published_games_that_lack_their_encoder_are_refused() -> None:
 
 
 @NEEDS_FILES
-@pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="needs pip install 'floppy[mujoco]'")
+@pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="needs pip install 'floppy-rl[mujoco]'")
 def test_published_mujoco_files_say_that_they_lack_statistics() -> None:
     dataset = import_npz(PUBLISHED / "mujoco-reacher-k64.npz")
     assert dataset.card.task == "gymnasium/Reacher-v4"

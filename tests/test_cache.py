@@ -1,23 +1,35 @@
 """Compiled programs are kept where the user says, and nowhere if the user says so."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from floppy.cache import VARIABLE, cache_folder
+from floppy.run.cache import VARIABLE, cache_folder
 
 COMPILE = """
-from floppy.cache import enable_compilation_cache
-enable_compilation_cache()
+import os, sys
 import jax, jax.numpy as jnp
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # this program is quick to compile
-print(float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(3.0))))
-print(jax.config.jax_compilation_cache_dir)
+from jax.experimental.compilation_cache import compilation_cache
+from floppy.run.cache import VARIABLE, enable_compilation_cache
+
+def compiled(wanted, given=None):
+    os.environ[VARIABLE] = wanted
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+    jax.config.update("jax_compilation_cache_dir", given)
+    enable_compilation_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # this program is quick to compile
+    print(f"{float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(3.0))):.4f}")
+    print(jax.config.jax_compilation_cache_dir)
+
+words = iter(sys.argv[1:])
+for wanted in words:
+    compiled(wanted, next(words) or None)
 """
-SUM = "1.7507"
+"""Compiles for each pair of what `FLOPPY_CACHE` says and the folder that JAX was given, as if it had just begun."""
+SUM = "1.7508"
 
 
 @pytest.fixture
@@ -29,16 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def compile_in_subprocess(**environment: str) -> tuple[str, str]:
-    """What the program printed: its result and JAX's cache folder."""
-    command = [sys.executable, "-c", COMPILE]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False
-    )
+def compile_in_subprocess(*cases: tuple[str | Path, str | Path]) -> list[tuple[str, str]]:
+    """What the program printed for each case: its result, and JAX's cache folder."""
+    command = [sys.executable, "-c", COMPILE, *(str(word) for case in cases for word in case)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    result, folder = done.stdout.splitlines()
-    return result[: len(SUM)], folder
+    lines = done.stdout.splitlines()
+    return list(zip(lines[::2], lines[1::2], strict=True))
 
 
 def files(folder: Path) -> list[Path]:
@@ -69,45 +79,32 @@ def test_off_means_nowhere(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     assert cache_folder() is None
 
 
+def programs(folder: Path) -> dict[Path, int]:
+    """Kept programs, and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in files(folder) if path.name.endswith("-cache")}
+
+
 @pytest.mark.usefixtures("home")
 def test_compiled_programs_are_kept_and_found_again(tmp_path: Path) -> None:
     wanted = tmp_path / "a new/folder"
-    assert compile_in_subprocess(**{VARIABLE: str(wanted)}) == (SUM, str(wanted))
-    kept = [path for path in files(wanted) if path.name.endswith("-cache")]
-    assert kept
-    written = {path: path.stat().st_mtime_ns for path in kept}
-    assert compile_in_subprocess(**{VARIABLE: str(wanted)}) == (SUM, str(wanted))
-    assert {path: path.stat().st_mtime_ns for path in files(wanted) if path.name.endswith("-cache")} == written
+    assert compile_in_subprocess((wanted, "")) == [(SUM, str(wanted))]
+    written = programs(wanted)
+    assert written
+    assert compile_in_subprocess((wanted, "")) == [(SUM, str(wanted))]
+    assert programs(wanted) == written
 
 
-def test_off_writes_nothing(tmp_path: Path, home: Path) -> None:
-    assert compile_in_subprocess(**{VARIABLE: "off"}) == (SUM, "None")
-    assert files(tmp_path) == files(home) == []
-
-
-@pytest.mark.usefixtures("home")
-def test_a_folder_that_jax_was_given_is_left_alone(tmp_path: Path) -> None:
-    given = tmp_path / "given"
-    environment = {VARIABLE: str(tmp_path / "mine"), "JAX_COMPILATION_CACHE_DIR": str(given)}
-    assert compile_in_subprocess(**environment) == (SUM, str(given))
-    assert files(given)
-    assert not (tmp_path / "mine").exists()
-
-
-@pytest.mark.usefixtures("home")
-def test_a_folder_that_cannot_be_made_does_not_stop_the_work(tmp_path: Path) -> None:
+def test_nothing_stops_the_work(tmp_path: Path, home: Path) -> None:
+    """Neither a folder that cannot be made, nor half a program, which a kill in the middle of JAX's write may leave."""
     (tmp_path / "file").write_text("no folder")
-    folder = str(tmp_path / "file/cache")
-    assert compile_in_subprocess(**{VARIABLE: folder}) == (SUM, folder)
-
-
-@pytest.mark.usefixtures("home")
-def test_damaged_programs_do_not_stop_the_work(tmp_path: Path) -> None:
-    """A kill in the middle of JAX's write may leave half a file."""
-    folder = tmp_path / "cache"
-    compile_in_subprocess(**{VARIABLE: str(folder)})
-    kept = [path for path in files(folder) if path.name.endswith("-cache")]
-    assert kept
-    for path in kept:
+    kept, given, mine, unmade = (tmp_path / name for name in ("kept", "given", "mine", "file/cache"))
+    assert compile_in_subprocess(("off", "")) == [(SUM, "None")]
+    assert files(tmp_path) == [tmp_path / "file"]
+    assert files(home) == []
+    results = compile_in_subprocess((mine, given), (unmade, ""), (kept, ""))
+    assert results == [(SUM, str(given)), (SUM, str(unmade)), (SUM, str(kept))]
+    assert files(given), "a folder that JAX was given is used"
+    assert not mine.exists(), "and no other"
+    for path in programs(kept):
         path.write_bytes(path.read_bytes()[:100])
-    assert compile_in_subprocess(**{VARIABLE: str(folder)}) == (SUM, str(folder))
+    assert compile_in_subprocess((kept, "")) == [(SUM, str(kept))]

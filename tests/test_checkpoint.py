@@ -10,8 +10,8 @@ import optax
 import pytest
 import safetensors.numpy
 
-from floppy.checkpoint import load_checkpoint, save_checkpoint
 from floppy.errors import FloppyError
+from floppy.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 class State(NamedTuple):

@@ -10,10 +10,10 @@ from conftest import Refused
 from matplotlib.figure import Figure
 from probes import hand_dataset
 
-from floppy.cli import main
-from floppy.distill import DistillResult
-from floppy.studies import Compare, compare, read_rows
-from floppy.studies._runs import Limited, Point, Run
+from floppy.errors import DivergedError, FloppyError
+from floppy.studies import Compare, compare, read_rows, run_study
+from floppy.studies import runs as runs_module
+from floppy.studies.runs import BudgetedRun, Point, Run
 
 METHODS = ("hades-f", "hades", "ppmo", "neuroevolution", "ppo")
 
@@ -22,28 +22,27 @@ class Runs:
     """Stands for `run`: seed `s` climbs to `10 s + 5` in two evaluations; remembers what was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Limited, str]] = []
+        self.asked: list[tuple[BudgetedRun, str]] = []
 
-    def __call__(self, limited: Limited, folder: Path) -> Run:
-        self.asked.append((limited, folder.name))
-        seed = limited.config.seed
+    def __call__(self, wanted: BudgetedRun, folder: Path) -> Run:
+        self.asked.append((wanted, folder.name))
+        seed = wanted.config.seed
         points = [Point(10, 100, 1.0, 10.0 * seed), Point(20, 250, 2.0, 10.0 * seed + 5)]
         score = {"mean": 10.0 * seed + 4, "sd": 1.0, "learners": 2, "episodes": 2, "seed": 0}
-        return Run(DistillResult(hand_dataset({"score": score}), 20, 250, 9.0, True, False), points, 3.0)
+        return Run(points, 3.0, 20, 250, hand_dataset({"score": score}))
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
-    monkeypatch.setattr(compare, "run", runs)
+    monkeypatch.setattr(compare, "try_run", runs)
     return runs
 
 
 def test_every_method_is_run_with_every_seed(runs: Runs, tmp_path: Path) -> None:
-    words = f"compare cartpole --seeds 0 4 --budget 90steps --examples 6 --out {tmp_path}"
-    assert main(words.split()) == 0
+    run_study(Compare("cartpole", seeds=(0, 4), examples=6, budget="90steps"), tmp_path)
     assert [name for _, name in runs.asked] == [f"{method}-{seed}" for method in METHODS for seed in (0, 4)]
-    configs = [limited.config for limited, _ in runs.asked]
+    configs = [wanted.config for wanted, _ in runs.asked]
     assert {config.outer_steps for config in configs} == {90}
     assert [config.examples for config in configs[::2]] == [6, 6, 6, 0, 0]
     assert [config.outer.name for config in configs[::2]] == ["hades", "hades", "ppmo", "hades", "ppmo"]
@@ -67,14 +66,29 @@ def test_every_method_is_run_with_every_seed(runs: Runs, tmp_path: Path) -> None
     }
 
 
-def test_what_is_there_is_not_run_again(runs: Runs, tmp_path: Path) -> None:
-    words = f"compare cartpole --methods ppo --seeds 0 1 --out {tmp_path}".split()
-    assert main(words) == 0
+@pytest.mark.parametrize("kept", [4, 5, 6])
+def test_what_is_there_is_not_run_again(kept: int, runs: Runs, tmp_path: Path) -> None:
+    """A cell of which a row is gone is run again, as a whole."""
+    study = Compare("cartpole", methods=("ppo",), seeds=(0, 1))
+    run_study(study, tmp_path)
     lines = (tmp_path / "rows.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "rows.csv").write_text("".join(lines[:4]))
-    assert main([*words, "--resume"]) == 0
+    (tmp_path / "rows.csv").write_text("".join(lines[:kept]))
+    run_study(study, tmp_path, resume=True)
     assert [name for _, name in runs.asked] == ["ppo-0", "ppo-1", "ppo-1"]
     assert "".join(lines) == (tmp_path / "rows.csv").read_text()
+
+
+def test_a_run_that_diverges_is_recorded_and_the_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(wanted: BudgetedRun, folder: Path) -> Run:
+        if wanted.config.seed == 1:
+            raise DivergedError("Every fresh learner diverged.")
+        return Runs()(wanted, folder)
+
+    monkeypatch.setattr(runs_module, "run", run)
+    rows = run_study(Compare("cartpole", methods=("ppo",), seeds=(0, 1, 2)), tmp_path)
+    assert [row["score"] for row in rows if row["what"] == "end"] == [4.0, -np.inf, 24.0]
+    summary = json.loads((tmp_path / "summary.json").read_text())["ppo"]
+    assert [summary[name] for name in ("runs", "diverged", "interquartile_mean", "interval")] == [3, 1, None, None]
 
 
 def row(what: str, method: str, seed: int, outer_steps: int, env_steps: int, score: float) -> dict[str, Any]:
@@ -106,19 +120,23 @@ def test_curves_are_means_over_seeds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "wanted"),
     [
-        ("cartpool", "cartpool"),
-        ("cartpole --methods sarsa", "Method 'sarsa' was asked for: choose from ppmo"),
-        ("cartpole --methods ppo supervised", "no labelled examples"),
-        ("cartpole --methods", "no methods"),
-        ("cartpole --methods ppo ppo", "method ppo, seed 0 twice"),
-        ("cartpole --seeds", "no seeds"),
-        ("cartpole --seeds 0 -2", "seeds = -2"),
-        ("cartpole --examples -2", "examples = -2"),
-        ("cartpole --budget 5", "Budget '5'"),
+        ({"task": "cartpool"}, "cartpool"),
+        ({"methods": ("sarsa",)}, "method must be one of ppmo, .*, got 'sarsa'"),
+        ({"methods": ("ppmo", "supervised")}, "Recipe supervised needs labelled examples"),
+        ({"methods": ()}, "methods must have at least one value"),
+        ({"seeds": ()}, "seeds must have at least one value"),
+        ({"seeds": (0, -2)}, "seeds must be at least 0 .*, got -2"),
+        ({"examples": -2}, "examples must be at least 0, got -2"),
+        ({"budget": "5"}, "budget must be .*, got '5'"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(words: str, wanted: str, runs: Runs, refused: Refused) -> None:
-    refused(["compare", *words.split()], wanted)
+def test_what_cannot_be_compared_is_refused(options: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        Compare(**{"task": "cartpole"} | options).cells()
+
+
+def test_the_command_line_refuses_in_one_sentence(runs: Runs, refused: Refused) -> None:
+    refused(["compare", "cartpole", "--methods", "ppo", "ppo"], "method ppo, seed 0 twice")
     assert runs.asked == []

@@ -9,39 +9,25 @@ import numpy as np
 import pytest
 from conftest import Refused
 from matplotlib.figure import Figure
+from tiny_runs import use_tiny_runs
 
-from floppy.cli import main
-from floppy.distill import DistillConfig
-from floppy.outer import PPMO
+from floppy.errors import DivergedError, FloppyError
 from floppy.recipes import ppo_baseline, recipe
-from floppy.studies import Cost, _runs, cost, read_rows, run_study
+from floppy.studies import Cost, cost, read_rows, run_study
+from floppy.studies import runs as runs_module
 from floppy.studies.cost import break_even
+from floppy.studies.runs import BudgetedRun, Run
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
-
-TINY = DistillConfig(
-    "cartpole",
-    outer_steps=4,
-    evaluate_every=2,
-    distribution="width=4:depth=1",
-    selection_learners=2,
-    score_learners=2,
-    score_episodes=2,
-    outer=PPMO(learners=2, environments=2, horizon=4, epochs=1, minibatch_size=16, critic_width=4),
-)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One with tiny recipes, by the command line."""
+    """One with tiny recipes."""
     out = tmp_path_factory.mktemp("cost") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_runs, "recipe", lambda *_, examples, seed: dataclasses.replace(TINY, examples=3, seed=seed))
-        # Half of four learners, for twice as many evaluations: as many as score, so that one program does both.
-        plain = dataclasses.replace(TINY, examples=0, encoder_layers=2, selection_learners=4)
-        patch.setitem(_runs.BASELINES, "ppo", lambda _, seed: dataclasses.replace(plain, seed=seed))
-        words = f"cartpole --seed 7 --seeds 1 --every 1 --ppo-budget 3steps --out {out}"
-        assert main(["cost", *words.split()]) == 0
+        use_tiny_runs(patch)
+        run_study(Cost("cartpole", seed=7, seeds=(1,), every=1, examples=2), out)
     return out
 
 
@@ -54,12 +40,10 @@ def test_everything_is_measured_in_one_run(study: Path) -> None:
         for cell in cells
     }
     assert places["distillation", 7] == [
-        ("evaluation", 2, 32), ("evaluation", 4, 64), ("end", 4, 64),
+        ("evaluation", 1, 16), ("evaluation", 2, 32), ("evaluation", 3, 48), ("end", 3, 48),
         ("random", "", ""), ("clones", "", 0), ("clones", "", 0),
     ]  # fmt: skip
-    # Evaluated in every step, and as long as its own budget says.
-    evaluations = [("evaluation", 1, 16), ("evaluation", 2, 32), ("evaluation", 3, 48)]
-    assert places["ppo", 1] == [*evaluations, ("end", 3, 48)]
+    assert places["ppo", 1] == places["distillation", 7][:4]
     assert [row["agents"] for row in rows if row["what"] == "clones"] == [1, 1000]
     assert all(row["seconds"] > 0 for row in rows if row["what"] != "random")
     assert all(row["compilation"] >= 0 for row in rows if row["what"] in ("end", "clones"))
@@ -68,32 +52,37 @@ def test_everything_is_measured_in_one_run(study: Path) -> None:
 
 def test_the_summary_comes_from_the_table(study: Path) -> None:
     summary = json.loads((study / "summary.json").read_text())
-    assert summary == Cost("cartpole", seed=7, seeds=(1,), every=1).summary(read_rows(study))
+    assert summary == Cost("cartpole", seed=7, seeds=(1,), every=1, examples=2).summary(read_rows(study))
     assert summary["ppo"]["agents"] == 1
     assert summary["ppo"]["in_total"]["env_steps"] == 48
-    assert summary["ppo"]["in_total"]["break_even"]["env_steps"] == 2  # 64 steps against 48 for each agent
+    assert summary["ppo"]["in_total"]["break_even"]["env_steps"] == 2  # 48 steps for the dataset as for each agent
     assert (study / "figure.png").stat().st_size > 1000
 
 
 def test_runs_stay_in_the_folders_of_their_cells(study: Path) -> None:
     assert sorted(path.name for path in (study / "cells").iterdir()) == ["distillation-7", "ppo-1"]
     kept = json.loads((study / "cells/distillation-7/config.json").read_text())
-    assert (kept["seed"], kept["examples"]) == (7, 3)
+    assert (kept["seed"], kept["examples"]) == (7, 2)
 
 
 # --- What is run.
 
 
 def test_ppo_is_evaluated_more_often_and_with_fewer_episodes() -> None:
-    plain, often = ppo_baseline("cartpole"), Cost("cartpole", every=5)._ppo(3).config
+    plain = ppo_baseline("cartpole")
+    often, seconds = Cost("cartpole", every=5, ppo_budget="9s")._ppo(3)
+    assert seconds == 9.0
     assert (plain.evaluate_every, plain.selection_learners) == (25, 64)
     assert (often.evaluate_every, often.selection_learners, often.seed) == (5, 12, 3)
-    assert dataclasses.replace(often, evaluate_every=25, selection_learners=64, seed=0) == plain
+    assert dataclasses.replace(often, evaluate_every=25, selection_learners=64, seed=0, early_stop=True) == plain
 
 
 def test_the_distillation_is_as_asked_for() -> None:
     study = Cost("cartpole", examples=5, recipe="hades", budget="70s", seed=4)
-    assert study._distillation() == (recipe("cartpole", "hades", examples=5, seed=4), 70.0)
+    assert study._distillation() == (
+        recipe("cartpole", "hades", examples=5, seed=4, early_stop=False),
+        70.0,
+    )
 
 
 # --- What the table says.
@@ -212,38 +201,40 @@ def test_break_even_by_its_slow_twin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "wanted"),
     [
-        ("cartpool", "cartpool"),
-        ("cartpole --recipe ppo", "Recipe 'ppo' was asked for: choose from ppmo"),
-        ("cartpole --examples -1", "examples = -1"),
-        ("cartpole --budget 5", "Budget '5'"),
-        ("cartpole --ppo-budget 5", "Budget '5'"),
-        ("cartpole --share 0", "share = 0.0"),
-        ("cartpole --share 1.5", "share = 1.5"),
-        ("cartpole --every 0", "every = 0"),
-        ("cartpole --seeds", "no seeds"),
-        ("cartpole --seeds 1 1", "seed 1 twice"),
-        ("cartpole --seeds -1", "seeds = -1"),
-        ("cartpole --seed 4294967296", "seed = 4294967296"),
+        ({"task": "cartpool"}, "cartpool"),
+        ({"recipe": "ppo"}, "recipe must be one of ppmo, .*, got 'ppo'"),
+        ({"examples": -1}, "examples must be at least 0, got -1"),
+        ({"budget": "5"}, "budget must be .*, got '5'"),
+        ({"ppo_budget": "5"}, "budget must be .*, got '5'"),
+        ({"share": 0.0}, "share must be above 0 and at most 1, got 0.0"),
+        ({"share": 1.5}, "share must be above 0 and at most 1, got 1.5"),
+        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"seeds": ()}, "seeds must have at least one value"),
+        ({"seeds": (-1,)}, "seeds must be at least 0 .*, got -1"),
+        ({"seed": 2**32}, "seed must be .*, got 4294967296"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
-    words: str, wanted: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cost, "run", lambda *_: pytest.fail("work began"))
-    refused(["cost", *words.split()], wanted)
+def test_what_cannot_be_measured_is_refused(options: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        Cost(**{"task": "cartpole"} | options).cells()
+
+
+def test_the_command_line_refuses_in_one_sentence(refused: Refused) -> None:
+    refused(["cost", "cartpole", "--seeds", "1", "1"], "seed 1 twice")
 
 
 def test_a_study_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
     """Cells that are there are not run again: `run` would fail."""
     asked: list[int] = []
 
-    def broken(limited: _runs.Limited, folder: Path) -> _runs.Run:
-        asked.append(limited.config.seed)
+    def broken(wanted: BudgetedRun, folder: Path) -> Run:
+        asked.append(wanted.config.seed)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cost, "run", broken)
+    monkeypatch.setattr(cost, "try_run", broken)
     whole = Cost("cartpole", seed=7, seeds=(1, 2))
     with pytest.raises(KeyboardInterrupt):
         run_study(whole, tmp_path)
@@ -251,3 +242,17 @@ def test_a_study_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         run_study(whole, tmp_path, resume=True)
     assert asked == [7, 2]
+
+
+def test_an_agent_that_diverges_counts_as_one_that_never_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(wanted: BudgetedRun, folder: Path) -> Run:
+        raise DivergedError("Every fresh learner diverged.")
+
+    monkeypatch.setattr(runs_module, "run", diverges)
+    (row,) = STUDY.measure({"method": "ppo", "seed": 2}, tmp_path)
+    assert (row["what"], row["score"], row["seconds"]) == ("end", -np.inf, 0.0)
+    summary = STUDY.summary([*hand_rows(), {"method": "ppo", "seed": 2} | row])
+    assert (summary["ppo"]["agents"], summary["ppo"]["reached"]) == (3, 1)
+    assert summary["scores"]["ppo"] is None

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from floppy import dataset as dataset_module
-from floppy.card import FORMAT, Card
-from floppy.dataset import METADATA_KEY, DistilledDataset, load, save, write_atomically
+from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset import file as dataset_file
+from floppy.dataset.card import FORMAT, Card
+from floppy.dataset.file import METADATA_KEY, write_atomically
 from floppy.errors import FloppyError
-from floppy.learners import CONVOLUTIONS
+from floppy.learner.cnn import CONVOLUTIONS
+from floppy.learner.initialisers import INITIALISERS
 
 SPECIFICATION = Path(__file__).parents[1] / "docs/dataset-format.md"
 
@@ -329,8 +331,7 @@ def test_specification_lists_exactly_the_keys_and_tensors_there_are() -> None:
     rows = set(re.findall(r"^\| `([^`]+)` \|", SPECIFICATION.read_text(encoding="utf-8"), re.MULTILINE))
     keys = {field.name for field in dataclasses.fields(Card)}
     tensors = {re.sub(r"/\d+/", "/<layer>/", name) for name in make_full_dataset().numpy()}
-    others = {"loss", "mse", "cross-entropy", "gaussian-nll", "orthogonal", "orthogonal1", "xavier", "xavier1", "lecun"}
-    others |= {"flax-orthogonal", *CONVOLUTIONS}
+    others = {"loss", "mse", "cross-entropy", "gaussian-nll", "huber", *INITIALISERS, "flax-orthogonal", *CONVOLUTIONS}
     assert rows == keys | tensors | others
 
 
@@ -475,7 +476,7 @@ def test_failed_save_leaves_the_old_file(
     def fail(*_: Any) -> None:
         raise kind("the disk is full")
 
-    monkeypatch.setattr(dataset_module.os, failing, fail)
+    monkeypatch.setattr(dataset_file.os, failing, fail)
     with pytest.raises(FloppyError if kind is OSError else kind) as caught:
         save(make_full_dataset(), path, overwrite=True)
     if isinstance(caught.value, FloppyError):

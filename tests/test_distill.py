@@ -1,7 +1,6 @@
 """A distillation run: the same seed gives the same bytes, however often the run was stopped, killed and resumed."""
 
 import dataclasses
-import importlib
 import json
 import os
 import random
@@ -20,28 +19,48 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from probes import ActionProbe
+from probes import ActionProbe, logged
 
-from floppy.cli import Distill
+import floppy.run.loop
 from floppy.cloning import GradientStep
 from floppy.dataset import DistilledDataset, load
-from floppy.distill import DistillConfig, DistillResult, distill
 from floppy.errors import FloppyError
 from floppy.outer import HaDES
+from floppy.play.device import ON_DEVICE
+from floppy.run.config import DistillConfig
+from floppy.run.loop import Clock, DistillResult, distill
 from floppy.tasks.registry import FAMILIES, register
 
 WORDS = shlex.split(
-    "cartpole --outer-steps 120 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
-    "--distribution width=16:depth=1:initialiser=xavier "
+    "cartpole --outer-steps 60 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
+    "--distribution width=16:depth=1:initialiser=xavier --score-learners 8 --score-episodes 2 "
     "--learners 2 --environments 2 --horizon 8 --epochs 1 --minibatch-size 32"
 )
-"""One configuration for nearly all tests, so that it is compiled once."""
+CONFIG = dataclasses.replace(
+    floppy.recipe("cartpole"),
+    outer_steps=60,
+    evaluate_every=2,
+    selection_learners=2,
+    selection_episodes=2,
+    score_learners=8,
+    score_episodes=2,
+    distribution="width=16:depth=1:initialiser=xavier",
+    outer=dataclasses.replace(
+        floppy.recipe("cartpole").outer,
+        rate=0.02,
+        learners=2,
+        environments=2,
+        horizon=8,
+        epochs=1,
+        minibatch_size=32,
+    ),
+)
+"""One configuration for nearly all tests, so that it is compiled once; the same on the command line and here."""
 
-CONFIG: DistillConfig = Distill.parse(WORDS).config  # type: ignore[attr-defined]
 COMMAND = "floppy distill ..."
 RUN_FILES = {"config.json", "metrics.jsonl", "checkpoints", "checkpoints/latest.safetensors", "dataset.safetensors"}
 
-module: Any = importlib.import_module("floppy.distill")
+module: Any = floppy.run.loop
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
@@ -73,6 +92,14 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}
 
 
+def assert_same_contents(folder: Path, other: Path) -> None:
+    """But for what the clock says in the log."""
+    one, two = contents(folder), contents(other)
+    del one["metrics.jsonl"], two["metrics.jsonl"]
+    assert one == two
+    assert logged(folder) == logged(other)
+
+
 def assert_same_tensors(one: DistilledDataset, other: DistilledDataset) -> None:
     assert one.numpy().keys() == other.numpy().keys()
     for name, tensor in one.numpy().items():
@@ -87,8 +114,9 @@ def assert_same_run(folder: Path, undisturbed: Undisturbed) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("command") == dataset.card.command
     assert config == {"parents": []} | CONFIG.as_dict()
-    for name in ("metrics.jsonl", "checkpoints/latest.safetensors"):
-        assert (folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
+    checkpoint = "checkpoints/latest.safetensors"
+    assert (folder / checkpoint).read_bytes() == (undisturbed.folder / checkpoint).read_bytes()
+    assert logged(folder) == logged(undisturbed.folder)
     assert contents(folder).keys() == RUN_FILES
 
 
@@ -106,6 +134,8 @@ def fake_run(
 ) -> list[tuple[Any, int, int]]:
     """Replaces learning and playing, so that nothing takes long; gives the key and counts of every evaluation."""
     evaluations: list[tuple[Any, int, int]] = []
+    starts: list[jax.Array] = []
+    """Of examples, as every evaluation met them; the first one follows `evaluate_every` steps."""
 
     def advance(_: object, state: Any, steps: jax.Array, __: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         moved = state.distilled._replace(observations=state.distilled.observations + len(steps))
@@ -117,7 +147,8 @@ def fake_run(
     ) -> np.ndarray:
         assert task == run.problem.task
         evaluations.append((np.asarray(jax.random.key_data(key)).tolist(), learners, episodes))
-        moved = round(float(distilled.observations[0, 0] - run.init().best.observations[0, 0]))
+        starts.append(distilled.observations[0, 0])
+        moved = round(float(distilled.observations[0, 0] - starts[0])) + run.config.evaluate_every
         score = (scores or {}).get(moved, 0.0)
         return np.asarray(jax.random.uniform(key, (learners, episodes)) + score)
 
@@ -141,9 +172,12 @@ def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None
     assert json.loads((folder / "config.json").read_text()) == {"command": COMMAND, "parents": []} | CONFIG.as_dict()
     lines = metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, CONFIG.outer_steps + 1))
+    evaluated = [line["step"] % CONFIG.evaluate_every == 0 for line in lines]
+    assert [{"seconds", "compiles", "selection_score"} <= line.keys() for line in lines] == evaluated
+    assert [{"seconds", "compiles", "selection_score"}.isdisjoint(line) for line in lines] == [not e for e in evaluated]
+    assert [line["compiles"] for line in lines if "compiles" in line] == [True] + [False] * 29
     names = {"policy_loss", "value_loss", "entropy", "kl", "inner_rate", "episode_return", "episodes", "gradient_norm"}
     assert all(names <= line.keys() for line in lines)
-    assert all(("selection_score" in line) == (line["step"] % CONFIG.evaluate_every == 0) for line in lines)
     assert load(folder / "dataset.safetensors").card == result.dataset.card
     assert_same_tensors(load(folder / "dataset.safetensors"), result.dataset)
 
@@ -170,7 +204,7 @@ def test_the_card_records_everything(undisturbed: Undisturbed) -> None:
     assert card.seed == CONFIG.seed
     assert {"floppy", "jax", "optax"} <= card.versions.keys()
     assert card.score is not None
-    assert (card.score["learners"], card.score["episodes"], card.score["seed"]) == (100, 10, CONFIG.seed)
+    assert (card.score["learners"], card.score["episodes"], card.score["seed"]) == (8, 2, CONFIG.seed)
     assert 1 <= card.score["mean"] <= 500
 
 
@@ -187,9 +221,9 @@ def test_the_best_dataset_is_kept(undisturbed: Undisturbed) -> None:
 
 def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = fake_run(monkeypatch, scores={2: 5.0, 4: 9.0, 6: 7.0, 8: 0.0})
-    config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=100, selection_episodes=10)
+    config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=8, selection_episodes=2)
     result = distill(config)
-    start = module._Run(config, config.problem(), config.outer, "").init().best.observations
+    start = module._Run(config, config.problem(), "").init().best.observations
     np.testing.assert_allclose(result.dataset.observations, start + 4, rtol=1e-5)
     assert len(evaluations) == 5
     assert len({str(evaluation) for evaluation in evaluations}) == 5  # same counts, so the keys differ
@@ -207,7 +241,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: Undistu
     for path in folder.rglob("*.*"):
         path.write_bytes(b"something else\n")
     distill(CONFIG, folder, overwrite=True, command=COMMAND)
-    assert contents(folder) == contents(undisturbed.folder)
+    assert_same_contents(folder, undisturbed.folder)
 
 
 def test_a_run_in_memory_gives_the_same(undisturbed: Undisturbed) -> None:
@@ -241,13 +275,17 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(tmp_path: Path, u
     assert resumed.finished
     assert resumed.outer_steps == CONFIG.outer_steps
     assert_same_run(folder, undisturbed)
+    clock = [(line["seconds"], line["compiles"]) for line in metrics(folder) if "seconds" in line]
+    seconds = [each for each, _ in clock]
+    assert seconds == sorted(seconds), "the clock goes on from where the run was stopped"
+    assert [compiles for _, compiles in clock] == [True, True] + [False] * 28, "once in each of two processes"
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     again = distill(CONFIG, folder, resume=True, command=COMMAND)
     assert again.finished
-    assert contents(folder) == contents(undisturbed.folder)
+    assert contents(folder) == contents(undisturbed.folder)  # the log too, word for word
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
@@ -275,7 +313,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
     moments = random.Random(0)
     words: list[str] = []
     steps = []
-    for _ in range(3):
+    for _ in range(2):
         process = start(folder, *words)
         for _ in range(moments.randint(1, 6)):
             wait_for_change(folder / "checkpoints/latest.safetensors", process)
@@ -286,13 +324,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
         load(folder / "dataset.safetensors")  # whole at any moment
         steps.append(int(safetensors.numpy.load_file(folder / "checkpoints/latest.safetensors")[".step"]))
         words = ["--resume"]
-    assert 0 < steps[0] < steps[1] < steps[2] < CONFIG.outer_steps
+    assert 0 < steps[0] < steps[1] < CONFIG.outer_steps
     for left in folder.glob("**/.floppy-*.tmp"):  # a kill in the middle of a write leaves it, and nothing reads it
         left.unlink()
-    process = start(folder, "--resume")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert json.loads(out)["outer_steps"] == CONFIG.outer_steps
+    assert distill(CONFIG, folder, resume=True).outer_steps == CONFIG.outer_steps
     assert_same_run(folder, undisturbed)
 
 
@@ -330,6 +365,85 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
     assert_same_run(folder, undisturbed)
 
 
+# --- The end of a run: a clock, or nothing left to gain.
+
+AT_MAXIMUM = {2: 500.0, 4: 500.0, 6: float("nan"), 8: 500.0, 10: 500.0, 12: 500.0}
+"""Scores of evaluations, by the outer steps before them: only the last three stand at cart-pole's maximum in a row."""
+
+
+def test_a_run_at_the_tasks_maximum_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluations = fake_run(monkeypatch, scores=AT_MAXIMUM)
+    config = dataclasses.replace(CONFIG, outer_steps=20)
+    ended = distill(config, tmp_path / "run", command=COMMAND)
+    assert (ended.finished, ended.outer_steps, len(evaluations)) == (True, 12, 6 + 1)
+    before = contents(tmp_path / "run")
+    again = distill(config, tmp_path / "run", resume=True)
+    assert (again.finished, again.outer_steps, len(evaluations)) == (True, 12, 6 + 1 + 1)  # scored once more
+    assert contents(tmp_path / "run") == before
+
+
+def test_the_maximum_counts_across_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_run(monkeypatch, scores=AT_MAXIMUM)
+    config, folder = dataclasses.replace(CONFIG, outer_steps=20), tmp_path / "run"
+    parts = [distill(config, folder, time_limit=0.0)]
+    while not parts[-1].finished:
+        parts.append(distill(config, folder, time_limit=0.0, resume=True))
+    assert [part.outer_steps for part in parts] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_without_early_stop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_run(monkeypatch, scores=dict.fromkeys(range(2, 13, 2), 500.0))
+    on = distill(dataclasses.replace(CONFIG, outer_steps=12, early_stop=False))
+    assert (on.finished, on.outer_steps) == (True, 12)
+
+
+def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 106.0, 106.0, 106.0, 107.5, 107.5])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    clock = Clock(10.0)
+    assert not clock.is_late(4.0)  # 6 and 4 are the 10 that there are
+    assert clock.is_late(4.5)
+    assert clock.seconds() == 6.0
+    clock.before = 30.0
+    assert clock.total() == 37.5
+    assert clock.seconds() == 7.5
+    monkeypatch.undo()
+    assert not Clock().is_late(1e9), "without a limit nothing is late"
+
+
+def test_the_estimate_of_the_final_score_by_hand() -> None:
+    run = module._Run(CONFIG, CONFIG.problem(), "")
+    assert run.scoring_estimate() == 0.0
+    # The first selection compiled for 4 s. One takes 1 s for 2 x 2 episodes, so 8 x 2 take 4 s, after as long a
+    # compilation.
+    run._selection_seconds = [5.0, 2.0, 1.0]
+    assert run.scoring_estimate() == 4.0 + 4.0
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(90.0, 2), (1000.0, 8)])
+def test_a_time_limit_leaves_time_for_the_final_score(
+    monkeypatch: pytest.MonkeyPatch, limit: float, steps: int
+) -> None:
+    fake_run(monkeypatch)
+    monkeypatch.setattr(module._Run, "scoring_estimate", lambda _: 100.0)
+    result = distill(dataclasses.replace(CONFIG, outer_steps=8), time_limit=limit)
+    assert (result.outer_steps, result.finished) == (steps, steps == 8)
+
+
+def test_progress_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_run(monkeypatch, scores={2: 10.0})
+    config = dataclasses.replace(CONFIG, outer_steps=4)
+    distill(config, progress=True)
+    said = capsys.readouterr()
+    assert said.out == ""
+    first, second, scoring = said.err.splitlines()
+    assert re.fullmatch(r"step 2/4: score 10\.\d, best 10\.\d", first)
+    assert re.fullmatch(r"step 4/4: score 0\.\d, best 10\.\d, \d+\.\d steps/s", second)
+    assert scoring == "scoring 8 fresh learners x 2 episodes"
+    distill(config, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 # --- Refused.
 
 
@@ -337,8 +451,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
     ("changes", "difference"),
     [
         ({"examples": 3}, "examples (2 there, 3 here)"),
-        ({"seed": 1}, "seed (0 there, 1 here)"),
-        ({"outer_steps": 121}, "outer_steps (120 there, 121 here)"),
+        ({"outer_steps": 61}, "outer_steps (60 there, 61 here)"),
         ({"task": "ndcartpole/2"}, "task ('ndcartpole/1' there, 'ndcartpole/2' here)"),
         ({"outer": dataclasses.replace(CONFIG.outer, rate=0.5)}, "rate (0.02 there, 0.5 here)"),
         (
@@ -370,8 +483,17 @@ def test_what_an_older_run_knew_nothing_of_was_as_it_is_by_default(undisturbed: 
 
 def test_what_is_no_configuration_is_refused() -> None:
     wrong: Any = "cartpole"
-    with pytest.raises(FloppyError, match=r"got 'cartpole': give what recipe\(task\) returns"):
+    with pytest.raises(FloppyError, match=r"config must be a DistillConfig, .*, got 'cartpole'\.$"):
         distill(wrong)
+
+
+def test_what_the_outer_loop_cannot_improve_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, distribution=",".join([CONFIG.distribution] * 3))
+    wanted = "2 learners per outer step cannot be shared equally by 3 learner distributions"
+    with pytest.raises(FloppyError, match=wanted):
+        config.problem()
+    assert wanted in refusal(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -472,15 +594,29 @@ def test_configurations_check_themselves(changes: dict[str, Any]) -> None:
 
 
 def test_outer_steps_compile_once() -> None:
-    run = module._Run(CONFIG, CONFIG.problem(), CONFIG.outer, "")
+    run = module._Run(CONFIG, CONFIG.problem(), "")
     state = run.init().outer
     for _ in range(2):
         state, _ = run.advance(state, jnp.arange(2), run.key)
     assert run.advance._cache_size() == 1
 
 
+@pytest.mark.parametrize("is_pure", [True, False], ids=["device", "host"])
+def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a step wherever a call begins: a resumed run draws what an undisturbed one does."""
+
+    def step(_: object, __: object, state: Any, key: jax.Array, ___: object) -> tuple[Any, dict[str, jax.Array]]:
+        return state, {"drawn": jax.random.uniform(key)}
+
+    monkeypatch.setattr(type(CONFIG.outer), "step", step)
+    run = module._Run(CONFIG, CONFIG.problem(), "", dataclasses.replace(ON_DEVICE, is_pure=is_pure))
+    drawn = run.steps(jnp.zeros(()), [0, 1, 2], lambda: False)[1]["drawn"]
+    assert len(set(drawn.tolist())) == 3
+    assert run.steps(jnp.zeros(()), [2], lambda: False)[1]["drawn"].tolist() == [drawn[2]]
+
+
 def test_cross_entropy_keeps_its_targets_probabilities() -> None:
-    config = dataclasses.replace(CONFIG, cloning=GradientStep(loss="cross-entropy"))
+    config = dataclasses.replace(CONFIG, cloning=GradientStep(loss="cross-entropy"), outer_steps=4)
     targets = distill(config).dataset.targets
     np.testing.assert_allclose(targets.sum(axis=1), 1.0, rtol=1e-5)
     assert np.all(targets > 0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import floppy
-from floppy.cache import VARIABLE
+from floppy.run.cache import VARIABLE
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"

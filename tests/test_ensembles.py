@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors
 from matplotlib.figure import Figure
 from probes import ContinuousProbe, ObservationProbe, hand_dataset
 
 import floppy
-from floppy.cli import main
+from floppy.cli.main import main
 from floppy.cloning import GradientStep
 from floppy.dataset import DistilledDataset, save
-from floppy.ensembles import EnsembleNetwork, assemble, average_outputs
 from floppy.errors import FloppyError
-from floppy.evaluate import _clones, clone_and_play
-from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.studies import Ensemble, ensemble, read_rows
-from floppy.tasks.base import Continuous, Discrete, Task
-from floppy.train import distilled_of
+from floppy.evaluation.evaluate import Evaluation, PerLearner, _clones
+from floppy.learner.ensemble import EnsembleNetwork, assemble
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
+from floppy.spaces import Continuous, Discrete
+from floppy.studies import Ensemble, read_rows
+from floppy.tasks.base import Task
+from floppy.teach.codec import unpack
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
@@ -45,15 +45,15 @@ def file(tmp_path: Path) -> str:
 
 def test_probabilities_are_averaged_not_logits() -> None:
     logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.2, 0.8]], [[0.1, 0.9]]])) + jnp.array([5.0, -3.0, 0.0])[:, None, None]
-    np.testing.assert_allclose(jnp.exp(average_outputs(Discrete(2), logits)), [[0.4, 0.6]], rtol=1e-5)
+    np.testing.assert_allclose(jnp.exp(Discrete(2).average(logits)), [[0.4, 0.6]], rtol=1e-5)
     # One policy that is sure of itself has no more than its share, however large its logits.
     sure = jnp.array([[0.0, 1000.0], [1.0, 0.0], [1.0, 0.0]])
-    assert jnp.exp(average_outputs(Discrete(2), sure)[0]) == pytest.approx(2 / 3 * np.e / (1 + np.e), rel=1e-4)
+    assert jnp.exp(Discrete(2).average(sure)[0]) == pytest.approx(2 / 3 * np.e / (1 + np.e), rel=1e-4)
 
 
 def test_means_of_continuous_actions_are_averaged() -> None:
     means = jnp.array([[[1.0, -2.0]], [[3.0, 6.0]]])
-    np.testing.assert_allclose(average_outputs(Continuous(2, (-1.0,) * 2, (1.0,) * 2), means), [[2.0, 2.0]])
+    np.testing.assert_allclose(Continuous(2, (-1.0,) * 2, (1.0,) * 2).average(means), [[2.0, 2.0]])
 
 
 def test_policies_in_a_row_become_ensembles() -> None:
@@ -78,13 +78,14 @@ def test_the_outputs_of_trained_policies_as_one() -> None:
 # --- Scores ---
 
 
-def clones(task: Task, dataset: DistilledDataset, members: int, learners: int) -> tuple[Network, Weights]:
+def clones(task: Task, dataset: DistilledDataset, members: int, learners: int) -> tuple[LayeredNetwork, Weights]:
     """As an evaluation trains them, from key 0."""
-    network = Network(TINY, task.observation_shape, task.actions)
-    own: Any = (None, None)
-    train = jax.jit(_clones, static_argnums=range(4))
-    indices, key = jnp.arange(learners), jax.random.key(0)
-    return network, train(network, GradientStep(), None, members, indices, distilled_of(dataset), key, own)[0]
+    network = LayeredNetwork(TINY, task.observation_shape, task.actions)
+    evaluation = Evaluation(task, network, GradientStep(), learners, 1, ensemble=members)
+    train = jax.jit(_clones, static_argnums=0)
+    return network, train(evaluation, jnp.arange(learners), unpack(dataset).distilled, jax.random.key(0), PerLearner())[
+        0
+    ]
 
 
 CUES = hand_dataset(sizes=(1, 2), observations=[[1.0], [-1.0]], targets=[[-2.0, 2.0], [2.0, -2.0]], inner_rate=0.1)
@@ -99,7 +100,7 @@ def test_an_ensemble_is_the_average_of_learners_of_an_evaluation_without_and_err
 
     def right(network: Any, weights: Weights) -> float:
         outputs = jax.jit(jax.vmap(network.apply, (0, None)))(weights, jnp.array([[1.0], [-1.0]]))
-        return float(jnp.mean(jnp.argmax(outputs, axis=-1) == jnp.array([1, 0])))
+        return float(jnp.mean(jnp.argmax(outputs, axis=-1) == jnp.array([[1, 0]])))
 
     alone, together = right(network, singles), right(EnsembleNetwork(network), groups)
     assert 0.5 < alone < 0.9
@@ -108,7 +109,7 @@ def test_an_ensemble_is_the_average_of_learners_of_an_evaluation_without_and_err
 
 def test_an_ensemble_of_continuous_policies_acts_by_the_mean_action() -> None:
     task = ContinuousProbe()
-    dataset = hand_dataset({"actions": task.actions.as_dict()}, sizes=(2, 1), inner_rate=1e-9)
+    dataset = hand_dataset({"actions": task.actions.as_entry()}, sizes=(2, 1), inner_rate=1e-9)
     network, weights = clones(task, dataset, 4, 1)
     seen = jnp.array([[1.0, -1.0]])
     mean = EnsembleNetwork(network).apply(jax.tree.map(lambda leaf: leaf[0], weights), seen)[0, 0]
@@ -116,17 +117,8 @@ def test_an_ensemble_of_continuous_policies_acts_by_the_mean_action() -> None:
     each = [network.apply(Weights(own, (jnp.zeros(()),) * 2, weights.log_std[0]), seen)[0, 0] for own in layers]
     assert np.std(each) > 0.1
     assert mean == pytest.approx(np.mean(each), rel=1e-4)
-    returns = clone_and_play(
-        task,
-        network,
-        GradientStep(),
-        distilled_of(dataset),
-        jax.random.key(0),
-        learners=1,
-        episodes=1,
-        greedy=True,
-        ensemble=4,
-    )
+    evaluation = Evaluation(task, network, GradientStep(), learners=1, episodes=1, greedy=True, ensemble=4)
+    returns = evaluation.returns(unpack(dataset).distilled, None, jax.random.key(0))
     assert returns[0, 0] == pytest.approx(-((float(mean) - 0.5) ** 2), rel=1e-3)
 
 
@@ -140,7 +132,7 @@ def test_ensembles_play_host_tasks_too() -> None:
 
 @pytest.mark.parametrize("size", [0, 1001])
 def test_ensembles_of_none_or_too_many_are_refused(size: int) -> None:
-    with pytest.raises(FloppyError, match=f"ensemble = {size}"):
+    with pytest.raises(FloppyError, match=f"^ensemble must be at least 1 and at most 1000, got {size}\\.$"):
         floppy.evaluate(dataset_of(), ensemble=size)
 
 
@@ -158,12 +150,11 @@ def test_the_commands(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     policies = str(tmp_path / "policies.safetensors")
     assert main(["train", file, "--learners", "2", "--ensemble", "--save", policies]) == 0
     assert "2 fresh policies, one ensemble, for ndcartpole/1" in capsys.readouterr().out
-    with safetensors.safe_open(policies, framework="numpy") as saved:
-        assert saved.metadata()["ensemble"] == "mean action probabilities"
-        assert saved.get_slice("layers/0/kernel").get_shape() == [2, 4, 4]
+    loaded = floppy.load_policies(policies)
+    assert loaded.is_ensemble
+    assert loaded.weights.layers[0]["kernel"].shape == (2, 4, 4)
     assert main(["train", file, "--save", policies, "--overwrite"]) == 0
-    with safetensors.safe_open(policies, framework="numpy") as saved:
-        assert "ensemble" not in saved.metadata()
+    assert not floppy.load_policies(policies).is_ensemble
 
 
 # --- The study ---
@@ -174,14 +165,14 @@ def test_the_study_compares_every_size_with_single_learners(
 ) -> None:
     asked: list[int] = []
 
-    def remember(*given: Any, **options: Any) -> np.ndarray:
-        asked.append(options["ensemble"])
-        assert given[3] == LearnerDistribution((8, 8))
-        assert options["greedy"]
-        assert (options["learners"], options["episodes"]) == (4, 2)
-        return 10.0 * options["ensemble"] + np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0], [3.0, np.nan]])
+    def remember(self: Evaluation, *_: Any, **__: Any) -> np.ndarray:
+        asked.append(self.ensemble)
+        assert self.network.distribution == LearnerDistribution((8, 8))  # type: ignore[attr-defined]
+        assert self.greedy
+        assert (self.learners, self.episodes) == (4, 2)
+        return 10.0 * self.ensemble + np.array([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0], [3.0, np.nan]])
 
-    monkeypatch.setattr(ensemble, "returns_of", remember)
+    monkeypatch.setattr(Evaluation, "of_lesson", remember)
     words = ["ensemble", file, "--sizes", "2", "4", "--repeats", "4", "--episodes", "2", "--distribution", "width=8"]
     words.append("--greedy")
     assert main([*words, "--json", "--out", str(tmp_path / "study")]) == 0
@@ -230,7 +221,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, Any], word: str
 def test_a_study_of_nothing_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(FloppyError, match="no datasets"):
+    with pytest.raises(FloppyError, match="datasets must have at least one value"):
         Ensemble(())
     assert main(["ensemble", str(tmp_path / "nowhere.safetensors"), "--out", str(tmp_path / "study")]) == 2
     assert "no such file" in capsys.readouterr().err

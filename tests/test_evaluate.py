@@ -11,10 +11,16 @@ from probes import SMALL, ActionProbe, TimeLimitProbe, hand_dataset
 
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError
-from floppy.evaluate import evaluate, evaluate_random, score_returns
+from floppy.evaluation.evaluate import evaluate, evaluate_policies, evaluate_random
+from floppy.evaluation.score import score_returns
+from floppy.learner.mlp import LearnerDistribution
 from floppy.tasks import make_task
+from floppy.teach.merge import merge
+from floppy.teach.policies import train
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/ppmo"
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 QUICKLY = {"learners": 3, "episodes": 2, "distributions": ("card",)}
 """Options for evaluations of which only the form matters."""
 
@@ -126,10 +132,18 @@ def test_distributions_come_in_the_order_asked_for_and_by_their_description() ->
     described = "width=16:depth=1:initialiser=xavier"
     scores = evaluate(dataset_for_small_learners(), learners=3, episodes=2, distributions=(described, "card"))
     assert list(scores) == [described, "card"]
-    # The same learners under two names are two samples.
-    assert scores[described].mean != scores["card"].mean
     joined = evaluate(dataset_for_small_learners(), learners=3, episodes=2, distributions=f"{described},card")
     assert joined == scores
+
+
+def test_equal_distributions_score_the_same_however_they_are_spelt() -> None:
+    dataset = hand_dataset({"learners": [dataclasses.asdict(LearnerDistribution())]})
+    spellings = ("card", "lambda", "width=64", LearnerDistribution(depth=(2, 2)))
+    scores = evaluate(dataset, learners=3, episodes=2, distributions=spellings)
+    assert list(scores)[:3] == ["card", "lambda", "width=64"]
+    assert len(scores) == 4
+    assert len(set(scores.values())) == 1
+    assert evaluate(dataset, learners=3, episodes=2, seed=1)["card"].mean != scores["card"].mean
 
 
 def test_greedy_actions_keep_up_what_sampled_ones_let_fall() -> None:
@@ -165,6 +179,66 @@ def test_an_unknown_distribution_is_refused_before_anything_is_played() -> None:
 def test_a_dataset_of_another_task_is_refused() -> None:
     with pytest.raises(FloppyError, match="another task"):
         evaluate(hand_dataset(sizes=(8, 4)), **QUICKLY)
+
+
+# --- policies that are trained already ---
+
+
+def test_trained_policies_score_as_fresh_learners_do() -> None:
+    dataset = dataset_for_small_learners()
+    policies = train(dataset, 0, learners=40)
+    score, again = (evaluate_policies(policies, episodes=20, seed=3) for _ in range(2))
+    assert score == again
+    assert (score.learners, score.episodes, score.seed) == (40, 20, 3)
+    fresh = evaluate(dataset, learners=40, episodes=20)["card"]
+    assert abs(score.mean - fresh.mean) < 4 * math.hypot(score.sd, fresh.sd) / math.sqrt(40)
+    other = evaluate_policies(policies, episodes=20, seed=4)
+    assert other.mean != score.mean
+
+
+def test_trained_policies_play_by_their_own_statistics_and_greedily() -> None:
+    """A plain policy that pushes to the side to which the pole falls, but for statistics that turn it round."""
+    kernel = np.array([[0.0, 0.3], [0.0, 0.5], [0.0, 3.0], [0.0, 1.0]])
+    tensors = {"observations": np.zeros((0, 4)), "targets": np.zeros((0, 2))}
+    tensors |= {"obs_mean": np.zeros(4), "obs_var": np.ones(4)}
+    learners = [dataclasses.asdict(LearnerDistribution(depth=(0, 0), initialiser=("xavier",)))]
+    card = {"learners": learners, "encoder": {"layers": 1, "of": 1}, "normaliser": "frozen"}
+    encoder = {"0/kernel": kernel / 100, "0/bias": np.zeros(2)}
+    policies = train(hand_dataset(card, encoder=encoder, **tensors), 0, learners=2)
+    greedy = evaluate_policies(policies, episodes=3, greedy=True)
+    assert (greedy.mean, greedy.max_share) == (500.0, 1.0)
+    shifted = policies.with_statistics(np.full(4, 9.0), np.ones(4))  # the output always says left
+    assert evaluate_policies(shifted, episodes=3, greedy=True).mean < 15.0
+    # Sampled actions of so weak a preference are random ones.
+    assert evaluate_policies(policies, episodes=3).mean < 100.0
+    one = evaluate_policies(policies, episodes=3, greedy=True, ensemble=True)
+    assert (one.learners, one.mean) == (1, 500.0)
+    assert evaluate_policies(dataclasses.replace(policies, is_ensemble=True), episodes=3, greedy=True) == one
+
+
+def test_policies_of_several_tasks_play_the_one_that_is_named() -> None:
+    card = {"learners": [dataclasses.asdict(SMALL)]}
+    joint = train(
+        merge([hand_dataset(card), hand_dataset(card | {"task": "ndcartpole/2"}, sizes=(8, 4))]), 0, learners=3
+    )
+    with pytest.raises(FloppyError, match=r"ndcartpole/1, ndcartpole/2 together: name one of these tasks \(--task\)"):
+        evaluate_policies(joint)
+    score = evaluate_policies(joint, task="ndcartpole/2", episodes=4)
+    assert score == evaluate_policies(joint.for_task("ndcartpole/2"), episodes=4)
+    assert 5 < score.mean < 500
+    with pytest.raises(FloppyError, match="not of ndcartpole/3"):
+        evaluate_policies(joint, task="ndcartpole/3")
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"seed": -1}])
+def test_evaluations_of_policies_refuse_wrong_numbers(wrong: dict[str, int]) -> None:
+    with pytest.raises(FloppyError, match=next(iter(wrong))):
+        evaluate_policies(train(dataset_for_small_learners(), 0), **wrong)
+
+
+def test_policies_that_do_not_fit_their_task_are_refused() -> None:
+    with pytest.raises(FloppyError, match="another task"):
+        evaluate_policies(train(hand_dataset({"learners": [dataclasses.asdict(SMALL)]}, sizes=(8, 4)), 0))
 
 
 # --- random actions ---

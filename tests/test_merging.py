@@ -12,23 +12,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 from matplotlib.figure import Figure
 from probes import ActionProbe, ContinuousProbe, DelayProbe, ImageProbe, ObservationProbe, hand_dataset
 
 import floppy
-from floppy.blocks import clone_joint
-from floppy.card import Card
-from floppy.cli import main
-from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep, as_entry, clone
+from floppy.cli.main import main
+from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep, clone
 from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset.card import Card
 from floppy.errors import FloppyError
-from floppy.evaluate import score_returns
-from floppy.learners import LearnerDistribution, Weights
+from floppy.evaluation.evaluate import Evaluation
+from floppy.evaluation.score import score_returns
+from floppy.fields import encode
+from floppy.learner.mlp import LearnerDistribution, Weights
 from floppy.studies import Multitask, multitask, read_rows
 from floppy.tasks.base import Task
 from floppy.tasks.registry import FAMILIES
-from floppy.train import card_distributions, cloning_of, distilled_of, network_for, task_of
+from floppy.teach.codec import Lesson, card_learners, unpack
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once", "probe_tasks")
 
@@ -73,12 +73,12 @@ def dataset_of(
     """Random examples of a task: three, or two of the first one."""
     random, rows = np.random.default_rng(seed), 2 if task == ACTION else 3
     card = tensors.pop("card", {})
-    card = {"task": task.task_id, "actions": task.actions.as_dict(), "learners": [dataclasses.asdict(learner)]} | card
+    card = {"task": task.task_id, "actions": task.actions.as_entry(), "learners": [dataclasses.asdict(learner)]} | card
     arrays = {
         "observations": random.normal(size=(rows, *task.observation_shape)),
         "targets": random.dirichlet(np.ones(task.actions.size), size=rows),
     }
-    return hand_dataset(card | {"cloning": as_entry(cloning or GradientStep())}, **(arrays | tensors))
+    return hand_dataset(card | {"cloning": encode(cloning or GradientStep())}, **(arrays | tensors))
 
 
 # --- What a merged dataset holds ---
@@ -144,7 +144,7 @@ def test_adam_has_one_rate_for_all_tasks_and_no_weights() -> None:
 def test_learners_are_those_that_all_datasets_are_for() -> None:
     both = {"learners": [dataclasses.asdict(LINEAR), dataclasses.asdict(TINY)]}
     merged = floppy.merge([dataset_of(ACTION, card=both), dataset_of(OBSERVATION)])
-    assert card_distributions(merged) == (TINY,)
+    assert card_learners(merged) == (TINY,)
 
 
 # --- What its learners learn ---
@@ -155,19 +155,21 @@ Cuts = tuple[Weights, Weights, Weights]
 
 def cloned(datasets: list[DistilledDataset]) -> list[Cuts]:
     """For each dataset a fresh policy's cut: before cloning, after joint cloning, and after cloning alone."""
-    merged = floppy.merge(datasets)
-    network = network_for(merged, card_distributions(merged)[0])
-    cloning = cloning_of(merged)
+    lesson, alone = unpack(floppy.merge(datasets)), [unpack(dataset) for dataset in datasets]
+    network = lesson.network()
 
     @jax.jit
     def all_of(key: jax.Array) -> list[Cuts]:
         fresh = network.init(key)
-        joint = clone_joint(cloning, network, distilled_of(merged), fresh)
-        alone = [
-            clone(cloning, block.network(network), distilled_of(dataset), block.cut(fresh))
-            for block, dataset in zip(network.blocks, datasets, strict=True)
+        joint = clone(lesson.cloning, network, lesson.distilled, fresh, blocks=lesson.blocks)
+        return [
+            (
+                block.cut(fresh),
+                block.cut(joint),
+                clone(lesson.cloning, block.network(network), own.distilled, block.cut(fresh)),
+            )
+            for block, own in zip(lesson.blocks, alone, strict=True)
         ]
-        return [(block.cut(fresh), block.cut(joint), own) for block, own in zip(network.blocks, alone, strict=True)]
 
     return all_of(jax.random.key(3))
 
@@ -225,13 +227,13 @@ def test_a_policy_of_all_tasks_reads_its_block_and_nothing_else() -> None:
     assert policies.network.observation_shape == (48 + 48,)
     assert policies.weights.layers[-1]["bias"].shape == (2, 4)
     joint = np.tile(np.asarray(policies.statistics.mean), (2, 3, 1))  # which is 0 once normalised
-    for block in policies.network.blocks:
+    for block in policies.blocks:
         first, count = block.observations
         padded, own = joint.copy(), np.random.default_rng(0).normal(size=(2, 3, 8, 6, 1))
         padded[..., first : first + count] = own.reshape(2, 3, -1)
         outputs = floppy.policy_outputs(policies, jnp.asarray(padded))
-        own_statistics = block.statistics(policies.statistics, own.shape[2:])
-        seen = (own - own_statistics.mean) / np.sqrt(own_statistics.var + 1e-8)
+        mean, var = (block.own_statistic(part, own.shape[2:]) for part in policies.statistics[1:])
+        seen = (own - np.asarray(mean)) / np.sqrt(np.asarray(var) + 1e-8)
         cut = jax.vmap(block.network(policies.network).apply)(block.cut(policies.weights), jnp.asarray(seen))
         np.testing.assert_allclose(outputs[..., block.actions[0] :][..., :2], cut, rtol=1e-4, atol=1e-6)
 
@@ -256,9 +258,9 @@ def test_each_task_is_scored_by_its_own_block() -> None:
         assert score.mean > 0.95
     with pytest.raises(FloppyError, match=r"merged of probe/action, probe/observation: name one of these tasks"):
         floppy.evaluate(merged)
-    with pytest.raises(FloppyError, match=r"probe/image was asked for"):
+    with pytest.raises(FloppyError, match=r"a dataset of probe/action and probe/observation, not of probe/image"):
         floppy.evaluate(merged, task="probe/image")
-    with pytest.raises(FloppyError, match=r"dataset of probe/action, task probe/image was asked for"):
+    with pytest.raises(FloppyError, match=r"a dataset of probe/action, not of probe/image"):
         floppy.evaluate(good_datasets()[0], task="probe/image")
 
 
@@ -285,7 +287,7 @@ REFUSED: dict[str, tuple[Callable[[], list[DistilledDataset]], str]] = {
     "encoder": (lambda: [dataset_of(OBSERVATION), with_encoder()], "probe/action holds an encoder"),
     "per-evaluation": (
         lambda: [dataset_of(ACTION, card={"normaliser": "per-evaluation"}), dataset_of(OBSERVATION)],
-        "start afresh",
+        "statistics that start with zero in every evaluation",
     ),
     "labelled": (lambda: [dataset_of(ACTION), image_dataset()], "images/digits is one of labelled images"),
     "twice": (lambda: [dataset_of(ACTION), dataset_of(ACTION, seed=1)], "Two of the datasets are of probe/action"),
@@ -372,7 +374,7 @@ def test_blocks_that_do_not_fit_the_tensors_are_refused_before_use(name: str) ->
     with pytest.raises(FloppyError, match="merge again"):
         floppy.train(wrong, jax.random.key(0))
     with pytest.raises(FloppyError, match="merge again"):
-        task_of(wrong, "probe/action")
+        unpack(wrong)
 
 
 def test_a_block_of_another_size_than_its_task_is_refused() -> None:
@@ -420,9 +422,9 @@ def test_the_commands(files: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     assert "probe/action, probe/observation" in capsys.readouterr().err
     policies = str(tmp_path / "policies.safetensors")
     assert main(["train", out, "--learners", "2", "--save", policies]) == 0
-    assert safetensors.numpy.load_file(policies)["layers/0/kernel"].shape == (2, 3, 4)
-    with safetensors.safe_open(policies, framework="numpy") as file:
-        assert json.loads(file.metadata()["blocks"]) == merged.card.blocks
+    loaded = floppy.load_policies(policies)
+    assert loaded.weights.layers[0]["kernel"].shape == (2, 3, 4)
+    assert json.loads(json.dumps([dataclasses.asdict(block) for block in loaded.blocks])) == merged.card.blocks
 
 
 def test_nothing_is_written_when_datasets_are_refused(
@@ -452,15 +454,13 @@ def test_the_study_compares_who_learnt_from_what(
 ) -> None:
     asked: list[Any] = []
 
-    def remember(
-        dataset: DistilledDataset, task: Task, *_: Any, network: Any, block: Any, **options: Any
-    ) -> np.ndarray:
-        learnt = [each.task for each in getattr(network, "blocks", ())]
-        asked.append((task.task_id, dataset.card.task, learnt, block and block.task))
-        assert (options["learners"], options["episodes"]) == (3, 2)
+    def remember(self: Evaluation, lesson: Lesson, *_: Any, **__: Any) -> np.ndarray:
+        learnt = [each.task for each in self.blocks]
+        asked.append((self.task.task_id, lesson.dataset.card.task, learnt, self.block and self.block.task))
+        assert (self.learners, self.episodes) == (3, 2)
         return np.full((3, 2), {0: 4.0, 2: 3.0, 1: 1.0}[len(learnt)])
 
-    monkeypatch.setattr(multitask, "returns_of", remember)
+    monkeypatch.setattr(Evaluation, "of_lesson", remember)
     monkeypatch.setattr(multitask, "evaluate_random", lambda *_, **__: score_returns(np.zeros((1, 1)), None, 0))
     words = ["multitask", *files, "--learners", "3", "--episodes", "2", "--out", str(tmp_path / "study"), "--json"]
     assert main(words) == 0

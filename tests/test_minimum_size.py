@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from conftest import Refused
 from matplotlib.figure import Figure
+from tiny_runs import use_tiny_runs
 
-from floppy.distill import DistillConfig
 from floppy.errors import DivergedError, FloppyError
-from floppy.learners import parse_distribution, parse_distributions
-from floppy.outer import PPMO
-from floppy.recipes import RECIPES, ROBUST_DISTRIBUTIONS
+from floppy.learner.distribution import parse_distributions
+from floppy.recipes import ROBUST_DISTRIBUTIONS
+from floppy.run.config import DistillConfig
 from floppy.studies import MinimumSize, run_study
-from floppy.studies import minimum_size as module
 from floppy.studies.base import Row
 from floppy.studies.minimum_size import paper_minimum
 from floppy.tasks import make_task
@@ -24,43 +23,16 @@ from floppy.tasks import make_task
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
 
-LEARNERS = "width=4:depth=1:initialiser=xavier"
-
-
-def tiny(task: str, examples: int | None) -> DistillConfig:
-    """A recipe whose runs take one outer step."""
-    return DistillConfig(
-        task,
-        examples=examples or 2,
-        outer_steps=1,
-        evaluate_every=1,
-        distribution=LEARNERS,
-        selection_learners=2,
-        score_learners=3,
-        score_episodes=2,
-        outer=PPMO(learners=2, environments=2, horizon=4, epochs=1, minibatch_size=16, critic_width=4),
-    )
-
-
-@pytest.fixture(autouse=True)
-def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "ppmo", tiny)
-
-
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[DistillConfig]:
-    """The distillations of a study, in place of running them; one of `k` examples teaches `k` of three learners."""
+    """The distillations of a study, in place of running them; of `k` examples three learners, `k` of whom succeed."""
     asked: list[DistillConfig] = []
 
-    def run(limited: Any, folder: Path) -> Any:
-        asked.append(limited.config)
-        return type("Run", (), {"result": type("Result", (), {"dataset": limited.config})})
+    def scores(self: MinimumSize, cell: Row, folder: Path) -> np.ndarray:
+        asked.append(self._run_of(cell).config)
+        return np.where(np.arange(3) < cell["examples"], 490.0, 20.0)
 
-    def returns_of(dataset: Any, task: Any, key: Any, **options: Any) -> np.ndarray:
-        return np.where(np.arange(options["learners"])[:, None] < dataset.examples, [[500.0, 480.0]], 20.0)
-
-    monkeypatch.setattr(module, "run", run)
-    monkeypatch.setattr(module, "returns_of", returns_of)
+    monkeypatch.setattr(MinimumSize, "_scores", scores)
     return asked
 
 
@@ -73,27 +45,27 @@ def rows(shares: dict[tuple[str, int, int], list[float]]) -> list[Row]:
     ]
 
 
-def test_a_cell_is_a_distillation_whose_learners_are_scored(tmp_path: Path) -> None:
-    cell = {"activation": "relu", "loss": "mse", "examples": 1, "seed": 3}
+def test_a_cell_is_a_distillation_whose_learners_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_runs(monkeypatch)
+    cell = {"activation": "tanh", "loss": "mse", "examples": 2, "seed": 3}
     measured = MinimumSize("cartpole").measure(cell, tmp_path)
-    assert [row["learner"] for row in measured] == [0, 1, 2]
+    assert [row["learner"] for row in measured] == [0, 1]
     assert all(8 <= row["score"] <= 500 for row in measured)  # no cart-pole falls in fewer steps
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["examples"], config["seed"]) == (1, 3)
-    assert parse_distribution(config["distribution"]) == parse_distribution(f"{LEARNERS}:activation=relu")
+    assert (config["examples"], config["seed"]) == (2, 3)
 
 
-def test_where_all_diverge_nobody_succeeds(tmp_path: Path) -> None:
+def test_where_all_diverge_nobody_succeeds(tmp_path: Path, configs: list[DistillConfig]) -> None:
     study = MinimumSize("cartpole", sizes=(1, 2), activations=("tanh",), seeds=(0,))
+    scores: Any = MinimumSize._scores
 
-    def diverges(limited: Any, folder: Path) -> Any:
-        if limited.config.examples == 1:
+    def diverges(self: MinimumSize, cell: Row, folder: Path) -> Any:
+        if cell["examples"] == 1:
             raise DivergedError("Every fresh learner diverged.")
-        return kept(limited, folder)
+        return scores(self, cell, folder)
 
-    kept = module.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run", diverges)
+        patch.setattr(MinimumSize, "_scores", diverges)
         rows = run_study(study, tmp_path)
     assert [row["score"] for row in rows if row["examples"] == 1] == [-np.inf]
     assert json.loads((tmp_path / "summary.json").read_text())["smallest"][0]["sizes"][0]["shares"] == [0.0]
@@ -168,24 +140,28 @@ def test_a_task_without_a_known_best_score_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "wanted"),
     [
-        ("cartpolex", "cartpolex"),
-        ("cartpole --sizes 0", "sizes = 0"),
-        ("cartpole --sizes 1 1", "twice"),
-        ("cartpole --activations sigmoid", "Activation sigmoid was asked for"),
-        ("cartpole --activations", "no activations or no losses"),
-        ("cartpole --losses", "no activations or no losses"),
-        ("cartpole --losses gaussian-nll", "gaussian-nll"),
-        ("cartpole --losses hinge", "hinge"),
-        ("cartpole --seeds", "no seeds"),
-        ("cartpole --seeds -1", "seeds = -1"),
-        ("cartpole --recipe ppm", "Recipe 'ppm' was asked for"),
-        ("cartpole --budget soon", "Budget 'soon' was asked for"),
-        ("cartpole --best nan", "best = nan"),
-        ("cartpole --share 0", "share = 0"),
-        ("cartpole --enough 1.1", "enough = 1.1"),
+        ({"task": "cartpolex"}, "cartpolex"),
+        ({"sizes": (0,)}, "sizes must be at least 1, got 0"),
+        ({"activations": ("sigmoid",)}, "sigmoid"),
+        ({"activations": ()}, "activations must have at least one value"),
+        ({"losses": ()}, "losses must have at least one value"),
+        ({"losses": ("gaussian-nll",)}, "gaussian-nll"),
+        ({"losses": ("hinge",)}, "hinge"),
+        ({"seeds": ()}, "seeds must have at least one value"),
+        ({"seeds": (-1,)}, "seeds must be at least 0 .*, got -1"),
+        ({"recipe": "ppm"}, "recipe must be one of ppmo, .*, got 'ppm'"),
+        ({"budget": "soon"}, "budget must be .*, got 'soon'"),
+        ({"best": float("nan")}, "best must be a finite number, got nan"),
+        ({"share": 0.0}, "share must be above 0"),
+        ({"enough": 1.1}, "enough must be above 0 and at most 1, got 1.1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(words: str, wanted: str, refused: Refused) -> None:
-    refused(["minimum-size", *words.split()], wanted)
+def test_what_cannot_be_measured_is_refused(options: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        MinimumSize(**{"task": "cartpole"} | options).cells()
+
+
+def test_the_command_line_refuses_in_one_sentence(refused: Refused) -> None:
+    refused(["minimum-size", "cartpole", "--sizes", "1", "1"], "twice")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floppy.normalise import RunningStatistics, init_statistics, moments_of, normalise, update_statistics
+from floppy.play.normalise import RunningStatistics, init_statistics, moments_of, normalise, update_statistics
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -1,174 +1,464 @@
-"""What a policy's output means, against SciPy's distributions."""
+"""Trained policies at work: as pytrees, acting in a loop of one's own, and in a file."""
+
+import dataclasses
+import inspect
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
-import scipy.stats
+import safetensors.numpy
+from probes import SMALL, hand_dataset
 
-from floppy.policies import (
-    best_action,
-    clip_action,
-    entropy,
-    kl_divergence,
-    log_probability,
-    random_action,
-    sample_action,
-)
-from floppy.tasks import Continuous, Discrete
+import floppy
+from floppy.dataset.file import origin
+from floppy.errors import FloppyError
+from floppy.learner.mlp import LearnerDistribution
+from floppy.learner.module import NETWORKS
+from floppy.play.normalise import normalise
+from floppy.teach.codec import unpack
+from floppy.teach.policies import _clone_many
+from floppy.teach.policy_file import METADATA_KEY, is_policy_file, load_policies, save_policies
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-DISCRETE = Discrete(3)
-CONTINUOUS = Continuous(2, (-1.0, -0.5), (1.0, 2.0))
-NO_STD = jnp.zeros(0)
+SPECIFICATION = Path(__file__).parents[1] / "docs/policy-file.md"
+BOX = {"kind": "continuous", "size": 2, "low": [-0.1, -2.0], "high": [0.1, 2.0]}
+STATISTICS = {"obs_mean": np.array([1.0, 0.0, -1.0, 2.0]), "obs_var": np.array([4.0, 1.0, 0.25, 1.0])}
+OBSERVATIONS = np.random.default_rng(1).normal(size=(3, 5, 4)).astype(np.float32)
+"""Of three policies, five each."""
+RANDOM_DEPTH = LearnerDistribution(width=(3, 8), depth=(1, 3), initialiser=("xavier1",))
 
 
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def dataset_of(card: dict[str, Any] | None = None, **tensors: Any) -> floppy.DistilledDataset:
+    return hand_dataset({"learners": [dataclasses.asdict(SMALL)]} | (card or {}), **tensors)
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
-def test_discrete_log_probability_is_the_categorical_one(leading: tuple[int, ...]):
-    logits = 2.0 * normal(0, *leading, 3)
-    actions = np.random.default_rng(1).integers(0, 3, leading)
-    found = log_probability(DISCRETE, jnp.asarray(logits), NO_STD, jnp.asarray(actions))
-    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=-1)
-    expected = np.log(np.take_along_axis(probabilities, actions[..., None], -1)[..., 0])
-    assert found.shape == leading
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+@pytest.fixture(scope="module")
+def discrete() -> floppy.Policies:
+    return floppy.train(dataset_of({"normaliser": "frozen"}, **STATISTICS), 0, learners=3)
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
-def test_continuous_log_probability_is_the_normal_density(leading: tuple[int, ...]):
-    mean, action = 2.0 * normal(0, 2, *leading, 2)
-    log_std = np.array([-1.0, 0.5], np.float32)
-    found = log_probability(CONTINUOUS, jnp.asarray(mean), jnp.asarray(log_std), jnp.asarray(action))
-    expected = scipy.stats.norm(mean, np.exp(log_std)).logpdf(action).sum(-1)
-    assert found.shape == leading
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def continuous() -> floppy.Policies:
+    return floppy.train(dataset_of({"actions": BOX}, log_std=[-1.0, 0.5], inner_rate=0.2), 0, learners=3)
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
-def test_discrete_entropy_is_the_categorical_one(leading: tuple[int, ...]):
-    logits = 2.0 * normal(0, *leading, 3)
-    found = entropy(DISCRETE, jnp.asarray(logits), NO_STD)
-    expected = scipy.stats.entropy(scipy.special.softmax(logits.astype(np.float64), axis=-1), axis=-1)
-    assert found.shape == leading
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+@pytest.fixture(scope="module")
+def of_random_depth() -> floppy.Policies:
+    policies = floppy.train(dataset_of(), 0, learners=8, distribution=RANDOM_DEPTH)
+    assert len(set(np.sum(policies.weights.skip, axis=0))) == 3
+    return policies
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
-def test_continuous_entropy_is_the_normal_one(leading: tuple[int, ...]):
-    log_std = np.array([-1.0, 0.5], np.float32)
-    found = entropy(CONTINUOUS, jnp.zeros((*leading, 2)), jnp.asarray(log_std))
-    assert found.shape == leading
-    expected = scipy.stats.norm(0, np.exp(log_std)).entropy().sum()
-    np.testing.assert_allclose(found, np.full(leading, expected), rtol=1e-5)
+@pytest.fixture(params=["discrete", "continuous", "of_random_depth"])
+def policies(request: pytest.FixtureRequest) -> floppy.Policies:
+    found: floppy.Policies = request.getfixturevalue(request.param)
+    return found
 
 
-def test_every_learner_may_have_its_own_deviation():
-    # The meta-gradient's update: output [n, learners, a] beside log_std [learners, a].
-    mean, action = normal(0, 2, 4, 3, 2)
-    log_std = normal(1, 3, 2)
-    normals = scipy.stats.norm(mean, np.exp(log_std))
-    output, deviation = jnp.asarray(mean), jnp.asarray(log_std)
-    density = log_probability(CONTINUOUS, output, deviation, jnp.asarray(action))
-    np.testing.assert_allclose(density, normals.logpdf(action).sum(-1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(entropy(CONTINUOUS, output, deviation), normals.entropy().sum(-1), rtol=1e-4)
+def same(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (2, 4)])
-def test_discrete_kl_divergence_is_the_relative_entropy(leading: tuple[int, ...]):
-    logits, others = 2.0 * normal(0, *leading, 3), normal(1, *leading, 3)
-    found = kl_divergence(DISCRETE, jnp.asarray(logits), NO_STD, jnp.asarray(others), NO_STD)
-    p, q = (scipy.special.softmax(x.astype(np.float64), axis=-1) for x in (logits, others))
-    assert found.shape == leading
-    np.testing.assert_allclose(found, scipy.stats.entropy(p, q, axis=-1), rtol=1e-4, atol=1e-6)
+def refusal(attempt: Callable[[], Any]) -> str:
+    """The sentence with which something is refused."""
+    with pytest.raises(FloppyError) as caught:
+        attempt()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message[-1] in ".?"
+    return message
 
 
-def test_continuous_kl_divergence_by_hand_and_by_integration():
-    # By hand: one deviation apart is 1/2 nat; of half the deviation, at the same mean, ln 2 + 1/8 - 1/2.
-    ones, halves = jnp.zeros(2), jnp.full(2, -np.log(2.0))
-    assert kl_divergence(CONTINUOUS, jnp.array([1.0, 0.0]), ones, jnp.zeros(2), ones) == pytest.approx(0.5)
-    narrow = kl_divergence(CONTINUOUS, jnp.zeros((3, 2)), halves, jnp.zeros((3, 2)), ones)
-    np.testing.assert_allclose(narrow, np.full(3, 2 * (np.log(2) + 1 / 8 - 1 / 2)), rtol=1e-5)
-    x = np.linspace(-12, 12, 20001)
-    p, q = scipy.stats.norm(0.3, np.exp(-0.4)), scipy.stats.norm(-0.7, np.exp(0.6))
-    slow = 2 * np.sum(p.pdf(x) * (p.logpdf(x) - q.logpdf(x))) * (x[1] - x[0])
-    found = kl_divergence(CONTINUOUS, jnp.full(2, 0.3), jnp.full(2, -0.4), jnp.full(2, -0.7), jnp.full(2, 0.6))
-    assert found == pytest.approx(slow, rel=1e-4)
+# --- Training ---
 
 
-def test_entropy_has_a_gradient():
-    gradient = jax.grad(lambda logits: entropy(DISCRETE, logits, NO_STD))(jnp.asarray([0.0, 1.0, 3.0]))
-    p = scipy.special.softmax([0.0, 1.0, 3.0])
-    np.testing.assert_allclose(gradient, -p * (np.log(p) - np.sum(p * np.log(p))), rtol=1e-5)
-    gradient = jax.grad(lambda log_std: entropy(CONTINUOUS, jnp.zeros(2), log_std))(jnp.zeros(2))
-    np.testing.assert_allclose(gradient, [1.0, 1.0])
+def test_a_seed_is_a_key_and_a_distribution_a_text() -> None:
+    dataset = dataset_of()
+    by_key = floppy.train(dataset, jax.random.key(7), learners=2, distribution=SMALL)
+    by_seed = floppy.train(dataset, np.int64(7), learners=2, distribution="width=16:depth=1:initialiser=xavier")
+    same(by_key, by_seed)
+    assert (by_key.origin.seed, by_seed.origin.seed) == (None, 7)
+    assert by_seed.origin.dataset == origin(dataset)
+    for wrong in (-1, 2**32, 1.5, True, "0", None):
+        assert "key must be" in refusal(lambda wrong=wrong: floppy.train(dataset, wrong))
 
 
-def test_extreme_logits_stay_finite():
-    logits = jnp.asarray([1000.0, 0.0, -1000.0])
-    np.testing.assert_allclose(log_probability(DISCRETE, logits, NO_STD, jnp.asarray(1)), -1000.0)
-    assert entropy(DISCRETE, logits, NO_STD) == 0.0
-    assert np.isfinite(jax.grad(lambda o: entropy(DISCRETE, o, NO_STD))(logits)).all()
+def test_a_learner_is_what_its_key_makes_of_it_however_many_there_are() -> None:
+    key, dataset = jax.random.key(3), dataset_of()
+    before = _clone_many._cache_size()
+    found = {count: floppy.train(dataset, key, learners=count) for count in (5, 6, 8)}
+    assert _clone_many._cache_size() - before <= 1, "compiled anew for another number of learners"
+    lesson = unpack(dataset)
+    for count in (5, 6):
+        assert len(found[count]) == count
+        for index, own in enumerate(jax.random.split(key, count)):
+            alone = _clone_many(lesson.cloning, lesson.network(), (), lesson.distilled, own[None])
+            jax.tree.map(
+                lambda leaf, wanted, i=index: np.testing.assert_allclose(leaf[i], wanted[0], rtol=1e-5, atol=1e-6),
+                found[count].weights,
+                alone,
+            )
+    legacy = floppy.train(dataset_of(), jax.random.PRNGKey(3), learners=5)
+    same(legacy, found[5])
+    traced = jax.jit(lambda key: floppy.train(dataset_of(), key, learners=5).weights)(key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), traced, found[5].weights)
 
 
-def test_discrete_samples_have_the_softmax_frequencies():
-    logits = jnp.asarray([0.0, 1.0, -1.0])
-    actions = sample_action(jax.random.key(0), DISCRETE, jnp.broadcast_to(logits, (20_000, 3)), NO_STD)
-    assert actions.shape == (20_000,)
-    expected = 20_000 * scipy.special.softmax(np.asarray(logits, np.float64))
-    assert scipy.stats.chisquare(np.bincount(actions, minlength=3), expected).pvalue > 1e-3
+# --- A pytree ---
 
 
-def test_continuous_samples_are_normal_and_independent():
-    mean, log_std = jnp.asarray([3.0, -2.0]), jnp.asarray([-1.0, 0.5])
-    actions = sample_action(jax.random.key(0), CONTINUOUS, jnp.broadcast_to(mean, (5_000, 2)), log_std)
-    scaled = (np.asarray(actions) - np.asarray(mean)) / np.exp(log_std)
-    assert actions.shape == (5_000, 2)
-    for dimension in range(2):
-        assert scipy.stats.kstest(scaled[:, dimension], "norm").pvalue > 1e-3
-    assert scipy.stats.pearsonr(scaled[:, 0], scaled[:, 1]).pvalue > 1e-3
+def test_policies_pass_through_the_transformations(policies: floppy.Policies) -> None:
+    seen = jnp.ones((len(policies), 3, 4))
+    wanted = floppy.policy_outputs(policies, seen)
+    np.testing.assert_allclose(jax.jit(floppy.policy_outputs)(policies, seen), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(lambda o: floppy.policy_outputs(policies, o))(seen), wanted, rtol=1e-5, atol=1e-6
+    )
+    same(jax.lax.scan(lambda p, _: (p, 0), policies, None, length=2)[0], policies)
+    same(jax.device_put(policies), policies)
+    fewer = jax.tree.map(lambda leaf: leaf[:1] if leaf.shape[:1] == (len(policies),) else leaf, policies)
+    assert len(fewer) == 1
+    assert len(jax.tree.leaves(policies)) == len(jax.tree.leaves((policies.weights, policies.statistics)))
+    # What a transformation gives back may be anything: it does not claim to come from the dataset.
+    assert policies.origin is not None
+    assert jax.tree.map(jnp.zeros_like, policies).origin is None
 
 
-def test_samples_depend_on_the_key_alone():
-    output = jnp.zeros((50, 2))
-    first, again, other = (sample_action(jax.random.key(seed), CONTINUOUS, output, jnp.zeros(2)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).all()
+def test_one_policy_and_some(policies: floppy.Policies) -> None:
+    assert [type(one) for one in policies] == [floppy.Policy] * len(policies)
+    last = policies[-1]
+    same(last.weights, jax.tree.map(lambda leaf: leaf[-1], policies.weights))
+    same(policies[1:].weights, jax.tree.map(lambda leaf: leaf[1:], policies.weights))
+    assert policies.origin is not None and policies.origin.seed == 0
+    assert policies[:1].origin == policies.origin
+    # The seed gives the first policies: of others it would name the wrong ones.
+    assert policies[1:].origin == dataclasses.replace(policies.origin, seed=None)
+    for index in (len(policies), -len(policies) - 1):
+        with pytest.raises(IndexError):
+            policies[index]
+    assert "LearnerDistribution" not in repr(policies) + repr(last)
 
 
-def test_best_action_is_the_likeliest():
-    logits = jnp.asarray([[0.0, 2.0, 1.0], [5.0, -1.0, 1.0]])
-    np.testing.assert_array_equal(best_action(DISCRETE, logits), [1, 0])
-    means = jnp.asarray([[7.0, -7.0]])
-    np.testing.assert_array_equal(best_action(CONTINUOUS, means), means)
+# --- Acting ---
 
 
-def test_clip_action_keeps_each_dimension_in_its_bounds():
-    actions = jnp.asarray([[-3.0, -3.0], [0.25, 0.25], [3.0, 3.0]])
-    np.testing.assert_array_equal(clip_action(CONTINUOUS, actions), [[-1.0, -0.5], [0.25, 0.25], [1.0, 2.0]])
+def test_the_most_likely_actions_are_those_of_the_outputs(policies: floppy.Policies) -> None:
+    observations = np.tile(OBSERVATIONS[:1], (len(policies), 1, 1))
+    outputs = floppy.policy_outputs(policies, jnp.asarray(observations))
+    if policies.network.actions.kind == "discrete":
+        wanted = np.argmax(outputs, axis=-1)
+    else:
+        wanted = np.clip(outputs, BOX["low"], BOX["high"])
+        assert (wanted != np.asarray(outputs)).any()
+    for given in (observations, jnp.asarray(observations)):
+        actions = policies.act(given)
+        assert isinstance(actions, type(given))
+        np.testing.assert_allclose(actions, wanted, rtol=1e-5, atol=1e-6)
+        one = policies[1].act(given[1])
+        assert isinstance(one, type(given))
+        np.testing.assert_allclose(one, wanted[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policies.act(observations[:, 2]), wanted[:, 2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policies.act(observations[0, 2]), wanted[:, 2], rtol=1e-5, atol=1e-6)
+    by_list = policies[1].act(observations[1, 2].tolist())
+    np.testing.assert_allclose(by_list, wanted[1, 2], rtol=1e-5, atol=1e-6)
+    assert isinstance(by_list, np.generic | np.ndarray)
+    assert np.shape(by_list) == wanted.shape[2:]
 
 
-def test_clip_action_leaves_discrete_actions_alone():
-    np.testing.assert_array_equal(clip_action(DISCRETE, jnp.arange(3)), [0, 1, 2])
+def test_samples_follow_the_policy_and_its_key(discrete: floppy.Policies, continuous: floppy.Policies) -> None:
+    key, many = jax.random.key(4), np.tile(OBSERVATIONS[0, 0], (4000, 1))
+    chances = jax.nn.softmax(floppy.policy_outputs(discrete, np.tile(OBSERVATIONS[0, :1], (3, 1, 1)))[1, 0])
+    drawn = discrete[1].act(many, key)
+    assert abs(drawn.mean() - chances[1]) < 5 * np.sqrt(0.25 / 4000)
+    np.testing.assert_array_equal(discrete[1].act(many, key), drawn)
+    wide = dataclasses.replace(continuous.network.actions, low=(-99.0,) * 2, high=(99.0,) * 2)
+    one = dataclasses.replace(continuous[1], network=dataclasses.replace(continuous.network, actions=wide))
+    free = one.act(many, key)
+    np.testing.assert_allclose(free.mean(axis=0), one.act(many[0]), atol=0.1)
+    np.testing.assert_allclose(free.std(axis=0), np.exp(continuous.weights.log_std[1]), rtol=0.1)
+    np.testing.assert_allclose(continuous[1].act(many, key), np.clip(free, BOX["low"], BOX["high"]), rtol=1e-6)
 
 
-def test_random_discrete_actions_are_uniform():
-    actions = random_action(jax.random.key(0), DISCRETE, (100, 90))
-    assert actions.shape == (100, 90)
-    assert scipy.stats.chisquare(np.bincount(np.ravel(actions))).pvalue > 1e-3
-    assert set(np.ravel(actions).tolist()) == {0, 1, 2}
+def test_all_policies_sample_by_their_numbers(policies: floppy.Policies) -> None:
+    key = jax.random.key(8)
+    actions = policies.act(OBSERVATIONS[0, 0], key)
+    for index, one in enumerate(policies):
+        own = one.act(OBSERVATIONS[0, 0], jax.random.fold_in(key, index))
+        np.testing.assert_allclose(actions[index], own, rtol=1e-5, atol=1e-6)
 
 
-def test_random_continuous_actions_are_uniform_within_the_bounds():
-    actions = np.asarray(random_action(jax.random.key(0), CONTINUOUS, (50, 60)))
-    assert actions.shape == (50, 60, 2)
-    for dimension, (low, high) in enumerate(zip(CONTINUOUS.low, CONTINUOUS.high, strict=True)):
-        drawn = actions[..., dimension].ravel()
-        assert drawn.min() >= low
-        assert drawn.max() <= high
-        assert scipy.stats.kstest(drawn, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
+def test_acting_stands_inside_compiled_functions(continuous: floppy.Policies) -> None:
+    key, one, seen = jax.random.key(0), continuous[0], jnp.asarray(OBSERVATIONS[0])
+    wanted = one.act(seen, key)
+    np.testing.assert_allclose(jax.jit(lambda p, o: p.act(o, key))(one, seen), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda p: p.act(OBSERVATIONS[0], key))(one), wanted, rtol=1e-5, atol=1e-6)
+    one_by_one = jax.vmap(lambda o: one.act(o))(seen)
+    np.testing.assert_allclose(one_by_one, one.act(seen), rtol=1e-5, atol=1e-6)
+
+
+def test_observations_are_read_as_in_play(discrete: floppy.Policies) -> None:
+    """Bytes are pixels, other whole numbers are numbers."""
+    plain = floppy.train(dataset_of({"actions": BOX}), 0, learners=2)[0]
+    whole = np.array([200, 7, 0, 255])
+    np.testing.assert_allclose(plain.act(whole.astype(np.uint8)), plain.act(whole / 255), rtol=1e-5)
+    np.testing.assert_allclose(plain.act(whole.astype(np.int64)), plain.act(whole.astype(float)), rtol=1e-5)
+    assert (plain.act(whole) != plain.act(whole / 255)).any()
+    seen = normalise(discrete.statistics, jnp.asarray(OBSERVATIONS[0]))
+    unscaled = dataclasses.replace(discrete, statistics=None)
+    np.testing.assert_array_equal(unscaled[1].act(seen), discrete[1].act(OBSERVATIONS[0]))
+    assert (unscaled.act(OBSERVATIONS) != discrete.act(OBSERVATIONS)).any()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3), np.ones((2, 5)), np.ones((1, 2, 4)), 1.0, [[1.0], [1.0, 2.0]], "left"])
+def test_an_observation_of_another_kind_is_refused(discrete: floppy.Policies, wrong: Any) -> None:
+    assert "observation must be" in refusal(lambda: discrete[0].act(wrong))
+    for shape in ((2, 4), (2, 5, 4), (3, 1, 1, 4), (3,)):
+        assert "[4] or one for each [3, 4] or k for each [3, k, 4]" in refusal(lambda s=shape: discrete.act(np.ones(s)))
+
+
+def test_statistics_that_start_in_every_evaluation_are_the_callers_to_keep() -> None:
+    policies = floppy.train(dataset_of({"normaliser": "per-evaluation"}), 0, learners=3)
+    for acting in (policies, policies[0], policies.together()):
+        assert "with_statistics" in refusal(lambda acting=acting: acting.act(OBSERVATIONS[0, 0]))
+    frozen = policies.with_statistics(STATISTICS["obs_mean"], STATISTICS["obs_var"])
+    wanted = floppy.train(dataset_of({"normaliser": "frozen"}, **STATISTICS), 0, learners=3)
+    np.testing.assert_array_equal(frozen.act(OBSERVATIONS), wanted.act(OBSERVATIONS))
+    one = policies[2].with_statistics(STATISTICS["obs_mean"], STATISTICS["obs_var"])
+    np.testing.assert_array_equal(one.act(OBSERVATIONS[2]), wanted.act(OBSERVATIONS)[2])
+    assert "[4]" in refusal(lambda: policies.with_statistics(0.0, 1.0))
+
+
+def test_an_ensemble_is_one_policy(policies: floppy.Policies) -> None:
+    whole = policies.together()
+    outputs = floppy.policy_outputs(policies, np.tile(OBSERVATIONS[:1], (len(policies), 1, 1)))
+    if policies.network.actions.kind == "discrete":
+        wanted = np.argmax(jax.nn.softmax(outputs).mean(axis=0), axis=-1)
+    else:
+        wanted = np.clip(outputs.mean(axis=0), BOX["low"], BOX["high"])
+    np.testing.assert_allclose(whole.act(OBSERVATIONS[0]), wanted, rtol=1e-5, atol=1e-6)
+    assert np.shape(whole.act(OBSERVATIONS[0, 0], jax.random.key(0))) == wanted.shape[1:]
+
+
+def test_acting_costs_little_beyond_the_network(discrete: floppy.Policies) -> None:
+    """Under 100 µs: the best of many short stretches, for other processes come between."""
+    one, observation = discrete[0], OBSERVATIONS[0, 0]
+    bare = jax.jit(lambda weights, o: one.network.apply(weights, o[None]).argmax(axis=-1)[0])
+
+    def seconds(function: Callable[[], Any]) -> float:
+        found = []
+        for _ in range(40):
+            started = time.perf_counter()
+            for _ in range(25):
+                function()
+            found.append((time.perf_counter() - started) / 25)
+        return min(found)
+
+    network = seconds(lambda: np.asarray(bare(one.weights, observation)))
+    assert seconds(lambda: one.act(observation)) - network < 100e-6
+    key = jax.random.key(0)
+    assert seconds(lambda: one.act(observation, key)) - network < 100e-6
+
+
+# --- Merged datasets ---
+
+
+@pytest.fixture(scope="module")
+def merged() -> floppy.DistilledDataset:
+    one = hand_dataset({"learners": [dataclasses.asdict(SMALL)], "normaliser": "frozen"}, **STATISTICS)
+    other = hand_dataset({"learners": [dataclasses.asdict(SMALL)], "task": "ndcartpole/2"}, sizes=(8, 4))
+    return floppy.merge([one, other])
+
+
+def test_a_task_has_its_part_of_policies_of_several(merged: floppy.DistilledDataset, tmp_path: Path) -> None:
+    joint = floppy.train(merged, 0, learners=3)
+    assert "for_task" in refusal(lambda: joint.act(np.ones(12)))
+    assert "for_task" in refusal(lambda: joint[0].act(np.ones(12)))
+    save_policies(joint, tmp_path / "joint.safetensors")
+    first, count = joint.blocks[0].actions
+    padded = np.concatenate([OBSERVATIONS, np.zeros((3, 5, 8), np.float32)], axis=-1)
+    outputs = floppy.policy_outputs(joint, jnp.asarray(padded))[..., first : first + count]
+    for whole in (joint, load_policies(tmp_path / "joint.safetensors")):
+        own = whole.for_task("ndcartpole/1")
+        np.testing.assert_allclose(floppy.policy_outputs(own, jnp.asarray(OBSERVATIONS)), outputs, rtol=1e-4, atol=1e-5)
+        same(own, floppy.train(merged, 0, learners=3, task="ndcartpole/1"))
+        np.testing.assert_array_equal(own[1].act(OBSERVATIONS[1]), np.argmax(outputs[1], axis=-1))
+        np.testing.assert_array_equal(
+            whole[1].for_task("ndcartpole/1").act(OBSERVATIONS[1]), own[1].act(OBSERVATIONS[1])
+        )
+        assert own.for_task("ndcartpole/1") is own
+    assert joint.for_task("ndcartpole/2").act(np.ones(8)).shape == (3,)
+    assert "ndcartpole/1 and ndcartpole/2, not of ndcartpole/3" in refusal(lambda: joint.for_task("ndcartpole/3"))
+    assert "not of ndcartpole/2" in refusal(lambda: own.for_task("ndcartpole/2"))
+    assert "not of ndcartpole/3" in refusal(lambda: floppy.train(merged, 0, task="ndcartpole/3"))
+
+
+# --- The file ---
+
+
+@pytest.fixture(scope="module")
+def reader() -> dict[str, Any]:
+    """The reader printed in the specification."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", SPECIFICATION.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 1
+    assert set(re.findall(r"^(?:import|from) (\w+)", blocks[0], re.MULTILINE)) == {"json", "struct", "numpy"}
+    namespace: dict[str, Any] = {}
+    exec(blocks[0], namespace)
+    return namespace
+
+
+def test_a_file_gives_the_policies_back(policies: floppy.Policies, tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "policies.safetensors"
+    assert not is_policy_file(path)
+    save_policies(policies, path)
+    assert is_policy_file(path)
+    loaded = load_policies(path)
+    observations = np.tile(OBSERVATIONS[:1], (len(policies), 1, 1))
+    for act in (lambda p: p.act(observations), lambda p: p.act(observations, jax.random.key(1))):
+        np.testing.assert_array_equal(act(loaded), act(policies))
+    assert (loaded.network, loaded.task, loaded.blocks) == (policies.network, policies.task, ())
+    assert loaded.origin == policies.origin
+    written = path.read_bytes()
+    assert "exists already" in refusal(lambda: save_policies(policies, path))
+    save_policies(loaded, path, overwrite=True)
+    assert path.read_bytes() == written
+    assert "policies[i : i + 1]" in refusal(lambda: save_policies(policies[0], path, overwrite=True))
+    save_policies(policies[:1], path, overwrite=True, ensemble=True, seed=9)
+    again = load_policies(path)
+    assert (len(again), again.is_ensemble, again.origin.seed) == (1, True, 9)
+
+
+def test_the_printed_reader_plays_the_same_policies(
+    policies: floppy.Policies, tmp_path: Path, reader: dict[str, Any]
+) -> None:
+    """Also those of random depth, of which it applies every layer that it finds."""
+    save_policies(policies, tmp_path / "p.safetensors")
+    about, tensors = reader["read"](tmp_path / "p.safetensors")
+    for number, one in enumerate(policies):
+        for observation in OBSERVATIONS[0]:
+            action = reader["act"](about, tensors, number, observation)
+            np.testing.assert_allclose(action, one.act(observation), rtol=1e-4, atol=1e-5)
+    random = np.random.default_rng(0)
+    drawn = np.array([reader["act"](about, tensors, 1, OBSERVATIONS[0, 0], random) for _ in range(500)])
+    wanted = policies[1].act(np.tile(OBSERVATIONS[0, 0], (500, 1)), jax.random.key(0))
+    np.testing.assert_allclose(drawn.mean(axis=0), wanted.mean(axis=0), atol=0.15)
+    assert about["dataset"] == policies.origin.dataset
+    assert about["seed"] == 0
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "elu"])
+def test_the_printed_reader_knows_every_activation(activation: str, tmp_path: Path, reader: dict[str, Any]) -> None:
+    assert set(reader["ACTIVATIONS"]) == set(inspect.getmodule(LearnerDistribution).ACTIVATIONS)
+    learners = dataclasses.replace(SMALL, activation=activation)
+    policies = floppy.train(dataset_of({"actions": BOX}), 0, learners=1, distribution=learners)
+    save_policies(policies, tmp_path / "p.safetensors")
+    found = reader["act"](*reader["read"](tmp_path / "p.safetensors"), 0, 3 * OBSERVATIONS[0, 0])
+    np.testing.assert_allclose(found, policies[0].act(3 * OBSERVATIONS[0, 0]), rtol=1e-4, atol=1e-5)
+
+
+def test_policies_behind_convolutions_are_kept(tmp_path: Path) -> None:
+    learners = LearnerDistribution(network="minatar-cnn", width=(6, 6), depth=(1, 1))
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 2))
+    policies = floppy.train(dataset_of(observations=images, targets=np.eye(2)), 0, learners=2, distribution=learners)
+    save_policies(policies, tmp_path / "p.safetensors")
+    loaded = load_policies(tmp_path / "p.safetensors")
+    same(loaded, policies)
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 4, 2), np.uint8)
+    np.testing.assert_array_equal(loaded.act(pixels), policies.act(pixels))
+
+
+class TwoLayers:
+    """A network of a user's own; `apply` reads a nested pytree."""
+
+    def init(self, key: jax.Array, observations: jax.Array) -> Any:
+        first, second = jax.random.split(key)
+        return {"in": [jax.random.normal(first, (observations.shape[1], 5))], "out": jax.random.normal(second, (5, 2))}
+
+    def apply(self, params: Any, observations: jax.Array) -> jax.Array:
+        return jnp.sin(observations @ params["in"][0]) @ params["out"]
+
+
+def test_networks_of_ones_own_are_kept_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.safetensors"
+    unnamed = floppy.train(dataset_of(), 0, learners=2, distribution=floppy.network(TwoLayers()))
+    assert "register" in refusal(lambda: save_policies(unnamed, path))
+    assert not path.exists()
+    monkeypatch.setattr(NETWORKS, "_members", dict(NETWORKS))
+    floppy.register_network("two-layers", TwoLayers())
+    policies = floppy.train(dataset_of(), 0, learners=2, distribution="two-layers")
+    save_policies(policies, path)
+    assert set(safetensors.numpy.load_file(path)) == {"params/in/0", "params/out"}
+    same(load_policies(path), policies)
+    monkeypatch.setattr(NETWORKS, "_members", {})
+    assert "two-layers" in refusal(lambda: load_policies(path))
+
+
+def test_diverged_policies_are_not_written(discrete: floppy.Policies, tmp_path: Path) -> None:
+    broken = jax.tree.map(lambda leaf: leaf.at[..., 0].set(np.nan) if leaf.ndim == 3 else leaf, discrete)
+    assert "NaN or infinite" in refusal(lambda: save_policies(broken, tmp_path / "p.safetensors"))
+    assert not list(tmp_path.iterdir())
+
+
+def edited(about: dict[str, Any] | None = None, drop: str = "", **tensors: Any) -> Callable[[Path], None]:
+    """Writes a file again with another description or other tensors."""
+
+    def edit(path: Path) -> None:
+        with safetensors.safe_open(path, "numpy") as file:
+            description = json.loads(file.metadata()[METADATA_KEY]) | (about or {})
+        description = {name: value for name, value in description.items() if value != "gone"}
+        kept = {name: array for name, array in safetensors.numpy.load_file(path).items() if name != drop}
+        changed = {name.replace("_0_", "/0/"): array for name, array in tensors.items()}
+        safetensors.numpy.save_file(kept | changed, path, {METADATA_KEY: json.dumps(description)})
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
+        (lambda path: floppy.save(hand_dataset(), path, overwrite=True), "no policy file"),
+        (edited({"format": 2}), "Format 2 is unknown"),
+        (edited({"seed": "gone"}), "keys 'seed'"),
+        (edited({"colour": "red"}), "keys 'colour'"),
+        (edited({"policies": 2}), "leading axis of 2 policies"),
+        (edited({"policies": 0}), "policies must be at least 1"),
+        (edited({"policies": True}), "wrong type"),
+        (edited({"task": ""}), "task is empty"),
+        (edited({"observation_shape": [5]}), "obs_mean and obs_var must be of shape (5,)"),
+        (edited({"observation_shape": [0.5]}), "observation_shape must be whole numbers"),
+        (edited({"actions": {"kind": "discrete", "size": 0}}), "size 0"),
+        (edited({"actions": BOX}), "sampling must be clipped-normal"),
+        (edited({"actions": BOX, "sampling": "clipped-normal"}), "log_std must be of shape (3, 2), got none"),
+        (edited({"actions": {"kind": "discrete", "size": 3}}), "not those of the network"),
+        (edited({"network": {"width": [64, 64]}}), "not those of the network"),
+        (edited({"network": {"activation": "sine"}}), "one of tanh, relu"),
+        (edited({"normaliser": "none"}), "normaliser none has none"),
+        (edited({"normaliser": "sometimes"}), "normaliser is 'sometimes'"),
+        (edited({"seed": -1}), "seed must be"),
+        (edited(drop="obs_var"), "statistics 'obs_mean'"),
+        (edited(drop="layers/1/bias"), "not those of the network"),
+        (edited(extra=np.ones((3, 2), np.float32)), "not those of the network"),
+        (edited(obs_var=np.full(4, -1, np.float32)), "variance"),
+        (edited(obs_mean=np.full(4, np.inf, np.float32)), "'obs_mean' holds NaN"),
+        (edited(obs_mean=np.zeros(4, np.float64)), "F64"),
+        (edited(policies_0_layers=np.zeros(4, np.float32)), "not those of the network"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(
+    discrete: floppy.Policies, tmp_path: Path, edit: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    save_policies(discrete, path)
+    edit(path)
+    message = refusal(lambda: load_policies(path))
+    assert said in message
+    assert message.startswith(str(path))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floppy.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
+from floppy.outer.ppmo.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

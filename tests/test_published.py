@@ -12,12 +12,13 @@ from probes import QUICK
 from floppy.cloning import AdamSteps
 from floppy.dataset import load, save
 from floppy.errors import FloppyError
-from floppy.evaluate import evaluate
-from floppy.importing import import_npz
-from floppy.initialisers import flax_orthogonal
-from floppy.learners import LearnerDistribution, Network
+from floppy.evaluation.evaluate import evaluate
+from floppy.learner.initialisers import flax_orthogonal
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
 from floppy.tasks import Continuous, make_task
-from floppy.train import card_distributions, cloning_of, statistics_of, train
+from floppy.teach.arrays import import_npz
+from floppy.teach.codec import card_cloning, card_learners, unpack
+from floppy.teach.policies import train
 
 FOLDER = Path(__file__).parents[2] / "shared/reference/hades"
 NEEDS_FILES = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the published datasets are not here ({FOLDER})")
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def published(name: str, **options: Any) -> Any:
     """The dataset, and the file's own arrays."""
     if name.startswith("brax"):
-        pytest.importorskip("brax", reason="Brax is an optional dependency: pip install 'floppy[brax]'")
+        pytest.importorskip("brax", reason="Brax is an optional dependency: pip install 'floppy-rl[brax]'")
     with np.load(FOLDER / name) as archive:
         return import_npz(FOLDER / name, **options), dict(archive)
 
@@ -87,9 +88,9 @@ def test_a_published_file_fills_the_card(
     meta = json.loads(str(arrays["meta"]))
     card = dataset.card
     assert card.task == task
-    assert cloning_of(dataset) == cloning
+    assert card_cloning(dataset) == cloning
     assert dataset.inner_rate == np.float32(rate)
-    assert card_distributions(dataset) == (LearnerDistribution(width=(512, 512), **distribution),)
+    assert card_learners(dataset) == (LearnerDistribution(width=(512, 512), **distribution),)
     assert card.normaliser == normaliser
     assert card.algorithm == {"name": "import", "config": {"file": Path(name).name}}
     assert card.reference_score == {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]}
@@ -104,7 +105,7 @@ def test_a_published_file_fills_the_card(
         np.testing.assert_array_equal(dataset.obs_var, arrays["obs_var"].reshape(shape))
     else:
         assert dataset.obs_mean is None
-        assert statistics_of(dataset) is None
+        assert unpack(dataset).statistics is None
 
 
 @NEEDS_FILES
@@ -113,9 +114,9 @@ def test_what_is_asked_for_comes_before_what_the_file_says() -> None:
     dataset, _ = published(
         BREAKOUT_F, cloning=cloning, rate=0.5, distribution="width=32:activation=relu", normaliser="none", notes="mine"
     )
-    assert cloning_of(dataset) == cloning
+    assert card_cloning(dataset) == cloning
     assert dataset.inner_rate == 0.5
-    assert card_distributions(dataset) == (LearnerDistribution(width=(32, 32), activation="relu"),)
+    assert card_learners(dataset) == (LearnerDistribution(width=(32, 32), activation="relu"),)
     assert (dataset.card.normaliser, dataset.card.notes, dataset.obs_mean) == ("none", "mine", None)
     with pytest.raises(FloppyError, match="give the task that it was distilled for"):
         published(BREAKOUT_F, task="gymnax/Asterix-MinAtar")
@@ -128,7 +129,7 @@ def test_a_published_dataset_survives_its_file(name: str, tmp_path: Path) -> Non
     save(dataset, tmp_path / "dataset.safetensors")
     again = load(tmp_path / "dataset.safetensors")
     assert again.card == dataset.card
-    assert card_distributions(again) == card_distributions(dataset)
+    assert card_learners(again) == card_learners(dataset)
     for tensor, values in dataset.numpy().items():
         np.testing.assert_array_equal(again.numpy()[tensor], values)
 
@@ -144,6 +145,7 @@ def test_fresh_learners_learn_the_published_labels() -> None:
 
 
 @NEEDS_FILES
+@pytest.mark.slow
 def test_a_published_dataset_reaches_its_published_fitness() -> None:
     dataset, arrays = published(HOPPER_D4)
     reached = evaluate(dataset, distributions=["card"], learners=2, episodes=2)["card"]
@@ -195,7 +197,7 @@ def test_the_kernels_of_a_seed_are_those_that_the_published_datasets_were_made_f
 
 def test_a_network_of_one_draw_has_these_kernels(kernels: tuple[np.ndarray, ...]) -> None:
     distribution = LearnerDistribution(width=(512, 512), initialiser=("flax-orthogonal",), init_seed=420)
-    network = Network(distribution, (11,), Continuous(3, (-1.0,) * 3, (1.0,) * 3))
+    network = LayeredNetwork(distribution, (11,), Continuous(3, (-1.0,) * 3, (1.0,) * 3))
     drawn = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(jax.random.key(7), 2))
     for layer, kernel in zip(drawn.layers, kernels, strict=True):
         for learner in range(2):

@@ -1,4 +1,4 @@
-"""Every recipe builds a valid configuration for every kind of task."""
+"""Recipes: a table of valid configurations for every kind of task."""
 
 import dataclasses
 import json
@@ -7,44 +7,40 @@ from typing import Any
 import jax
 import pytest
 
-from floppy.cli import Distill
 from floppy.cloning import AdamSteps, GradientStep, ImplicitStep
-from floppy.distill import DistillConfig
 from floppy.errors import FloppyError
+from floppy.learner.mlp import LearnerDistribution
+from floppy.learner.module import NETWORKS, network, register_network
 from floppy.outer import OUTER_LOOPS, PPMO, HaDES
-from floppy.recipes import RECIPES, ppo_baseline, recipe
-from floppy.tasks import Continuous, make_task
+from floppy.recipes import RECIPES, for_one_learner, neuroevolution_baseline, ppo_baseline, recipe
+from floppy.run.config import DistillConfig
+from floppy.spaces import Continuous
+from floppy.tasks import make_task
+from floppy.tasks.base import Profile, profile_of
+from floppy.tasks.registry import FAMILIES
 
-TASKS = ["cartpole", "ndcartpole/1", "ndcartpole/3", "gymnax/Acrobot-v1", "pendulum"]
+TASKS = {
+    "vector": "gymnax/Acrobot-v1",
+    "cartpole": "ndcartpole/3",
+    "continuous": "pendulum",
+    "grid": "breakout",
+    "small-images": "digits",
+    "atari": "ale/pong",
+}
+"""One of each profile; large images need files of their own, see tests/test_images.py."""
 KINDS = {"hades-brax": "continuous", "hades-minatar": "discrete"}
 """Recipes for one kind of actions only."""
 
-FOR_EPISODES = [name for name in RECIPES if name != "supervised"]
-"""Recipes for tasks with episodes; tests/test_images.py has the other one."""
 
-
-def fits(name: str, task: str) -> bool:
-    kind = "continuous" if isinstance(make_task(task).actions, Continuous) else "discrete"
-    return KINDS.get(name, kind) == kind
-
-
-def assert_valid(config: DistillConfig, task: str) -> None:
+def assert_valid(config: DistillConfig) -> None:
     problem = config.problem()
-    assert problem.task == make_task(task)
+    assert problem.task == make_task(config.task)
     assert problem.examples == config.examples
     assert problem.outer_steps == config.outer_steps
     assert problem.encoder_layers == config.encoder_layers
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda: config.outer.init(problem, key))
-    after, info = jax.eval_shape(lambda state: config.outer.step(problem, state, key), state)
-    assert jax.tree.all(jax.tree.map(lambda old, new: (old.shape, old.dtype) == (new.shape, new.dtype), state, after))
-    assert info["env_steps"].shape == ()
-    if isinstance(config.outer, PPMO):
-        played = sum(group.returns.size for group in state.environments)
-        assert played == config.outer.learners * config.outer.environments
     entry = json.loads(json.dumps(config.as_dict(), allow_nan=False))
     assert entry == config.as_dict()
-    assert entry["task"] == make_task(task).task_id
+    assert entry["task"] == problem.task.task_id
     assert entry["outer"].pop("kind") == type(config.outer).__name__
     assert entry["cloning"].pop("kind") == type(config.cloning).__name__
     # All that the configuration holds, and so enough to build it again.
@@ -52,37 +48,114 @@ def assert_valid(config: DistillConfig, task: str) -> None:
     assert DistillConfig(**(entry | parts)) == config
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", FOR_EPISODES)
-def test_every_recipe_builds_for_every_task(name: str, task: str) -> None:
-    config = recipe(task, name)
-    if not fits(name, task):
-        with pytest.raises(FloppyError, match=f"Loss {config.cloning.loss} was asked for with .* actions"):
-            config.problem()
+def assert_steps(config: DistillConfig) -> None:
+    """Traces a step of the outer loop, which leaves its state as it was built."""
+    problem, key = config.problem(), jax.random.key(0)
+    state = jax.eval_shape(lambda: config.outer.init(problem, key))
+    after, info = jax.eval_shape(lambda state: config.outer.step(problem, state, key), state)
+    assert jax.tree.all(jax.tree.map(lambda old, new: (old.shape, old.dtype) == (new.shape, new.dtype), state, after))
+    assert info["env_steps"].shape == ()
+    if isinstance(config.outer, PPMO):
+        played = sum(group.returns.size for group in state.environments)
+        assert played == config.outer.learners * config.outer.environments
+
+
+def assert_refused_or_valid(name: str, profile: str) -> None:
+    task = make_task(TASKS[profile])
+    kind = "continuous" if isinstance(task.actions, Continuous) else "discrete"
+    if profile not in RECIPES[name].rows:
+        with pytest.raises(FloppyError, match=f"^Recipe {name} needs .*, and {task.task_id} has none: leave --recipe"):
+            recipe(TASKS[profile], name)
         return
-    assert_valid(config, task)
+    config = recipe(TASKS[profile], name)
     assert config.outer.name == name.partition("-")[0]
     assert type(config.outer) is OUTER_LOOPS[config.outer.name]
+    if isinstance(config.outer, PPMO) and profile == "small-images":
+        with pytest.raises(FloppyError, match=f"needs episodes, {task.task_id} has none"):
+            config.problem()
+        return
+    if KINDS.get(name, kind) != kind:
+        with pytest.raises(FloppyError, match=f"^loss must be one of .* for {kind} actions, got {config.cloning.loss}"):
+            config.problem()
+        return
+    assert_valid(config)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_baseline_builds_for_every_task(task: str) -> None:
-    config = ppo_baseline(task)
-    assert_valid(config, task)
+@pytest.mark.parametrize("profile", TASKS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_for_every_profile_or_says_what_it_needs(name: str, profile: str) -> None:
+    for module in {"atari": ["ale_py"], "small-images": ["sklearn"]}.get(profile, []):
+        pytest.importorskip(module)
+    assert profile_of(make_task(TASKS[profile])).name == profile
+    assert_refused_or_valid(name, profile)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("ppmo-robust", "cartpole"),
+        ("ppmo-published", "pendulum"),
+        ("ppmo", "breakout"),
+        ("hades", "cartpole"),
+        ("hades-brax", "pendulum"),
+        ("hades-minatar", "breakout"),
+    ],
+)
+def test_a_recipes_outer_loop_steps(name: str, task: str) -> None:
+    assert_steps(recipe(task, name))
+
+
+def test_every_recipe_knows_the_same_profiles() -> None:
+    everywhere = set(RECIPES["ppmo"].rows)
+    assert everywhere == {*TASKS, "large-images"}
+    for name, (rows, needs, _) in RECIPES.items():
+        assert set(rows) == everywhere or (set(rows) < everywhere and needs), name
+
+
+def test_rows_hold_fields_of_a_configuration() -> None:
+    fields = {field.name for field in dataclasses.fields(DistillConfig)} - {"task", "seed"}
+    for made in RECIPES.values():
+        for row in made.rows.values():
+            assert {"examples", "outer"} <= set(row) <= fields
+
+
+def test_a_task_with_a_profile_of_its_own_gets_what_its_actions_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task("pendulum")
+
+    class Own(type(task)):  # type: ignore[misc]
+        profile = Profile("bicycle")
+        task_id = "own/bicycle"
+
+    monkeypatch.setitem(FAMILIES, "own", lambda rest: Own(task.name))
+    assert recipe("own/bicycle") == dataclasses.replace(recipe("pendulum"), task="own/bicycle")
+
+
+@pytest.mark.parametrize("baseline", [ppo_baseline, neuroevolution_baseline])
+@pytest.mark.parametrize("task", ["cartpole", "pendulum", "breakout"])
+def test_baselines_have_no_examples_but_every_layer(task: str, baseline: Any) -> None:
+    config = baseline(task)
+    assert_valid(config)
+    assert_steps(config)
     assert config.examples == 0
     assert config.encoder_layers == config.problem().learners[0].layers
-    assert config.outer.learners == 1
+    if baseline is ppo_baseline:
+        assert config.outer.learners == 1
+        assert config.outer.environments == recipe(task).outer.learners * recipe(task).outer.environments
+    else:
+        assert (config.outer.population, config.outer.initialisations, config.targets) == (256, 1, "learned")
 
 
 def test_the_default_is_ppmo() -> None:
-    assert recipe("ndcartpole/2") == recipe("ndcartpole/2", "ppmo") == RECIPES["ppmo"]("ndcartpole/2")
+    assert recipe("ndcartpole/2") == recipe("ndcartpole/2", "ppmo")
+    assert recipe("digits") == recipe("digits", "supervised")
 
 
 @pytest.mark.parametrize("task", ["breakout", "pendulum"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_encoders_leave_a_valid_recipe(task: str, layers: int) -> None:
     config = recipe(task, encoder_layers=layers, distribution="width=8:depth=1", examples=0 if layers == 2 else None)
-    assert_valid(config, task)
+    assert_valid(config)
+    assert_steps(config)
     assert config.examples == {("breakout", 1): 16, ("pendulum", 1): 64}.get((task, layers), 0)
 
 
@@ -107,7 +180,7 @@ def test_the_robust_recipe_is_for_many_architectures() -> None:
 
 def test_the_robust_recipe_shares_learners_equally_and_leaves_images_alone() -> None:
     assert [recipe(task, "ppmo-robust").outer.learners for task in ("cartpole", "pendulum")] == [24, 6]
-    with pytest.raises(FloppyError, match="leave --recipe out"):
+    with pytest.raises(FloppyError, match=r"^Recipe ppmo-robust needs flat observations.*Breakout-MinAtar has none"):
         recipe("breakout", "ppmo-robust")
 
 
@@ -129,7 +202,7 @@ def test_the_published_recipe_differs_from_the_papers_by_its_errors_alone() -> N
     assert published == dataclasses.replace(paper, outer=dataclasses.replace(paper.outer, published_errors=True))
 
 
-@pytest.mark.parametrize("name", FOR_EPISODES)
+@pytest.mark.parametrize("name", ["ppmo", "hades"])
 def test_fields_can_be_replaced(name: str) -> None:
     outer = PPMO(learners=6)
     changed = recipe("cartpole", name, examples=7, seed=3, outer=outer)
@@ -151,7 +224,8 @@ def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: st
     config = recipe(task, start, cloning=name)
     assert type(config.cloning) is kind
     assert config.initial_rate == rate != recipe(task, start).initial_rate
-    assert_valid(config, task)
+    assert_valid(config)
+    assert_steps(config)
     assert recipe(task, start, cloning=name, initial_rate=0.5).initial_rate == 0.5
 
 
@@ -186,27 +260,53 @@ def test_another_strategy_brings_its_own_rate() -> None:
     assert ours == recipe("breakout", "hades").outer
     assert (snes.strategy, snes.rate) == ("SNES", None)
     assert dataclasses.replace(snes, strategy=ours.strategy, rate=ours.rate) == ours
-    with pytest.raises(FloppyError, match=r"^Strategy SNES was asked for with ppmo, which has none: choose recipe"):
+    with pytest.raises(FloppyError, match=r"^strategy must be left out for ppmo, which has none, got 'SNES': choose"):
         recipe("breakout", strategy="SNES")
-
-
-def test_the_command_line_gives_another_strategy_its_own_rate_too() -> None:
-    words = ["cartpole", "--outer", "hades", "--strategy", "SNES"]
-    command = Distill.parse(words)
-    assert isinstance(command, Distill)
-    assert command.config == recipe("cartpole", "hades", strategy="SNES")
-    given = Distill.parse([*words, "--rate", "0.5"])
-    assert isinstance(given, Distill)
-    assert given.config.outer.rate == 0.5
 
 
 def test_fields_of_an_outer_loop_and_its_name_are_no_fields_of_the_configuration() -> None:
     with pytest.raises(FloppyError, match=r"^A configuration has no population: give fields of DistillConfig; "):
         recipe("cartpole", "hades", population=8)
-    with pytest.raises(FloppyError, match=r"^outer = 'hades' was asked for: give a PPMO, a HaDES or a Supervised"):
+    with pytest.raises(FloppyError, match=r"^outer must be one of HaDES, PPMO, Supervised.* got 'hades'"):
         recipe("cartpole", outer="hades")
 
 
 def test_the_baseline_refuses_an_unknown_task() -> None:
     with pytest.raises(FloppyError, match="did you mean cartpole"):
         ppo_baseline("cartpol")
+
+
+def test_distributions_are_taken_as_text_or_as_objects() -> None:
+    wide = LearnerDistribution(width=(32, 32))
+    assert recipe("cartpole", distribution=wide).problem().learners == (wide,)
+    both = recipe("cartpole", distribution=[wide, "lambda"]).problem().learners
+    assert both == (wide, LearnerDistribution())
+    assert recipe("cartpole", distribution="width=32").problem().learners == (wide,)
+
+
+class Linear:
+    """A network of a user's own."""
+
+    def init(self, key: jax.Array, observations: jax.Array) -> Any:
+        return jax.random.normal(key, (observations.shape[-1], 2))
+
+    def apply(self, params: Any, observations: jax.Array) -> Any:
+        return observations @ params
+
+
+def test_a_network_of_ones_own_needs_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NETWORKS, "_members", dict(NETWORKS))
+    with pytest.raises(FloppyError, match="register it first"):
+        recipe("cartpole", distribution=network(Linear()))
+    learners = register_network("my-linear", Linear())
+    config = recipe("cartpole", distribution=learners)
+    assert config.distribution == "my-linear"
+    assert config.problem().learners == (learners,)
+
+
+def test_one_learner_plays_the_episodes_of_all() -> None:
+    before = recipe("cartpole", "hades", seed=5)
+    config = for_one_learner(before)
+    assert config.problem().learners[0].is_single_draw
+    assert "init_seed=5" in config.distribution
+    assert config.outer == dataclasses.replace(before.outer, initialisations=1, environments=8)

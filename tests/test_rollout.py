@@ -24,11 +24,13 @@ from probes import (
 )
 
 from floppy.keys import named_key
-from floppy.learners import Network
-from floppy.normalise import RunningStatistics
-from floppy.rollout import Environments, collect, play_episodes, play_random, start_environments
+from floppy.learner.mlp import LayeredNetwork
+from floppy.play.device import ON_DEVICE, Environments, collect, start_environments
+from floppy.play.normalise import RunningStatistics
 from floppy.tasks import Continuous, Discrete, JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 KEY = jax.random.key(0)
 ALWAYS = 50.0
@@ -42,6 +44,9 @@ def constant(task: JaxTask, *outputs: ArrayLike) -> Any:
     return hand_policies(task, np.zeros((len(biases), size, task.actions.size)), biases)
 
 
+quick_episodes = jax.jit(
+    ON_DEVICE.play_episodes, static_argnames=("task", "network", "episodes", "greedy"), compiler_options=QUICK
+)
 quick_collect = jax.jit(collect, static_argnames=("task", "network", "steps"), compiler_options=QUICK)
 
 
@@ -182,7 +187,7 @@ def starts_of(task: JaxTask, keys: jax.Array, episodes: int) -> Environments:
     return jax.tree.map(lambda *learners: jnp.concatenate(learners), *starts)
 
 
-def plain_loop(task: JaxTask, network: Network, weights: Any, starts: Environments) -> np.ndarray:
+def plain_loop(task: JaxTask, network: LayeredNetwork, weights: Any, starts: Environments) -> np.ndarray:
     """Greedy returns `[L, E]`, one environment and one step at a time."""
     learners, environments = starts.returns.shape
     step, apply = jax.jit(task.step), jax.jit(network.apply)
@@ -204,13 +209,11 @@ def plain_loop(task: JaxTask, network: Network, weights: Any, starts: Environmen
 
 def test_episodes_equal_a_plain_loop() -> None:
     task = NDCartPole(2, max_steps=40)
-    network = Network(SMALL, task.observation_shape, task.actions)
+    network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
     weights = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, 3))
     weights = weights._replace(layers=jax.tree.map(lambda leaf: 10 * leaf, weights.layers))
     keys = jax.random.split(KEY, 3)
-    played = jax.jit(
-        lambda keys: play_episodes(task, network, weights, keys, episodes=4, greedy=True), compiler_options=QUICK
-    )(keys)
+    played = quick_episodes(task, network, weights, keys, episodes=4, greedy=True)
     wanted = plain_loop(task, network, weights, starts_of(task, keys, 4))
     assert played.returns.shape == (3, 4)
     np.testing.assert_array_equal(played.returns, wanted)
@@ -236,7 +239,7 @@ def test_rewards_after_an_episodes_end_do_not_count() -> None:
     task = EarlyEndProbe(max_steps=12)
     network, weights = constant(task, [0.0, 0.0], [0.0, 0.0])
     keys = jax.random.split(KEY, 2)
-    returns, steps, _ = jax.jit(lambda keys: play_episodes(task, network, weights, keys, episodes=20))(keys)
+    returns, steps, _ = quick_episodes(task, network, weights, keys, episodes=20)
     lengths = starts_of(task, keys, 20).states.cue
     np.testing.assert_array_equal(returns, lengths)
     np.testing.assert_array_equal(steps, lengths)
@@ -256,10 +259,8 @@ def test_rewards_after_an_episodes_end_do_not_count() -> None:
 )
 def test_every_probe_is_solved_by_its_known_policy(task: JaxTask, kernel: Any, bias: Any, best: float) -> None:
     network, weights = hand_policies(task, [kernel], [bias])
-    play_greedily = jax.jit(
-        lambda keys: play_episodes(task, network, weights, keys, episodes=8, greedy=True), compiler_options=QUICK
-    )
-    np.testing.assert_allclose(play_greedily(KEY[None]).returns, np.full((1, 8), best), atol=1e-6)
+    played = quick_episodes(task, network, weights, KEY[None], episodes=8, greedy=True)
+    np.testing.assert_allclose(played.returns, np.full((1, 8), best), atol=1e-6)
     assert task.max_return == best
 
 
@@ -267,9 +268,7 @@ def test_greedy_takes_the_likeliest_action_and_sampling_does_not() -> None:
     task = ActionProbe()
     network, weights = constant(task, [0.0, 0.5])
     greedy, sampled = (
-        jax.jit(lambda keys, greedy=greedy: play_episodes(task, network, weights, keys, episodes=4000, greedy=greedy))(
-            KEY[None]
-        ).returns
+        quick_episodes(task, network, weights, KEY[None], episodes=4000, greedy=greedy).returns
         for greedy in (True, False)
     )
     assert float(greedy.mean()) == 1.0
@@ -282,10 +281,8 @@ def test_episodes_see_normalised_observations() -> None:
     network, weights = hand_policies(task, [[[-1.0, 1.0]]], [[0.0, 0.0]])
     # Cues of -1 and 1 become 1 and 3: the policy then always takes action 1, right half of the time.
     statistics = RunningStatistics(jnp.ones(()), jnp.array([-2.0]), jnp.array([1.0]))
-    run = jax.jit(
-        lambda keys: play_episodes(task, network, weights, keys, episodes=400, greedy=True, statistics=statistics)
-    )
-    assert abs(float(run(KEY[None]).returns.mean()) - 0.5) < 0.1
+    played = quick_episodes(task, network, weights, KEY[None], episodes=400, greedy=True, statistics=statistics)
+    assert abs(float(played.returns.mean()) - 0.5) < 0.1
 
 
 # --- random actions ---
@@ -305,8 +302,10 @@ class EchoProbe(ActionProbe):
 
 
 def random_returns(task: JaxTask, episodes: int) -> np.ndarray:
-    """Those of `play_random`, `[1, episodes]`."""
-    return np.asarray(jax.jit(play_random, static_argnums=(0, 2))(task, KEY, episodes).returns)
+    """Of random actions, `[1, episodes]`."""
+    return np.asarray(
+        jax.jit(ON_DEVICE.play_random, static_argnums=(0, 2), compiler_options=QUICK)(task, KEY, episodes).returns
+    )
 
 
 def test_random_play_takes_every_action_equally_often() -> None:

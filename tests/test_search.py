@@ -10,11 +10,13 @@ import pytest
 from conftest import Refused
 from matplotlib.figure import Figure
 from probes import hand_dataset
+from tiny_runs import use_tiny_runs
 
 from floppy.dataset import save
 from floppy.errors import FloppyError
-from floppy.learners import parse_distribution
-from floppy.studies import base, run_study
+from floppy.evaluation import score as score_module
+from floppy.learner.distribution import parse_distribution
+from floppy.studies import run_study
 from floppy.studies import search as module
 from floppy.studies.base import Row
 from floppy.studies.search import SPACE, Search, read_space
@@ -46,7 +48,7 @@ def study(dataset: Path, space: Path) -> Search:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "BOOTSTRAP_RESAMPLES", 100)
+    monkeypatch.setattr(score_module, "BOOTSTRAP_RESAMPLES", 100)
 
 
 @pytest.fixture
@@ -74,7 +76,8 @@ def table(distilled: list[float], ppo: list[float], weights: list[int], *, seeds
     return rows
 
 
-def test_an_architecture_is_scored_both_ways(study: Search, tmp_path: Path) -> None:
+def test_an_architecture_is_scored_both_ways(study: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_runs(monkeypatch)
     cloned = study.measure({"way": "distilled", "architecture": ARCHITECTURES[0], "seed": 0}, tmp_path / "distilled")
     trained = study.measure({"way": "ppo", "architecture": ARCHITECTURES[0], "seed": 0}, tmp_path / "ppo")
     assert [row["rate"] for row in cloned] == [1.0, 0.1]
@@ -108,8 +111,8 @@ def test_a_search_is_kept_and_goes_on_with_the_cells_that_it_lacks(
 def test_a_run_of_ppo_has_the_steps_that_were_asked_for(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def stop(limited: Any, folder: Path) -> None:
-        asked.append(limited.config)
+    def stop(wanted: Any, folder: Path) -> None:
+        asked.append(wanted.config)
         raise FloppyError("stopped.")
 
     monkeypatch.setattr(module, "run", stop)
@@ -120,7 +123,7 @@ def test_a_run_of_ppo_has_the_steps_that_were_asked_for(dataset: Path, monkeypat
     per_step = config.outer.learners * config.outer.environments * config.outer.horizon
     assert (config.outer_steps - 1) * per_step < 100_000 <= config.outer_steps * per_step
     assert (config.encoder_layers, config.examples, config.seed, config.distribution) == (4, 0, 7, "depth=3")
-    assert config.selection_episodes == 15
+    assert (config.selection_episodes, config.early_stop) == (15, False)
     assert config.outer_steps / config.evaluate_every <= 10
 
 
@@ -136,7 +139,8 @@ def test_rankings_that_agree_and_rankings_that_do_not(dataset: Path) -> None:
     reverse = study.summary(table(scores, scores[::-1], [1] * 8))
     assert reverse["spearman"]["value"] == pytest.approx(-1.0)
     assert reverse["top_recall"] == 2 / 5
-    assert reverse["spearman_of_weights"]["value"] == 0.0  # they are all of one size
+    assert reverse["spearman_of_weights"] == {"value": None, "interval": None}  # they are all of one size
+    assert reverse["spearman_given_weights"] == pytest.approx(-1.0)
 
 
 def test_equals_do_not_count_as_recalled(dataset: Path) -> None:
@@ -144,7 +148,16 @@ def test_equals_do_not_count_as_recalled(dataset: Path) -> None:
     study = Search(dataset)
     summary = study.summary(table([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [500.0] * 8, [1] * 8))
     assert summary["top_recall"] < 1.0
-    assert summary["spearman"]["value"] == 0.0
+
+
+def test_scores_that_are_all_alike_have_no_correlation(dataset: Path) -> None:
+    summary = Search(dataset).summary(table([1.0, 2.0, 3.0, 4.0], [500.0] * 4, [1, 2, 3, 4], seeds=2))
+    for name in ("spearman", "kendall", "spearman_of_weights"):
+        assert summary[name] == {"value": None, "interval": None}
+    assert summary["spearman_given_weights"] is None
+    assert summary["spearman_by_rate"] == {"1.0": None}
+    assert summary["spearman_between_seeds"] == {"distilled": pytest.approx(1.0), "ppo": None}
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 def test_a_middling_agreement_has_an_interval_around_it(dataset: Path) -> None:
@@ -218,43 +231,46 @@ def test_a_space_is_read_from_lines_or_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "wanted"),
     [
-        ("space.txt", "width=4\n\nwidth=x", "space.txt, line 3: Learner distribution 'width=x' is unknown"),
+        ("space.txt", "width=4\n\nwidth=x", "space.txt, line 3: .*'width=x'"),
         ("space.txt", "width=4\nrandom-width", "line 2 leaves width or depth to chance"),
         ("space.txt", "depth=1..2", "line 1 leaves width or depth to chance"),
         ("space.txt", "width=4\ndepth=1\nwidth=4", "line 3 is width=4 as is line 1"),
-        ("space.json", '["width=4", 7]', "entry 2 is 7: give a learner distribution as a text"),
-        ("space.json", '{"width": 4}', "give a JSON list of learner distributions"),
+        ("space.json", '["width=4", 7]', "entry 2 must be .*, got 7"),
+        ("space.json", '{"width": 4}', "must hold a JSON list of learner distributions"),
         ("space.json", "[", "cannot be read"),
-        ("space.txt", "width=4\ndepth=1", "PPO was to train 2 of 2 architectures: give 3 at least"),
-        ("space.txt", "", "PPO was to train 0 of 0 architectures"),
-        ("space.txt", "width=4\ndepth=1\nnetwork=minatar-cnn", "network=mlp"),
+        ("space.txt", "width=4\ndepth=1", "trained must be 3 to the space's 2 architectures, got 2"),
+        ("space.txt", "", "trained must be 3 to the space's 0 architectures, got 0"),
+        ("space.txt", "width=4\ndepth=1\nnetwork=minatar-cnn", "Network minatar-cnn needs observations"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused_in_one_sentence(
-    name: str, text: str, wanted: str, dataset: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_a_space_that_cannot_be_is_refused(name: str, text: str, wanted: str, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    refused(["search", str(dataset), "--space", str(tmp_path / name)], wanted)
+    with pytest.raises(FloppyError, match=wanted):
+        Search(dataset, space=tmp_path / name).cells()
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "wanted"),
     [
-        ("--space nowhere.txt", "nowhere.txt cannot be read"),
-        ("--trained 2", "PPO was to train 2 of 32 architectures: give 3 at least"),
-        ("--trained 33", "of as large a space"),
-        ("--trained -1", "trained = -1"),
-        ("--env-steps 0", "env_steps = 0"),
-        ("--learners 0", "learners = 0"),
-        ("--episodes 0", "episodes = 0"),
-        ("--rates 1 0", "rates = 0.0"),
-        ("--rates", "no rates"),
-        ("--seeds", "no seeds"),
-        ("--seeds -1", "seeds = -1"),
+        ({"trained": 2}, "trained must be 3 to the space's 32 architectures, got 2"),
+        ({"trained": 33}, "trained must be 3 to the space's 32 architectures, got 33"),
+        ({"trained": -1}, "trained must be at least 0, got -1"),
+        ({"env_steps": 0}, "env_steps must be at least 1"),
+        ({"learners": 0}, "learners must be at least 1"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"rates": (1.0, 0.0)}, "rates must be above 0, got 0.0"),
+        ({"rates": ()}, "rates must have at least one value"),
+        ({"seeds": ()}, "seeds must have at least one value"),
+        ({"seeds": (-1,)}, "seeds must be at least 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(words: str, wanted: str, dataset: Path, refused: Refused) -> None:
-    refused(["search", str(dataset), *words.split()], wanted)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], wanted: str, dataset: Path) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        Search(dataset, **options).cells()
+
+
+def test_the_command_line_refuses_in_one_sentence(dataset: Path, refused: Refused) -> None:
+    refused(["search", str(dataset), "--space", "nowhere.txt"], "nowhere.txt cannot be read")
 
 
 @pytest.mark.parametrize(("layers", "wanted"), [(1, "The dataset holds an encoder"), (3, "is a whole policy")])

@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import inspect
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +15,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from floppy.cli import main
+from floppy.cli.main import main
 from floppy.errors import FloppyError
+from floppy.evaluation.score import interquartile_mean, stratified_interval
 from floppy.studies import STUDIES, draw_study, read_rows, read_study, run_study
-from floppy.studies.base import by, column, interquartile_mean, stratified_interval
+from floppy.studies.base import by, column
 
 FILES = ("study.json", "rows.csv", "summary.json", "figure.png")
 
@@ -66,7 +69,7 @@ class OtherStub(Stub):
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Stub, OtherStub):
-        monkeypatch.setitem(STUDIES, kind.name, kind)
+        monkeypatch.setitem(STUDIES._members, kind.name, kind)
     monkeypatch.setattr(Stub, "measured", [])
     monkeypatch.setattr(Stub, "fails", {})
 
@@ -125,6 +128,32 @@ def test_what_is_no_finite_number_is_kept_too(tmp_path: Path, monkeypatch: pytes
     assert row["infinite"] == -np.inf
 
 
+def test_what_is_no_finite_number_has_no_place_in_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "summary", lambda *_: {"mean": float("nan")})
+    with pytest.raises(FloppyError, match="cannot be summed up"):
+        run_study(Stub((1,)), tmp_path)
+
+
+# --- The list of studies.
+
+
+def test_every_study_is_in_the_list_and_says_what_it_does() -> None:
+    assert STUDIES.shipped.keys() < set(STUDIES)
+    for name in STUDIES:
+        kind = STUDIES[name]
+        assert kind.name == name
+        assert STUDIES.summary(name) == (kind.__doc__ or "").partition("\n")[0]
+    modules = {path.stem for path in Path(inspect.getfile(STUDIES["cost"])).parent.glob("*.py")}
+    shared = {"__init__", "base", "folder", "registry", "runs"}
+    assert {place.module for place in STUDIES.shipped.values()} == modules - shared
+
+
+def test_a_study_that_is_not_in_the_list_is_refused() -> None:
+    with pytest.raises(FloppyError, match=r"study must be one of transfer, .*, got 'transfers'"):
+        STUDIES.find("transfers")
+    assert STUDIES.find("stub") is Stub
+
+
 # --- Going on.
 
 
@@ -144,6 +173,30 @@ def test_what_was_measured_before_trouble_is_kept(trouble: BaseException, tmp_pa
     assert Stub.measured == [1, 2, 2, 3]
     assert rows == read_rows(tmp_path / "undisturbed")
     assert snapshot(tmp_path / "study") == snapshot(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 6])
+def test_a_cell_that_lacks_a_row_is_measured_again(lost: int, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    whole = read_rows(tmp_path)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    del rows[lost - 1]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    number = (lost + 1) // 2
+    shutil.rmtree(tmp_path / "cells" / f"a-{number}")
+    assert run_study(Stub(), tmp_path, resume=True) == whole
+    assert Stub.measured == [1, 2, 3, number]
+
+
+def test_a_table_that_does_not_count_its_rows_is_taken_as_it_is(tmp_path: Path) -> None:
+    """So the tables of before were written."""
+    rows = run_study(Stub(), tmp_path)
+    lines = (tmp_path / "rows.csv").read_text().replace(",cell_rows", "")
+    (tmp_path / "rows.csv").write_text(re.sub(r"(?m)^a,(\d),2,", r"a,\1,", lines))
+    assert run_study(Stub(), tmp_path, resume=True) == read_rows(tmp_path) == rows
+    assert Stub.measured == [1, 2, 3]
 
 
 def test_trouble_in_the_first_cell_can_be_resumed(tmp_path: Path) -> None:
@@ -256,12 +309,12 @@ def test_the_command_that_draws_again(tmp_path: Path, capsys: pytest.CaptureFixt
     }
     assert (tmp_path / "figure.png").exists()
     assert main(["redraw", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith(f"}}\n{tmp_path / 'figure.png'}\n")
+    assert capsys.readouterr().out == f"sum: 9\nrows: 6\n{tmp_path / 'figure.png'}\n"
 
 
 def shorten_a_row(folder: Path) -> None:
     text = (folder / "rows.csv").read_text()
-    (folder / "rows.csv").write_text(text.replace("a,1,2,0.5,", "a,1"))
+    (folder / "rows.csv").write_text(text.replace("a,1,2,2,0.5,", "a,1"))
 
 
 def rename_a_column(folder: Path) -> None:
@@ -271,7 +324,7 @@ def rename_a_column(folder: Path) -> None:
 
 def spoil_a_number(folder: Path) -> None:
     text = (folder / "rows.csv").read_text()
-    (folder / "rows.csv").write_text(text.replace("a,1,2,", "a,1,two,"))
+    (folder / "rows.csv").write_text(text.replace("a,1,2,2,", "a,1,2,two,"))
 
 
 @pytest.mark.parametrize(
@@ -339,8 +392,8 @@ def test_another_study_is_not_gone_on_with(other: Stub, wanted: str, tmp_path: P
     ("study", "options", "wanted"),
     [
         (Stub(), {"resume": True}, "holds no study"),
-        (Stub(), {"resume": True, "overwrite": True}, "give one of --resume and --overwrite"),
-        (Stub((1, 2, 1)), {}, "word a, number 1 twice: give everything once"),
+        (Stub(), {"resume": True, "overwrite": True}, "one of --resume and --overwrite"),
+        (Stub((1, 2, 1)), {}, "everything once, got word a, number 1 twice"),
         (Stub(word="refused"), {}, "This cannot be measured"),
     ],
 )
@@ -425,4 +478,4 @@ def test_every_table_is_plain_csv(tmp_path: Path) -> None:
     run_study(Stub((1,)), tmp_path)
     with (tmp_path / "rows.csv").open(newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[:2] == [["word", "number", "double", "half", "note"], ["a", "1", "2", "0.5", ""]]
+    assert lines[:2] == [["word", "number", "cell_rows", "double", "half", "note"], ["a", "1", "2", "2", "0.5", ""]]

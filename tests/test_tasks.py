@@ -1,7 +1,11 @@
 """Tasks: ND cart-pole against Gymnasium and a plain twin, every gymnax id, and the names of tasks."""
 
+import importlib
+import importlib.metadata
 import importlib.util
 import math
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -13,9 +17,10 @@ import numpy as np
 import pytest
 from probes import PROBES, QUICK, task_refusal
 
-from floppy.policies import random_action
 from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
 from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
+from floppy.tasks.registry import FAMILIES, family_descriptions, full_task_id
+from floppy.teach.codec import DISTRIBUTION
 
 DIMENSIONS = (1, 2, 3, 7)
 KEY = jax.random.key(0)
@@ -46,7 +51,7 @@ def started_alike(seed: int) -> tuple[gymnasium.Env, CartPoleState]:
 # --- ND cart-pole ---
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(5))
 def test_one_dimension_is_gymnasiums_cartpole(seed: int) -> None:
     task = make_task("ndcartpole/1")
     environment, state = started_alike(seed)
@@ -158,9 +163,13 @@ def test_nd_cartpole_describes_itself(dimensions: int) -> None:
 
 
 def gymnax_ids() -> list[Any]:
-    reason = "gymnax downloads its data when it is made"
-    skip = pytest.mark.skip(reason=reason)
-    return [pytest.param(name, marks=[skip] if "MNIST" in name else []) for name in gymnax.registered_envs]
+    quick = ("CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "MNISTBandit-bsuite")
+    skip = pytest.mark.skip(reason="gymnax downloads its data when it is made")
+    marks = {
+        name: [*([skip] if "MNIST" in name else []), *([] if name in quick else [pytest.mark.slow])]
+        for name in gymnax.registered_envs
+    }
+    return [pytest.param(name, marks=marks[name]) for name in marks]
 
 
 @pytest.mark.parametrize("name", gymnax_ids())
@@ -174,7 +183,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
         types["reset"] = jax.tree.map(jax.typeof, state)
 
         def step(state: Any, key: jax.Array) -> Any:
-            transition = task.step(key, state, random_action(key, task.actions, ()))
+            transition = task.step(key, state, task.actions.random(key, ()))
             types["step"] = jax.tree.map(jax.typeof, transition.state)
             return transition.state, transition
 
@@ -214,7 +223,7 @@ def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> Non
     ends = []
     for time in range(1, 61):
         key = jax.random.fold_in(KEY, time)
-        action = random_action(key, task.actions, ())
+        action = task.actions.random(key, ())
         wanted, wanted_state, reward, wanted_terminated, _ = step(
             key, wanted_state, action if isinstance(task.actions, Discrete) else action[0], parameters
         )
@@ -233,7 +242,7 @@ def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> Non
 def test_gymnaxs_time_limit_is_truncation(name: str, limit: int) -> None:
     task = make_task(f"gymnax/{name}")
     state, _ = jitted_reset(task, KEY)
-    action = random_action(KEY, task.actions, ())
+    action = task.actions.random(KEY, ())
     for time, ended in ((limit - 2, False), (limit - 1, True)):
         late = state.replace(time=jnp.asarray(time, jnp.int32))
         transition = jitted_step(task, KEY, late, action)
@@ -318,6 +327,66 @@ def test_listed_tasks_are_the_tasks_there_are() -> None:
     left_out = {*gymnasium, *ale, *images, *([] if HAS_BRAX else brax)}
     made = [name for name in names if "MNIST" not in name and name not in left_out]
     assert [make_task(name).task_id for name in made] == made
+
+
+MODULES = [name for name in FAMILIES.values() if isinstance(name, str)]
+OPTIONAL = {
+    "gymnax": ("gymnax", "gymnax/CartPole-v1"),
+    "brax": ("brax", "brax/hopper"),
+    "gymnasium": ("gymnasium", "gymnasium/CartPole-v1"),
+    "ale_py": ("atari", "ale/pong"),
+    "sklearn.datasets": ("images", "images/digits"),
+}
+"""Packages that a family needs, the extra that brings each, and a task."""
+
+
+def test_families_are_modules_with_the_same_doors() -> None:
+    for module in map(importlib.import_module, MODULES):
+        assert callable(module.make)
+        assert all(isinstance(name, str) for name in module.names())
+        assert "\n" not in module.DESCRIPTION
+        known = module.names()
+        assert set(getattr(module, "SHORT_NAMES", {}).values()) <= set(known or module.SHORT_NAMES.values())
+    assert list(family_descriptions()) == list(FAMILIES)
+    assert len(SHORT_NAMES) == len({full_task_id(name) for name in SHORT_NAMES})
+
+
+def run_without(*packages: str, code: str) -> str:
+    """What code prints in a process in which some packages are not installed."""
+    absent = f"import sys\nfor name in {packages!r}:\n    sys.modules[name] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", absent + code], capture_output=True, text=True, timeout=300, check=True
+    )
+    return done.stdout
+
+
+def test_the_core_needs_no_optional_package() -> None:
+    """Where they are absent, cart-pole can be made, tasks listed, and each of the others says what to install."""
+    code = f"""
+from floppy.errors import FloppyError
+from floppy.tasks import list_tasks, make_task
+print(make_task("cartpole").task_id)
+print(sum(name.startswith(("gymnax/", "gymnasium/", "ale/")) for name in list_tasks()))
+for name in {[task for _, task in OPTIONAL.values()]}:
+    try:
+        make_task(name)
+    except FloppyError as error:
+        print(error)
+"""
+    first, listed, *refusals = run_without(*OPTIONAL, "mujoco", "six", "flax", "evosax", code=code).splitlines()
+    assert (first, listed) == ("ndcartpole/1", "0")
+    for message, (extra, _) in zip(refusals, OPTIONAL.values(), strict=True):
+        assert message.endswith(f"): pip install '{DISTRIBUTION}[{extra}]'.")
+    assert {extra for extra, _ in OPTIONAL.values()} <= set(
+        importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra")
+    )
+
+
+def test_making_one_task_imports_no_other_family() -> None:
+    code = "from floppy.tasks import make_task; make_task('ndcartpole/2'); print(*sys.modules)"
+    loaded = set(run_without(code=code).split())
+    assert "floppy.tasks.ndcartpole" in loaded
+    assert not loaded & {"floppy.tasks.brax", "floppy.tasks.images", "gymnasium", "gymnax"}
 
 
 # --- compilation ---

@@ -13,9 +13,12 @@ from probes import QUICK, hand_dataset
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset
 from floppy.errors import FloppyError
-from floppy.learners import LearnerDistribution, Network
-from floppy.tasks import Continuous, Discrete
-from floppy.train import actions_of, card_distributions, cloning_of, network_for, policy_outputs, task_of, train
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
+from floppy.spaces import Continuous, Discrete
+from floppy.teach.codec import unpack
+from floppy.teach.policies import policy_outputs, train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 KEY = jax.random.key(5)
 NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier1",))
@@ -56,7 +59,7 @@ def step_by_hand(layers: list[Any], dataset: DistilledDataset, activation: str, 
     return stepped
 
 
-def fresh_layers(network: Network, learners: int) -> list[list[Any]]:
+def fresh_layers(network: LayeredNetwork, learners: int) -> list[list[Any]]:
     """The layers of each learner before cloning."""
     drawn = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, learners))
     return [list(jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), drawn.layers)) for i in range(learners)]
@@ -82,7 +85,7 @@ def test_one_step_equals_one_by_hand(distribution: LearnerDistribution, loss: st
     targets = np.random.default_rng(1).dirichlet(np.ones(2), size=3)
     dataset = hand_dataset(card_of(distribution, cloning=cloning), targets=targets)
     policies = train(dataset, KEY, learners=2)
-    assert policies.network == Network(distribution, (4,), Discrete(2))
+    assert policies.network == LayeredNetwork(distribution, (4,), Discrete(2))
     assert policies.statistics is None
     for learner, layers in enumerate(fresh_layers(policies.network, 2)):
         wanted = step_by_hand(layers, dataset, distribution.activation)
@@ -108,7 +111,7 @@ def test_the_log_deviations_of_continuous_policies_are_cloned() -> None:
     log_std = np.array([-0.5, 0.25])
     dataset = hand_dataset(card_of(NARROW, actions=actions), log_std=log_std, inner_rate=0.1)
     policies = train(dataset, KEY, learners=2)
-    assert policies.network.actions == actions_of(dataset) == Continuous(2, (-1.0, -2.0), (1.0, 2.0))
+    assert policies.network.actions == unpack(dataset).actions == Continuous(2, (-1.0, -2.0), (1.0, 2.0))
     # From 0, the mean of (0 - target)² over both dimensions has the slope -target.
     np.testing.assert_allclose(policies.weights.log_std, np.tile(0.1 * log_std, (2, 1)), rtol=1e-5)
     for learner, layers in enumerate(fresh_layers(policies.network, 2)):
@@ -118,7 +121,7 @@ def test_the_log_deviations_of_continuous_policies_are_cloned() -> None:
 def test_the_first_distribution_on_the_card_is_the_default() -> None:
     wide = dataclasses.replace(NARROW, width=(12, 12))
     dataset = hand_dataset({"learners": [dataclasses.asdict(NARROW), dataclasses.asdict(wide)]})
-    assert card_distributions(dataset) == (NARROW, wide)
+    assert unpack(dataset).learners == (NARROW, wide)
     assert train(dataset, KEY, learners=2).network.distribution == NARROW
 
 
@@ -142,7 +145,7 @@ def test_learners_of_random_architecture() -> None:
     assert set(skip.sum(axis=0)) == {0.0, 1.0, 2.0}
     outputs = np.asarray(policy_outputs(policies, jnp.ones((24, 5, 4))))
     for wrong in ((5, 4), (24, 4), (24, 5, 3), (1, 5, 4)):
-        with pytest.raises(FloppyError, match=r"give k of each policy's, \[24, k, 4\]"):
+        with pytest.raises(FloppyError, match=r"k of each policy's, \[24, k, 4\]"):
             policy_outputs(policies, jnp.ones(wrong))
     assert outputs.shape == (24, 5, 2)
     assert np.isfinite(outputs).all()
@@ -227,7 +230,7 @@ def test_a_plain_policy_is_its_encoder() -> None:
 )
 def test_an_encoder_refuses_learners_of_another_architecture(distribution: LearnerDistribution) -> None:
     dataset = hand_dataset(card_of(NARROW, encoder={"layers": 2, "of": 3}), encoder=encoder_of(4, 8, 8))
-    assert network_for(dataset, NARROW).distribution == NARROW
+    assert unpack(dataset).network(NARROW).distribution == NARROW
     message = refusal(lambda: train(dataset, KEY, distribution=distribution))
     assert "encoder" in message
     assert "architecture" in message
@@ -247,7 +250,7 @@ def refusal(attempt: Any) -> str:
 
 
 def test_a_dataset_knows_its_task() -> None:
-    assert task_of(hand_dataset()).task_id == "ndcartpole/1"
+    assert unpack(hand_dataset()).task().task_id == "ndcartpole/1"
 
 
 CONTINUOUS = {"kind": "continuous", "size": 2, "low": [-1.0, -1.0], "high": [1.0, 1.0]}
@@ -259,11 +262,11 @@ CONTINUOUS = {"kind": "continuous", "size": 2, "low": [-1.0, -1.0], "high": [1.0
     ids=["observations", "actions", "dimensions", "kind of actions"],
 )
 def test_a_dataset_that_does_not_fit_its_task_is_refused(card: dict[str, Any], sizes: tuple[int, int]) -> None:
-    assert "for another task" in refusal(lambda: task_of(hand_dataset(card, sizes=sizes)))
+    assert "for another task" in refusal(lambda: unpack(hand_dataset(card, sizes=sizes)).task())
 
 
 def test_a_dataset_of_an_unknown_task_is_refused() -> None:
-    message = refusal(lambda: task_of(hand_dataset({"task": "ndcartpol/1"})))
+    message = refusal(lambda: unpack(hand_dataset({"task": "ndcartpol/1"})).task())
     assert "did you mean ndcartpole/1?" in message
 
 
@@ -276,7 +279,7 @@ def test_a_dataset_of_an_unknown_task_is_refused() -> None:
     ],
 )
 def test_the_cloning_recipe_is_the_cards(entry: dict[str, Any], wanted: GradientStep | AdamSteps) -> None:
-    assert cloning_of(hand_dataset({"cloning": entry})) == wanted
+    assert unpack(hand_dataset({"cloning": entry})).cloning == wanted
 
 
 @pytest.mark.parametrize(
@@ -286,8 +289,8 @@ def test_the_cloning_recipe_is_the_cards(entry: dict[str, Any], wanted: Gradient
         ({"kind": "GradientStep", "nesterov": 1, "warmup": 1}, "unknown keys nesterov, warmup"),
         ({"kind": "GradientStep", "steps": 0}, "steps"),
         ({"kind": "GradientStep", "steps": "many"}, "card's cloning recipe"),
-        ({"kind": "GradientStep", "loss": "gaussian-nll"}, "choose from mse, cross-entropy"),
-        ({"kind": "GradientStep", "loss": "hinge"}, "choose from mse, cross-entropy"),
+        ({"kind": "GradientStep", "loss": "gaussian-nll"}, "one of mse, cross-entropy"),
+        ({"kind": "GradientStep", "loss": "hinge"}, "one of mse, cross-entropy"),
     ],
 )
 def test_an_unknown_cloning_recipe_is_refused(entry: dict[str, Any], said: str) -> None:
@@ -302,9 +305,9 @@ def test_an_unknown_cloning_recipe_is_refused(entry: dict[str, Any], said: str) 
         ({"width": [64, 32]}, "width"),
         ({"width": 64}, "card's learner distribution"),
         ({"width": [1, 2, 3]}, "card's learner distribution"),
-        ({"initialiser": ["zeros"]}, "choose from"),
-        ({"initialiser": []}, "choose from"),
-        ({"activation": "sine"}, "choose from tanh, relu"),
+        ({"initialiser": ["zeros"]}, "one of"),
+        ({"initialiser": []}, "one of"),
+        ({"activation": "sine"}, "one of tanh, relu"),
     ],
 )
 def test_an_unknown_learner_distribution_is_refused(entry: dict[str, Any], said: str) -> None:

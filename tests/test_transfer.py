@@ -1,10 +1,8 @@
 """The study of transfer: what is drawn, that learners really use it, and what the table says."""
 
 import dataclasses
-import importlib
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,16 @@ from conftest import Refused
 from matplotlib.figure import Figure
 from probes import ContinuousProbe, hand_dataset
 
-from floppy.cli import main
-from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, as_entry
+from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep
 from floppy.dataset import DistilledDataset, load, save
-from floppy.evaluate import clone_and_play
+from floppy.errors import FloppyError
+from floppy.evaluation.evaluate import Evaluation, PerLearner
+from floppy.fields import encode
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, Network
-from floppy.studies import Transfer, read_rows
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
+from floppy.studies import Transfer, read_rows, run_study
 from floppy.tasks import make_task
-from floppy.train import cloning_of, distilled_of, network_for
+from floppy.teach.codec import unpack
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
@@ -32,7 +31,7 @@ TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
 
 
 def tiny_dataset(cloning: Cloning, learner: LearnerDistribution = TINY, **tensors: Any) -> DistilledDataset:
-    return hand_dataset({"learners": [dataclasses.asdict(learner)], "cloning": as_entry(cloning)}, **tensors)
+    return hand_dataset({"learners": [dataclasses.asdict(learner)], "cloning": encode(cloning)}, **tensors)
 
 
 class Files:
@@ -51,21 +50,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 class Asked:
-    """Stands for `clone_and_play` and remembers what it was asked for; learner `i` scores `i`."""
+    """Stands for `Evaluation.of_lesson` and remembers what it was asked for; learner `i` scores `i`."""
 
     def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[tuple[Any, PerLearner]] = []
+        """Evaluations, and what their learners have of their own."""
 
-    def __call__(self, task: Any, network: Network, cloning: Cloning, *_: Any, **options: Any) -> np.ndarray:
-        self.calls.append({"network": network, "cloning": cloning} | options)
-        return np.tile(np.arange(float(options["learners"]))[:, None], options["episodes"])
+    def __call__(self, evaluation: Evaluation, *_: Any, own: PerLearner, **__: Any) -> np.ndarray:
+        self.calls.append((evaluation, own))
+        return np.tile(np.arange(float(evaluation.learners))[:, None], evaluation.episodes)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     asked = Asked()
-    monkeypatch.setattr(importlib.import_module("floppy.evaluate"), "clone_and_play", asked)
-    yield asked
+    monkeypatch.setattr(Evaluation, "of_lesson", lambda self, *given, **options: asked(self, *given, **options))
+    return asked
 
 
 def measured(study: Transfer) -> list[dict[str, Any]]:
@@ -106,14 +106,14 @@ def test_every_width_gets_the_same_draws(asked: Asked, files: Files) -> None:
 
 def test_learners_are_asked_for_what_the_table_says(asked: Asked, files: Files) -> None:
     rows = measured(Transfer((files.several, files.one), widths=(4, 8), draws=5, episodes=3))
-    several, wide, one, _ = asked.calls
-    assert [call["network"].distribution.width for call in asked.calls] == [(4, 4), (8, 8)] * 2
-    assert several["cloning"] == AdamSteps("mse", steps=max(row["steps"] for row in rows[:5]))
-    assert one["cloning"] == GradientStep()
-    assert one["steps"] is None
-    assert {(call["learners"], call["episodes"]) for call in asked.calls} == {(5, 3)}
-    np.testing.assert_array_equal(several["steps"], [row["steps"] for row in rows[:5]])
-    np.testing.assert_allclose(wide["rates"], [row["rate"] for row in rows[5:10]], rtol=1e-6)
+    (several, own_of_several), (_, own_of_wide), (one, own_of_one), _ = asked.calls
+    assert [evaluation.network.distribution.width for evaluation, _ in asked.calls] == [(4, 4), (8, 8)] * 2
+    assert several.cloning == AdamSteps("mse", steps=max(row["steps"] for row in rows[:5]))
+    assert one.cloning == GradientStep()
+    assert own_of_one.steps is None
+    assert {(evaluation.learners, evaluation.episodes) for evaluation, _ in asked.calls} == {(5, 3)}
+    np.testing.assert_array_equal(own_of_several.steps, [row["steps"] for row in rows[:5]])  # type: ignore[arg-type]
+    np.testing.assert_allclose(own_of_wide.rates, [row["rate"] for row in rows[5:10]], rtol=1e-6)  # type: ignore[arg-type]
     assert [row["score"] for row in rows] == [0.0, 1.0, 2.0, 3.0, 4.0] * 4
     assert [row["own_width"] for row in rows] == ([True] * 5 + [False] * 5) * 2
 
@@ -133,8 +133,9 @@ def test_learners_are_fresh_where_the_dataset_is_for_a_fixed_one(
 ) -> None:
     save(tiny_dataset(GradientStep(), made_for), tmp_path / "f.safetensors")
     measured(Transfer((tmp_path / "f.safetensors",), widths=(4, 8), draws=2))
-    assert asked.calls[0]["network"].distribution == wanted
-    assert asked.calls[1]["network"].distribution == dataclasses.replace(wanted, width=(8, 8))
+    (own, _), (wide, _) = asked.calls
+    assert own.network.distribution == wanted
+    assert wide.network.distribution == dataclasses.replace(wanted, width=(8, 8))
 
 
 # --- That learners use it.
@@ -143,10 +144,10 @@ def test_learners_are_fresh_where_the_dataset_is_for_a_fixed_one(
 def probe_returns(cloning: Cloning, rate: float = 0.05, **own: jax.Array) -> np.ndarray:
     """`[3, 2]`, of learners whose every step shows in their returns."""
     task = ContinuousProbe()
-    network = Network(TINY, task.observation_shape, task.actions)
+    network = LayeredNetwork(TINY, task.observation_shape, task.actions)
     distilled = Distilled(jnp.ones((3, 2)), jnp.full((3, 1), 0.3), jnp.zeros(1), jnp.asarray(rate), ())
-    key = jax.random.key(0)
-    return np.asarray(clone_and_play(task, network, cloning, distilled, key, learners=3, episodes=2, **own))
+    evaluation = Evaluation(task, network, cloning, learners=3, episodes=2)
+    return evaluation.returns(distilled, None, jax.random.key(0), own=PerLearner(**own))
 
 
 def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
@@ -169,10 +170,9 @@ def test_learners_may_have_rates_alone_or_steps_alone() -> None:
 
 @pytest.fixture(scope="module")
 def study(files: Files) -> Path:
-    """A study by the command line, in which every draw is the dataset's own rate and steps."""
+    """A study in which every draw is the dataset's own rate and steps."""
     out = files.folder / "study"
-    words = f"--widths 4 --draws 3 --episodes 2 --rates 1 --steps 1 1 --seed 5 --out {out}"
-    assert main(["transfer", str(files.several), str(files.one), *words.split()]) == 0
+    run_study(Transfer((files.several, files.one), (4,), 3, rates=1.0, steps=(1.0, 1.0), episodes=2, seed=5), out)
     return out
 
 
@@ -185,15 +185,9 @@ def test_a_draw_of_the_datasets_own_is_its_plain_clone(study: Path, files: Files
         own = [row for row in rows if row["dataset"] == str(path)]
         np.testing.assert_allclose([row["rate"] for row in own], rate, rtol=1e-6)
         assert [row["steps"] for row in own] == [steps] * 3
-        dataset = load(path)
-        plain = clone_and_play(
-            make_task("cartpole"),
-            network_for(dataset, TINY),
-            cloning_of(dataset),
-            distilled_of(dataset),
-            named_key(jax.random.key(5), "transfer"),
-            learners=3,
-            episodes=2,
+        lesson = unpack(load(path))
+        plain = Evaluation(make_task("cartpole"), lesson.network(TINY), lesson.cloning, learners=3, episodes=2).returns(
+            lesson.distilled, None, named_key(jax.random.key(5), "transfer")
         )
         np.testing.assert_allclose([row["score"] for row in own], np.mean(plain, axis=1))
 
@@ -257,42 +251,53 @@ def test_the_figure_names_datasets_and_shows_the_better_half() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "wanted"),
     [
-        ("missing.safetensors", "no such file"),
-        ("{one} --widths 0", "width = 0"),
-        ("{one} --widths 4 4", "width 4 twice"),
-        ("{one} {one}", "twice"),
-        ("{one} --widths", "no datasets or no widths"),
-        ("--widths 4", "no datasets or no widths"),
-        ("{one} --draws 0", "draws = 0"),
-        ("{one} --episodes 0", "episodes = 0"),
-        ("{one} --rates 0.5", "rates = 0.5"),
-        ("{one} --rates nan", "rates = nan"),
-        ("{one} --steps 0 1", "steps = 0.0"),
-        ("{one} --steps 2 1", "steps = 2.0 1.0"),
-        ("{one} --seed -1", "seed = -1"),
-        ("{plain}", "whole policy"),
-        ("{annealed}", "annealed over its own 4 steps"),
-        ("{encoder} --widths 4 8", "give the architecture on its card"),
-        ("{other}", "another task"),
+        ({"widths": (0,)}, "widths must be at least 1, got 0"),
+        ({"widths": ()}, "widths must have at least one value"),
+        ({"datasets": ()}, "datasets must have at least one value"),
+        ({"draws": 0}, "draws must be at least 1"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"rates": 0.5}, "rates must be at least 1, got 0.5"),
+        ({"rates": float("nan")}, "rates must be at least 1, got nan"),
+        ({"steps": (0.0, 1.0)}, "steps must be above 0, got 0.0"),
+        ({"steps": (2.0, 1.0)}, "the smaller one first, got 2.0 1.0"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
-    words: str, wanted: str, files: Files, tmp_path: Path, refused: Refused
-) -> None:
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(FloppyError, match=wanted):
+        Transfer(**{"datasets": (Path("a"),)} | options)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("missing", "no such file"),
+        ("plain", "whole policy"),
+        ("annealed", "annealed over its own 4 steps"),
+        ("encoder", "encoder"),
+        ("other", "another task"),
+    ],
+)
+def test_a_dataset_that_cannot_be_varied_is_refused(name: str, wanted: str, tmp_path: Path) -> None:
     layers = {"0/kernel": np.ones((4, 4)), "0/bias": np.zeros(4)}
     both = layers | {"1/kernel": np.ones((4, 2)), "1/bias": np.zeros(2)}
     nothing = {"observations": np.zeros((0, 4)), "targets": np.zeros((0, 2))}
     card = {"learners": [dataclasses.asdict(TINY)]}
-    sets = {
-        "annealed": tiny_dataset(AdamSteps("mse", steps=4, anneal=True)),
-        "encoder": hand_dataset(card | {"encoder": {"layers": 1, "of": 2}}, encoder=layers),
-        "plain": hand_dataset(card | {"encoder": {"layers": 2, "of": 2}}, encoder=both, **nothing),
-        "other": hand_dataset(sizes=(8, 4)),
-    }
-    paths = {name: tmp_path / f"{name}.safetensors" for name in sets}
-    for name, dataset in sets.items():
-        save(dataset, paths[name])
-    given = [word.format(one=files.one, **paths) for word in words.split()]
-    refused(["transfer", *given], wanted)
+    path = tmp_path / "x.safetensors"
+    if name == "annealed":
+        save(tiny_dataset(AdamSteps("mse", steps=4, anneal=True)), path)
+    if name == "encoder":
+        save(hand_dataset(card | {"encoder": {"layers": 1, "of": 2}}, encoder=layers), path)
+    if name == "plain":
+        save(hand_dataset(card | {"encoder": {"layers": 2, "of": 2}}, encoder=both, **nothing), path)
+    if name == "other":
+        save(hand_dataset(sizes=(8, 4)), path)
+    with pytest.raises(FloppyError, match=wanted):
+        Transfer((path,), widths=(4, 8)).cells()
+
+
+def test_the_command_line_refuses_in_one_sentence(files: Files, refused: Refused) -> None:
+    refused(["transfer", str(files.one), str(files.one)], "twice")
+    refused(["transfer", str(files.one), "--widths", "4", "4"], "width 4 twice")

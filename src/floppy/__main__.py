@@ -2,6 +2,6 @@
 
 import sys
 
-from floppy.cli import main
+from floppy.cli.main import main
 
 sys.exit(main())

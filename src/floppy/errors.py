@@ -2,9 +2,10 @@
 
 import math
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
-MOST = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 """The largest count: array lengths beyond it are out of reach."""
 
 
@@ -24,7 +25,7 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def listed(names: Any) -> str:
+def listed(names: Iterable[Any]) -> str:
     """Names as they appear in a message: the first few of them."""
     names = sorted(names)
     first = ", ".join(shown(name) for name in names[:6]) or "none"
@@ -39,10 +40,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else f"{text[:160]}..."
 
 
+def must_be_one_of(name: str, value: Any, allowed: Iterable[str]) -> FloppyError:
+    """The complaint about a name that is not in a list."""
+    return FloppyError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}.")
+
+
 def check_number(
     name: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
 ) -> None:
-    """Refuses a number that is not finite or outside its bounds.
+    """Checks that a number is finite and within its bounds.
 
     Args:
       name: of the option, as users write it.
@@ -56,11 +62,12 @@ def check_number(
     """
     if least <= value <= most and above < value and abs(value) != math.inf:
         return
-    lower = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
-    upper = f" and at most {most:.10g}" if most < math.inf else ""
-    raise FloppyError(f"{name} = {value} was asked for: give a finite number {lower}{upper}.")
+    lower = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else ""
+    upper = f"at most {most:.10g}" if most < math.inf else ""
+    bounds = " and ".join(filter(None, (lower, upper))) or "a finite number"
+    raise FloppyError(f"{name} must be {bounds}, got {value}.")
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuses what is not within 32 bits, as the seeds of JAX's and NumPy's generators are."""
+    """Checks that a seed is within 32 bits, as the seeds of JAX's and NumPy's generators are."""
     check_number(name, seed, least=0, most=2**32 - 1)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from floppy.errors import MOST, FloppyError, check_number, one_line, shown
+from floppy.errors import MAX_COUNT, FloppyError, check_number, one_line, shown
 
 AXIS = "devices"
 CPU_CHUNK_BYTES = 32 * 2**20  # about what the caches hold; larger chunks measured no faster
@@ -38,14 +38,14 @@ class Processes:
         """Connects to the others; before JAX has done anything else."""
         if not self.coordinator:
             if self.processes != 1 or self.process != 0:
-                raise FloppyError("Several processes were asked for without --coordinator: give its host:port.")
+                raise FloppyError("Several processes need a --coordinator: give its host:port.")
             return
         if self.coordinator != "auto" and not re.fullmatch(r".+:[0-9]{1,5}", self.coordinator):
-            raise FloppyError(f"Coordinator {shown(self.coordinator)} was asked for: give host:port, or auto.")
+            raise FloppyError(f"coordinator must be host:port or auto, got {shown(self.coordinator)}.")
         if self.coordinator == "auto":
             arguments: dict[str, Any] = {}
         else:
-            check_number("processes", self.processes, least=1, most=MOST)
+            check_number("processes", self.processes, least=1, most=MAX_COUNT)
             check_number("process", self.process, least=0, most=self.processes - 1)
             arguments = {
                 "coordinator_address": self.coordinator,

@@ -1,61 +1,169 @@
-"""Default configurations per task and outer loop, chosen by measurement (docs/results)."""
+"""Default configurations per task and method, chosen by measurement (docs/results): tables of values.
+
+A recipe has a row per profile of tasks (`profile_of`). A row holds fields of `DistillConfig`; a value that depends on
+the task, or on the number of examples asked for, is a function of `Wanted`.
+"""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep
-from floppy.distill import DistillConfig
-from floppy.errors import FloppyError, shown
-from floppy.learners import NATURE_DISTRIBUTION, PYRAMID_DISTRIBUTION, parse_distributions
-from floppy.outer import PPMO, HaDES, Supervised
-from floppy.tasks.base import Continuous, HostTask, SupervisedTask, Task
-from floppy.tasks.ndcartpole import NDCartPole
-from floppy.tasks.registry import full_task_id, make_task
-from floppy.train import CLONING_KINDS
+from floppy.cloning.base import CLONINGS
+from floppy.errors import FloppyError, must_be_one_of, shown
+from floppy.learner.distribution import (
+    NATURE_DISTRIBUTION,
+    PYRAMID_DISTRIBUTION,
+    describe_distribution,
+    parse_distributions,
+)
+from floppy.learner.network import Learners
+from floppy.outer import PPMO, HaDES, OuterLoop, Supervised
+from floppy.run.config import DistillConfig
+from floppy.tasks.base import Profile, Task, default_episodes, profile_of, selection_view, usual_profile
+from floppy.tasks.registry import make_task
 
-OuterLoopConfig = PPMO | HaDES | Supervised
-
-LARGE_IMAGE = 16
-"""Pixels a side; MNIST's images have 28, scikit-learn's digits 8."""
 ROBUST_DISTRIBUTIONS = "lambda,ortho1,xavier,xavier1,width=32..128,random-depth"
 """Those of the PPMO paper's Table 1, but for the width: 128 is as robust as 256 at a quarter of the arithmetic."""
 
 
-def _ppmo(task: str, examples: int | None = None) -> DistillConfig:
-    """The corrected PPMO with several learners per outer step, of the size that suits the task."""
-    known = make_task(task)
-    if isinstance(known.actions, Continuous):
-        return _ppmo_continuous(known, examples)
-    if known.task_id.startswith("ale/"):
-        return _ppmo_atari(known, examples)
-    if len(known.observation_shape) == 3:
-        return _ppmo_images(task, examples)
-    config = DistillConfig(task)
-    if not isinstance(known, NDCartPole):
-        return dataclasses.replace(config, examples=16 if examples is None else examples)
-    # More steps for more dimensions, smaller ones for few examples.
-    least = known.dimensions + 1  # the papers' k_min = ceil(c / 2) + 1 for c = 2 N actions
-    examples = least if examples is None else examples
-    steps, rate = max(300, 400 * (known.dimensions - 1)), 1e-2
-    if examples < least:  # with so few a fast run easily sticks in a local optimum
-        steps, rate = max(400, steps), 1e-3 if known.dimensions == 1 else 2e-3
-    return dataclasses.replace(config, examples=examples, outer_steps=steps, outer=PPMO(rate=rate))
+class Wanted(NamedTuple):
+    """What a configuration is wanted for."""
+
+    task: Task
+    profile: Profile
+    examples: int
+    """The number that is asked for, or the row's own."""
 
 
-def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
-    """Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions."""
-    is_slow = isinstance(task, HostTask)
-    return DistillConfig(
-        task.task_id,
-        examples=64 if examples is None else examples,
-        outer_steps=1500,
-        evaluate_every=50,
-        selection_learners=16,
-        selection_episodes=4,
-        outer=PPMO(
+class Part(NamedTuple):
+    """A cloning or an outer loop of a row: its class and its fields, as in a row."""
+
+    kind: type[Any]
+    fields: dict[str, Any]
+
+    def but(self, **fields: Any) -> "Part":
+        """The same with other fields."""
+        return Part(self.kind, self.fields | fields)
+
+
+def part(kind: type[Any], **fields: Any) -> Part:
+    """A `Part` as it is written in a table."""
+    return Part(kind, fields)
+
+
+Row = dict[str, Any]
+"""Fields of `DistillConfig`."""
+
+
+class Recipe(NamedTuple):
+    """A method's configuration for each profile of tasks that it suits."""
+
+    rows: Mapping[str, Row]
+    """By the name of a profile."""
+    needs: str = ""
+    """What a task must have, for the message to one that has no row or does not `suit`."""
+    suits: Callable[[Task], bool] = lambda task: True
+
+
+# --- values that depend on the task ---
+
+
+def least_for_cart_pole(wanted: Wanted) -> int:
+    """The papers' k_min = ceil(c / 2) + 1 for c = 2 N actions."""
+    return wanted.profile.dimensions + 1
+
+
+def least_for_actions(wanted: Wanted) -> int:
+    """The papers' k_min = ceil(c / 2) + 1 for c actions."""
+    return math.ceil(wanted.task.actions.size / 2) + 1
+
+
+def one_per_class(wanted: Wanted) -> int:
+    """An example for each class."""
+    return wanted.task.actions.size
+
+
+def all_held_out(wanted: Wanted) -> int:
+    """Every image by which the best dataset is chosen."""
+    return default_episodes(selection_view(wanted.task))
+
+
+def all_tested(wanted: Wanted) -> int:
+    """Every test image."""
+    return default_episodes(wanted.task)
+
+
+def cart_pole_steps(wanted: Wanted) -> int:
+    """More steps for more dimensions, and for few examples, which learn slowly."""
+    steps = max(300, 400 * (wanted.profile.dimensions - 1))
+    return max(400, steps) if wanted.examples < least_for_cart_pole(wanted) else steps
+
+
+def cart_pole_rate(wanted: Wanted) -> float:
+    """Small for few examples: a fast run easily sticks in a local optimum."""
+    if wanted.examples >= least_for_cart_pole(wanted):
+        return 1e-2
+    return 1e-3 if wanted.profile.dimensions == 1 else 2e-3
+
+
+def cart_pole_generations(wanted: Wanted) -> int:
+    """More for more dimensions."""
+    return 60 * wanted.profile.dimensions
+
+
+def papers_adam_steps(wanted: Wanted) -> int:
+    """Table 2 of the HaDES paper."""
+    return 200 if wanted.profile.is_quickly_cloned else 400
+
+
+def if_slow(slow: int, usual: int) -> Callable[[Wanted], int]:
+    """One number for tasks that Python steps, another for all others."""
+    return lambda wanted: slow if wanted.profile.is_slow else usual
+
+
+# --- PPMO ---
+
+# MinAtar's size of image. One step from a fresh network does not generalise over them: give an encoder layer.
+_PPMO_IMAGES: Row = {
+    "examples": 16,
+    "outer_steps": 1500,
+    "evaluate_every": 50,
+    "distribution": "width=128:depth=1:activation=relu",
+    "selection_learners": 16,
+    "selection_episodes": 4,
+    "outer": part(
+        PPMO,
+        learners=16,
+        environments=8,
+        horizon=64,
+        minibatch_size=2048,
+        rate=5e-3,
+        critic_rate=5e-3,
+        entropy_bonus=0.02,
+    ),
+}
+# The corrected PPMO with several learners per outer step, of the size that suits the task.
+_PPMO: dict[str, Row] = {
+    "vector": {"examples": 16, "outer": part(PPMO)},
+    "cartpole": {
+        "examples": least_for_cart_pole,
+        "outer_steps": cart_pole_steps,
+        "outer": part(PPMO, rate=cart_pole_rate),
+    },
+    # Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions.
+    "continuous": {
+        "examples": 64,
+        "outer_steps": 1500,
+        "evaluate_every": 50,
+        "selection_learners": 16,
+        "selection_episodes": 4,
+        "score_learners": if_slow(20, 100),
+        "score_episodes": if_slow(5, 10),
+        "outer": part(
+            PPMO,
             learners=4,
             environments=16,
             horizon=64,
@@ -67,53 +175,25 @@ def _ppmo_continuous(task: Task, examples: int | None) -> DistillConfig:
             normalise_observations=True,
             normalise_rewards=True,
         ),
-        score_learners=20 if is_slow else 100,
-        score_episodes=5 if is_slow else 10,
-    )
-
-
-def _ppmo_images(task: str, examples: int | None) -> DistillConfig:
-    """MinAtar's size of image. One step from a fresh network does not generalise over them: give an encoder layer."""
-    return DistillConfig(
-        task,
-        examples=16 if examples is None else examples,
-        outer_steps=1500,
-        evaluate_every=50,
-        distribution="width=128:depth=1:activation=relu",
-        selection_learners=16,
-        selection_episodes=4,
-        outer=PPMO(
-            learners=16,
-            environments=8,
-            horizon=64,
-            minibatch_size=2048,
-            rate=5e-3,
-            critic_rate=5e-3,
-            entropy_bonus=0.02,
-        ),
-    )
-
-
-def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
-    """The PPMO paper's network and number of examples.
-
-    Games are learnt from many frames, so that few network passes are spent on each: one learner, one epoch, a critic
-    without convolutions.
-    """
-    least = math.ceil(task.actions.size / 2) + 1
-    return DistillConfig(
-        task.task_id,
-        examples=least if examples is None else examples,
-        outer_steps=1000,
-        evaluate_every=40,
-        distribution=NATURE_DISTRIBUTION,
-        initial_rate=10.0,  # with 1 policies hardly moved, with 300 they were deterministic after one step
-        initial_examples="random-policy",
-        selection_learners=8,
-        selection_episodes=1,
-        score_learners=10,
-        score_episodes=5,
-        outer=PPMO(
+    },
+    "grid": _PPMO_IMAGES,
+    "small-images": _PPMO_IMAGES,
+    "large-images": _PPMO_IMAGES,
+    # The PPMO paper's network and number of examples. Games are learnt from many frames, so that few network passes are
+    # spent on each: one learner, one epoch, a critic without convolutions.
+    "atari": {
+        "examples": least_for_actions,
+        "outer_steps": 1000,
+        "evaluate_every": 40,
+        "distribution": NATURE_DISTRIBUTION,
+        "initial_rate": 10.0,  # with 1 policies hardly moved, with 300 they were deterministic after one step
+        "initial_examples": "random-policy",
+        "selection_learners": 8,
+        "selection_episodes": 1,
+        "score_learners": 10,
+        "score_episodes": 5,
+        "outer": part(
+            PPMO,
             learners=1,
             environments=16,
             horizon=64,
@@ -128,224 +208,187 @@ def _ppmo_atari(task: Task, examples: int | None) -> DistillConfig:
             normalise_observations=True,  # one game's frames are a hundred times darker than another's
             normalise_rewards=True,
         ),
-    )
-
-
-def _ppmo_robust(task: str, examples: int | None = None) -> DistillConfig:
-    """The same over random widths, depths and initialisers, as in the PPMO paper's Table 1."""
-    if len(shape := make_task(task).observation_shape) == 3:
-        raise FloppyError(
-            f"Recipe ppmo-robust was asked for with images {shape}: its networks are dense ones, leave --recipe out."
-        )
-    config = _ppmo(task, examples)
-    assert isinstance(config.outer, PPMO)
-    # The six distributions share them equally.
-    outer = _changed(
-        config.outer, learners=config.outer.learners * 3 // 2, minibatch_size=config.outer.minibatch_size * 3 // 2
-    )
-    return dataclasses.replace(
-        config, distribution=ROBUST_DISTRIBUTIONS, outer=outer, outer_steps=600, evaluate_every=50
-    )
-
-
-def _ppmo_paper(task: str, examples: int | None = None) -> DistillConfig:
-    """The PPMO paper's constants (section 5.1), with this library's corrections."""
-    is_continuous = isinstance(make_task(task).actions, Continuous)
-    outer = PPMO(
-        learners=1,
-        environments=10,
-        horizon=200,
-        minibatch_size=512,
-        rate=2.5e-4,
-        critic_rate=2.5e-4,
-        anneal=False,
-        clip=0.1 if is_continuous else 0.2,
-        normalise_observations=is_continuous,
-    )
-    return dataclasses.replace(
-        _ppmo(task, examples),
-        outer=outer,
-        initial_rate=0.02,
-        initial_examples="normal",
-        outer_steps=3000,
-        evaluate_every=50,
-    )
-
-
-def _ppmo_published(task: str, examples: int | None = None) -> DistillConfig:
-    """The PPMO paper's constants and the published code's errors, to show the difference they make."""
-    config = _ppmo_paper(task, examples)
-    return dataclasses.replace(config, outer=_changed(config.outer, published_errors=True))
-
-
-def _hades(task: str, examples: int | None = None) -> DistillConfig:
-    """HaDES-R that finishes on a CPU of two cores: narrow learners, few Adam steps, a small population."""
-    known = make_task(task)
-    if isinstance(known, SupervisedTask):
-        return _hades_labelled(known, examples)
-    if isinstance(known, NDCartPole):
-        return _hades_cartpole(known, examples)
-    if isinstance(known.actions, Continuous):
-        return _hades_continuous(task, examples)
-    return DistillConfig(
-        task,
-        examples=16 if examples is None else examples,
-        outer_steps=1000,
-        distribution="width=64:activation=relu",
-        initial_rate=0.05,
-        cloning=AdamSteps(loss="cross-entropy", steps=8, max_grad_norm=0.0),
-        targets="one-hot",
-        initial_examples="zeros",
-        outer=HaDES(
-            population=256,
-            environments=2,
-            horizon=500,
-            sigma=0.2,
-            rate=0.02,
-            rate_decay=0.2,
-            normalise_observations=True,
-        ),
-        selection_learners=32,
-    )
-
-
-def _hades_cartpole(task: NDCartPole, examples: int | None) -> DistillConfig:
-    return DistillConfig(
-        task.task_id,
-        examples=task.dimensions + 1 if examples is None else examples,
-        outer_steps=60 * task.dimensions,
-        evaluate_every=20,
-        initial_rate=0.03,
-        cloning=AdamSteps(loss="cross-entropy", steps=32),
-        outer=HaDES(sigma=0.3, rate=0.1),
-    )
-
-
-def _hades_continuous(task: str, examples: int | None) -> DistillConfig:
-    return DistillConfig(
-        task,
-        examples=16 if examples is None else examples,
-        outer_steps=500,
-        distribution="width=64",
-        initial_rate=0.02,
-        cloning=AdamSteps(loss="gaussian-nll", steps=100),
-        outer=HaDES(population=32, environments=1, sigma=0.2, rate=0.05, normalise_observations=True),
-        selection_learners=16,
-    )
-
-
-def _hades_brax(task: str, examples: int | None = None) -> DistillConfig:
-    """HaDES-R as in the paper's Table 2 for Brax, with a normaliser that is frozen into the file in the end."""
-    quick = ("hopper", "inverted_double_pendulum")
-    name = full_task_id(task).rpartition("/")[2]
-    return DistillConfig(
-        task,
-        examples=64 if examples is None else examples,
-        outer_steps=2000,
-        evaluate_every=10,
-        distribution="width=512",
-        initial_rate=0.005,
-        learned_rate=False,
-        initial_examples="zeros",
-        cloning=AdamSteps(loss="gaussian-nll", steps=200 if name in quick else 400, eps_root=0.0),
-        outer=HaDES(population=2048, sigma=0.03, rate=0.05, horizon=1024, normalise_observations=True),
-        selection_learners=16,
-    )
-
-
-def _hades_minatar(task: str, examples: int | None = None) -> DistillConfig:
-    """HaDES-R as in the paper's Table 3 for MinAtar, but for episodes as long as the game's own."""
-    return DistillConfig(
-        task,
-        examples=16 if examples is None else examples,
-        outer_steps=5000,
-        evaluate_every=50,
-        distribution="width=512:activation=relu",
-        initial_rate=0.03,
-        learned_rate=False,
-        cloning=AdamSteps(loss="cross-entropy", steps=64, max_grad_norm=0.0, eps_root=0.0),
-        targets="one-hot",
-        outer=HaDES(
-            strategy="SNES", population=2048, environments=8, sigma=0.5, antithetic=False, normalise_observations=True
-        ),
-        selection_learners=16,
-    )
-
-
-def _supervised(task: str, examples: int | None = None) -> DistillConfig:
-    """Meta-gradients through the cloning, from the class means, with learned soft labels.
-
-    On large images the learners are convolutions that stay as they are drawn, and an implicit step.
-    """
-    known = make_task(task)
-    if not isinstance(known, SupervisedTask):
-        raise FloppyError(
-            f"Recipe supervised was asked for with {known.task_id}, which has no labelled examples: choose ppmo or "
-            "hades."
-        )
-    held_out, test = (len(known.labelled(split).labels) for split in ("held-out", "test"))
-    config = DistillConfig(
-        task,
-        examples=known.actions.size if examples is None else examples,
-        evaluate_every=50,
-        distribution="width=64:depth=1:activation=relu",
-        initial_rate=0.1,
-        cloning=GradientStep(loss="cross-entropy", steps=20),
-        initial_examples="class-means",
-        outer=Supervised(),
-        selection_learners=8,
-        selection_episodes=held_out,
-        score_learners=20,
-        score_episodes=test,
-    )
-    if min(known.observation_shape[:2]) < LARGE_IMAGE:
-        return config
-    # Random convolutions with instance norm, and the best output layer on them, beat all networks trained through.
-    return dataclasses.replace(
-        config,
-        outer_steps=1500,
-        evaluate_every=100,
-        distribution=PYRAMID_DISTRIBUTION,
-        initial_rate=600.0,
-        cloning=ImplicitStep(),
-        outer=Supervised(learners=1, batch_size=256, rate=5e-2),
-        selection_learners=4,
-    )
-
-
-def _hades_labelled(task: SupervisedTask, examples: int | None) -> DistillConfig:
-    """Evolution of images from the class means, with noise alike in neighbouring pixels.
-
-    Labels are fixed as published, but for large images, whose output layer is solved for; the smaller noise of their
-    logits leaves most of the differences in fitness to the pixels.
-    """
-    config = _supervised(task.task_id, examples)
-    outer = HaDES(population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0)
-    if not isinstance(config.cloning, ImplicitStep):
-        return dataclasses.replace(config, targets="one-hot", outer=outer)
-    outer = dataclasses.replace(
-        outer, population=256, environments=512, sigma=0.1, rate=0.03, rate_decay=0.05, target_noise=0.25
-    )
-    return dataclasses.replace(config, outer_steps=2400, evaluate_every=100, outer=outer)
-
-
-RECIPES: dict[str, Callable[[str, int | None], DistillConfig]] = {
-    "ppmo": _ppmo,
-    "ppmo-robust": _ppmo_robust,
-    "ppmo-paper": _ppmo_paper,
-    "ppmo-published": _ppmo_published,
-    "hades": _hades,
-    "hades-brax": _hades_brax,
-    "hades-minatar": _hades_minatar,
-    "supervised": _supervised,
+    },
 }
-"""Recipes by name; each takes a task id and a number of examples (None: the recipe's own)."""
+
+# The same over random widths, depths and initialisers, as in the PPMO paper's Table 1; the six distributions share half
+# as many learners again equally.
+_ROBUST: Row = {"distribution": ROBUST_DISTRIBUTIONS, "outer_steps": 600, "evaluate_every": 50}
+_PPMO_ROBUST: dict[str, Row] = {
+    name: _PPMO[name] | _ROBUST | {"outer": _PPMO[name]["outer"].but(learners=learners, minibatch_size=minibatch_size)}
+    for name, learners, minibatch_size in (("vector", 24, 3072), ("cartpole", 24, 3072), ("continuous", 6, 1536))
+}
+
+# The PPMO paper's constants (section 5.1), with this library's corrections.
+_PAPERS_LOOP = part(
+    PPMO,
+    learners=1,
+    environments=10,
+    horizon=200,
+    minibatch_size=512,
+    rate=2.5e-4,
+    critic_rate=2.5e-4,
+    anneal=False,
+)
+_PAPERS: Row = {"initial_rate": 0.02, "initial_examples": "normal", "outer_steps": 3000, "evaluate_every": 50}
+_PPMO_PAPER: dict[str, Row] = {name: row | _PAPERS | {"outer": _PAPERS_LOOP} for name, row in _PPMO.items()}
+_PPMO_PAPER["continuous"] |= {"outer": _PAPERS_LOOP.but(clip=0.1, normalise_observations=True)}
+
+# --- Meta-gradients on labelled examples ---
+
+# From the class means, with learned soft labels.
+_SMALL_IMAGES: Row = {
+    "examples": one_per_class,
+    "evaluate_every": 50,
+    "distribution": "width=64:depth=1:activation=relu",
+    "initial_rate": 0.1,
+    "cloning": part(GradientStep, loss="cross-entropy", steps=20),
+    "initial_examples": "class-means",
+    "outer": part(Supervised),
+    "selection_learners": 8,
+    "selection_episodes": all_held_out,
+    "score_learners": 20,
+    "score_episodes": all_tested,
+}
+# Random convolutions with instance norm, and the best output layer on them, beat all networks trained through.
+_LARGE_IMAGES: Row = _SMALL_IMAGES | {
+    "outer_steps": 1500,
+    "evaluate_every": 100,
+    "distribution": PYRAMID_DISTRIBUTION,
+    "initial_rate": 600.0,
+    "cloning": part(ImplicitStep),
+    "outer": part(Supervised, learners=1, batch_size=256, rate=5e-2),
+    "selection_learners": 4,
+}
+
+# --- HaDES ---
+
+_HADES_DISCRETE: Row = {
+    "examples": 16,
+    "outer_steps": 1000,
+    "distribution": "width=64:activation=relu",
+    "initial_rate": 0.05,
+    "cloning": part(AdamSteps, loss="cross-entropy", steps=8, max_grad_norm=0.0),
+    "targets": "one-hot",
+    "initial_examples": "zeros",
+    "outer": part(
+        HaDES,
+        population=256,
+        environments=2,
+        horizon=500,
+        sigma=0.2,
+        rate=0.02,
+        rate_decay=0.2,
+        normalise_observations=True,
+    ),
+    "selection_learners": 32,
+}
+# Evolution of images from the class means, with noise alike in neighbouring pixels.
+_IMAGES_LOOP = part(HaDES, population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0)
+# HaDES-R that finishes on a CPU of two cores: narrow learners, few Adam steps, a small population.
+_HADES: dict[str, Row] = {
+    "vector": _HADES_DISCRETE,
+    "grid": _HADES_DISCRETE,
+    "atari": _HADES_DISCRETE,
+    "cartpole": {
+        "examples": least_for_cart_pole,
+        "outer_steps": cart_pole_generations,
+        "evaluate_every": 20,
+        "initial_rate": 0.03,
+        "cloning": part(AdamSteps, loss="cross-entropy", steps=32),
+        "outer": part(HaDES, sigma=0.3, rate=0.1),
+    },
+    "continuous": {
+        "examples": 16,
+        "outer_steps": 500,
+        "distribution": "width=64",
+        "initial_rate": 0.02,
+        "cloning": part(AdamSteps, loss="gaussian-nll", steps=100),
+        "outer": part(HaDES, population=32, environments=1, sigma=0.2, rate=0.05, normalise_observations=True),
+        "selection_learners": 16,
+    },
+    # Labels are fixed, as published.
+    "small-images": _SMALL_IMAGES | {"targets": "one-hot", "outer": _IMAGES_LOOP},
+    # But not here, where the output layer is solved for; the smaller noise of their logits leaves most of the
+    # differences in fitness to the pixels.
+    "large-images": _LARGE_IMAGES
+    | {
+        "outer_steps": 2400,
+        "evaluate_every": 100,
+        "outer": _IMAGES_LOOP.but(
+            population=256, environments=512, sigma=0.1, rate=0.03, rate_decay=0.05, target_noise=0.25
+        ),
+    },
+}
+
+# As in the paper's Table 2 for Brax, with a normaliser that is frozen into the file in the end.
+_HADES_BRAX: Row = {
+    "examples": 64,
+    "outer_steps": 2000,
+    "evaluate_every": 10,
+    "distribution": "width=512",
+    "initial_rate": 0.005,
+    "learned_rate": False,
+    "initial_examples": "zeros",
+    "cloning": part(AdamSteps, loss="gaussian-nll", steps=papers_adam_steps, eps_root=0.0),
+    "outer": part(HaDES, population=2048, sigma=0.03, rate=0.05, horizon=1024, normalise_observations=True),
+    "selection_learners": 16,
+}
+# As in the paper's Table 3 for MinAtar, but for episodes as long as the game's own.
+_HADES_MINATAR: Row = {
+    "examples": 16,
+    "outer_steps": 5000,
+    "evaluate_every": 50,
+    "distribution": "width=512:activation=relu",
+    "initial_rate": 0.03,
+    "learned_rate": False,
+    "cloning": part(AdamSteps, loss="cross-entropy", steps=64, max_grad_norm=0.0, eps_root=0.0),
+    "targets": "one-hot",
+    "outer": part(
+        HaDES,
+        strategy="SNES",
+        population=2048,
+        environments=8,
+        sigma=0.5,
+        antithetic=False,
+        normalise_observations=True,
+    ),
+    "selection_learners": 16,
+}
+
+
+def has_flat_observations(task: Task) -> bool:
+    """Whether dense networks are meant for them."""
+    return len(task.observation_shape) != 3
+
+
+RECIPES: dict[str, Recipe] = {
+    "ppmo": Recipe(_PPMO),
+    "ppmo-robust": Recipe(_PPMO_ROBUST, "flat observations, for its networks are dense", has_flat_observations),
+    "ppmo-paper": Recipe(_PPMO_PAPER),
+    # The paper's constants and the published code's errors, to show the difference that they make.
+    "ppmo-published": Recipe(
+        {name: row | {"outer": row["outer"].but(published_errors=True)} for name, row in _PPMO_PAPER.items()}
+    ),
+    "hades": Recipe(_HADES),
+    "hades-brax": Recipe(dict.fromkeys(_HADES, _HADES_BRAX)),
+    "hades-minatar": Recipe(dict.fromkeys(_HADES, _HADES_MINATAR)),
+    "supervised": Recipe({"small-images": _SMALL_IMAGES, "large-images": _LARGE_IMAGES}, "labelled examples"),
+}
+"""Recipes by name."""
+
+DEFAULT_RECIPES = {"small-images": "supervised", "large-images": "supervised"}
+"""By profile; all others have ppmo."""
 
 
 def check_recipe(name: str) -> None:
-    """Refuses an unknown name."""
+    """Checks that there is a recipe of this name.
+
+    Raises:
+      FloppyError: if there is none; it lists those that there are.
+    """
     if name not in RECIPES:
-        raise FloppyError(f"Recipe {shown(name)} was asked for: choose from {', '.join(RECIPES)}.")
+        raise must_be_one_of("recipe", name, RECIPES)
 
 
 def recipe(
@@ -355,6 +398,7 @@ def recipe(
     examples: int | None = None,
     cloning: str | Cloning | None = None,
     strategy: str | None = None,
+    distribution: "str | Learners | Iterable[str | Learners] | None" = None,
     **changes: Any,
 ) -> DistillConfig:
     """The configuration of a recipe for a task.
@@ -367,23 +411,28 @@ def recipe(
       cloning: in place of the recipe's: a whole one, or a kind, GradientStep, AdamSteps or ImplicitStep, with defaults
         of its own.
       strategy: of evolution, in place of the recipe's, with that strategy's own rate.
-      **changes: fields of `DistillConfig` to replace.
+      distribution: of learners, in place of the recipe's: as text, as an object, or several of either; a network of
+        your own must have a name, see `floppy.register_network`.
+      **changes: other fields of `DistillConfig` to replace.
 
     Returns:
       The configuration.
 
     Raises:
-      FloppyError: for an unknown name or a value that is not allowed.
+      FloppyError: for an unknown name, a value that is not allowed, or a task that the recipe does not suit.
     """
-    name = name or ("supervised" if isinstance(make_task(task), SupervisedTask) else "ppmo")
+    known = make_task(task)
+    name = name or DEFAULT_RECIPES.get(_row_name(known), "ppmo")
     check_recipe(name)
-    config = RECIPES[name](task, examples or None)
+    config = _configured(known, name, examples or None)
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
-        changes = _cloning_defaults(cloning) | changes
+        changes = CLONINGS.find(cloning)().defaults() | changes
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
+    if distribution is not None:
+        changes = {"distribution": _distribution_text(distribution)} | changes
     unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(config)})
     if unknown:
         raise FloppyError(
@@ -395,34 +444,91 @@ def recipe(
     return dataclasses.replace(config, **changes)
 
 
+def _row_name(task: Task) -> str:
+    """The profile by which recipes know a task: its own, or the usual one where they do not know that."""
+    own = profile_of(task).name
+    return own if own in _PPMO else usual_profile(task).name
+
+
+def _configured(task: Task, name: str, examples: int | None) -> DistillConfig:
+    rows, needs, suits = RECIPES[name]
+    row = rows.get(_row_name(task))
+    if row is None or not suits(task):
+        raise FloppyError(
+            f"Recipe {name} needs {needs}, and {task.task_id} has none: leave --recipe out, or choose another one."
+        )
+    wanted = Wanted(task, profile_of(task), examples or 0)
+    wanted = wanted._replace(examples=examples or _value(row["examples"], wanted))
+    fields = {field: _value(value, wanted) for field, value in row.items()}
+    return DistillConfig(task.task_id, **(fields | {"examples": wanted.examples}))
+
+
+def _value(value: Any, wanted: Wanted) -> Any:
+    """A value of a row for what is wanted."""
+    if isinstance(value, Part):
+        return value.kind(**{name: _value(each, wanted) for name, each in value.fields.items()})
+    return value(wanted) if callable(value) else value
+
+
+def _distribution_text(given: "str | Learners | Iterable[str | Learners]") -> str:
+    """Distributions as a configuration holds them."""
+    if isinstance(given, str):
+        return given
+    parts: Iterable[Any] = given if isinstance(given, Iterable) else [given]
+    return ",".join(each if isinstance(each, str) else _described(each) for each in parts)
+
+
+def _described(learners: Learners) -> str:
+    learners.as_entry()  # a network without a name is refused
+    return describe_distribution(learners)
+
+
 def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
     """Plain PPO on a task: PPMO whose encoder holds every layer."""
     config = recipe(task, "ppmo")
-    assert isinstance(config.outer, PPMO)
-    environments = config.outer.learners * config.outer.environments  # all learners are the same
-    rate = config.outer.encoder_rate or min(config.outer.rate, 2e-3)
-    outer = _changed(config.outer, learners=1, environments=environments, rate=rate, encoder_rate=0.0)
-    plain: dict[str, Any] = {
-        "examples": 0,
-        "initial_examples": "normal",
-        "encoder_layers": _layers(config),
-        "outer": outer,
-    }
+    before: Any = config.outer
+    outer = dataclasses.replace(
+        before,
+        learners=1,
+        environments=before.learners * before.environments,  # all learners are the same
+        rate=before.encoder_rate or min(before.rate, 2e-3),
+        encoder_rate=0.0,
+    )
+    plain: Row = {"examples": 0, "initial_examples": "normal", "encoder_layers": _layers(config), "outer": outer}
     return dataclasses.replace(config, **(plain | changes))
+
+
+DIRECT_SEARCH: dict[str, Any] = {"initialisations": 1, "sigma": 0.05, "rate": 0.02, "smoothness": 0.0}
+"""Fields of HaDES for the search among policies' weights."""
+DIRECT_POPULATION: dict[str, Any] = {"population": 256, "environments": 2}
+"""The same, but for labelled images, of which the recipe's own numbers stay."""
 
 
 def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer."""
     config = recipe(task, "hades")
-    changed = {} if isinstance(make_task(task), SupervisedTask) else {"population": 256, "environments": 2}
-    outer = _changed(config.outer, initialisations=1, sigma=0.05, rate=0.02, smoothness=0.0, **changed)
-    plain: dict[str, Any] = {
+    is_labelled = _row_name(make_task(task)) in DEFAULT_RECIPES
+    fields = DIRECT_SEARCH | ({} if is_labelled else DIRECT_POPULATION)
+    outer: Any = config.outer
+    plain: Row = {
         "examples": 0,
         "encoder_layers": _layers(config),
         "targets": "learned",
-        "outer": outer,
+        "outer": dataclasses.replace(outer, **fields),
     }
     return dataclasses.replace(config, **(plain | changes))
+
+
+def for_one_learner(config: DistillConfig) -> DistillConfig:
+    """HaDES-F of a configuration of HaDES-R: the seed draws the only learner, which plays all the episodes."""
+    learner: Any = parse_distributions(config.distribution)[0]
+    outer: Any = config.outer
+    episodes = outer.environments * outer.initialisations
+    return dataclasses.replace(
+        config,
+        distribution=describe_distribution(dataclasses.replace(learner, init_seed=config.seed)),
+        outer=dataclasses.replace(outer, initialisations=1, environments=episodes),
+    )
 
 
 def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, float | None]:
@@ -434,29 +540,24 @@ def apply_budget(config: DistillConfig, budget: str) -> tuple[DistillConfig, flo
         return dataclasses.replace(config, outer_steps=int(budget.removesuffix("steps"))), None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?[smh]", budget, re.ASCII) and float(budget[:-1]) > 0:
         return config, float(budget[:-1]) * seconds[budget[-1]]
-    raise FloppyError(f"Budget {shown(budget)} was asked for: give steps or a time, such as 500steps, 60s or 10m.")
+    raise FloppyError(f"budget must be a number of steps or a time, such as 500steps, 60s or 10m, got {shown(budget)}.")
+
+
+def steps_of_baseline(config: DistillConfig) -> int:
+    """Environment steps that an outer step of plain PPO takes."""
+    outer: Any = config.outer
+    return int(outer.learners * outer.environments * outer.horizon)
 
 
 def _layers(config: DistillConfig) -> int:
     return parse_distributions(config.distribution)[0].layers
 
 
-def _with_strategy(outer: OuterLoopConfig, strategy: str) -> HaDES:
-    if not isinstance(outer, HaDES):
-        raise FloppyError(f"Strategy {strategy} was asked for with {outer.name}, which has none: choose recipe hades.")
-    return outer if strategy == outer.strategy else dataclasses.replace(outer, strategy=strategy, rate=None)
-
-
-def _changed(outer: OuterLoopConfig, **changes: Any) -> OuterLoopConfig:
-    """`dataclasses.replace` for a loop of which the fields are known here, though not to the type checker."""
-    return dataclasses.replace(outer, **changes)
-
-
-def _cloning_defaults(kind: str) -> dict[str, Any]:
-    if kind not in CLONING_KINDS:
-        raise FloppyError(f"Cloning {kind} was asked for: choose from {', '.join(CLONING_KINDS)}.")
-    if kind == "AdamSteps":
-        return {"cloning": AdamSteps(loss="mse"), "initial_rate": 0.01}
-    if kind == "ImplicitStep":
-        return {"cloning": ImplicitStep(), "initial_rate": 100.0}
-    return {"cloning": GradientStep(), "initial_rate": 1.0}
+def _with_strategy(outer: Any, strategy: str) -> OuterLoop:
+    if not hasattr(outer, "strategy"):
+        raise FloppyError(
+            f"strategy must be left out for {outer.name}, which has none, got {shown(strategy)}: choose recipe hades."
+        )
+    is_same = strategy == outer.strategy
+    changed: OuterLoop = outer if is_same else dataclasses.replace(outer, strategy=strategy, rate=None)
+    return changed

@@ -1,11 +1,18 @@
-"""Outer loops: how a distilled dataset is improved."""
+"""Outer loops: how a distilled dataset is improved. One of them is a file or folder here and a line below."""
 
-from floppy.outer.base import Info, OuterLoop, Problem
-from floppy.outer.evolution import HaDES
-from floppy.outer.metagradient import PPMO
+from floppy.outer.base import OUTER_LOOPS, Info, OuterLoop, OuterLoopDefaults, Problem, register_outer_loop
+from floppy.outer.hades.loop import HaDES
+from floppy.outer.ppmo.loop import PPMO
 from floppy.outer.supervised import Supervised
 
-OUTER_LOOPS = {loop.name: loop for loop in (PPMO, HaDES, Supervised)}
-"""Outer loops by name."""
-
-__all__ = ["OUTER_LOOPS", "PPMO", "HaDES", "Info", "OuterLoop", "Problem", "Supervised"]
+__all__ = [
+    "OUTER_LOOPS",
+    "PPMO",
+    "HaDES",
+    "Info",
+    "OuterLoop",
+    "OuterLoopDefaults",
+    "Problem",
+    "Supervised",
+    "register_outer_loop",
+]

@@ -1,20 +1,23 @@
 """The contract of an outer loop, and the bi-level problem that it is given."""
 
 import dataclasses
+from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.arena import ON_DEVICE, Arena, ImageArena
-from floppy.cloning import Cloning, Distilled
-from floppy.errors import FloppyError
+from floppy.cloning.base import Cloning, Distilled, clone, map_clones
+from floppy.cloning.losses import LOSSES
+from floppy.errors import FloppyError, shown
+from floppy.fields import Registry, is_frozen_dataclass
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, Network, Weights
-from floppy.normalise import RunningStatistics, normalise
-from floppy.tasks.base import Continuous, SupervisedTask, Task
-from floppy.teacher import Teacher
+from floppy.learner.network import Learners, Network
+from floppy.play.arena import Arena
+from floppy.play.device import ON_DEVICE
+from floppy.play.normalise import RunningStatistics, normalise
+from floppy.tasks.base import LABELLED, Task, kind_of
 
 Parameters = dict[str, Any]
 """Improved parts of θ by their names in `Distilled`."""
@@ -23,14 +26,15 @@ Info = dict[str, jax.Array]
 """Named scalars that a step reports; the same names stand in the log and in the docs."""
 
 
-LEAST_INNER_RATE = 1e-6
+MIN_INNER_RATE = 1e-6
 TARGETS = ("learned", "one-hot")
 LABELLED_EXAMPLES = ("class-means", "samples")
 INITIAL_EXAMPLES = ("normal", "zeros", "random-policy", *LABELLED_EXAMPLES)
-DOUBT = 0.1
-"""Share of the probability that learned class labels start with spread over all classes."""
-SURE = 10.0
-"""How far above the others a learned logit starts: what answers end at, for they are scored by their likelihood."""
+LABEL_SMOOTHING = 0.1
+"""Share of the probability of learned class labels that is spread over all classes at the start."""
+INITIAL_LOGIT_GAP = 10.0
+"""How far a learned logit of the right class is above the others at the start: answers are scored by their likelihood,
+and end about there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Problem:
     """What is distilled, for whom: everything but the way in which the dataset is improved."""
 
     task: Task
-    learners: tuple[LearnerDistribution, ...]
+    learners: tuple[Learners, ...]
     """Mixture with equal shares."""
     cloning: Cloning
     examples: int
@@ -56,18 +60,29 @@ class Problem:
     """Where the examples start: see `init_distilled`."""
     learned_rate: bool = True
     """Whether η is improved too."""
-    teacher: Teacher | None = None
-    """Whom learners imitate at first, if PPMO was asked for one. Here, as compiled functions know this by its hash."""
+    context: Hashable = None
+    """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
+    the problem by its hash."""
 
     @property
-    def networks(self) -> tuple[Network, ...]:
+    def networks(self) -> tuple[Network[Any], ...]:
         """One per member of the mixture."""
-        return tuple(Network(d, self.task.observation_shape, self.task.actions) for d in self.learners)
+        return tuple(each.bind(self.task.observation_shape, self.task.actions) for each in self.learners)
 
     @property
     def reads_log_std(self) -> bool:
         """Whether `log_std` is of use: as a target of mse, or as the policy's own where nothing is cloned."""
-        return self.cloning.loss == "mse" or self.encoder_layers == self.learners[0].layers
+        return LOSSES[self.cloning.loss].reads_log_std or self.is_plain
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the encoder holds every layer, so that nothing is cloned: plain PPO, or direct neuroevolution."""
+        return 0 < self.encoder_layers == self.learners[0].layers
+
+    @property
+    def moves_readout_alone(self) -> bool:
+        """Whether clones of one fresh learner differ in their output layer alone."""
+        return self.cloning.moves_readout_alone and not self.encoder_layers
 
     def share(self, count: int, what: str) -> int:
         """How many of `count` learners each distribution of the mixture gets."""
@@ -79,13 +94,15 @@ class Problem:
             )
         return count // groups
 
-    def draw(self, network: Network, key: jax.Array) -> Weights:
+    def draw(self, network: Network[Any], key: jax.Array) -> Any:
         """A fresh learner; layers that the encoder gives are left out: nothing reads them, and they can be large."""
-        weights = network.init(key)
-        return weights._replace(layers=({},) * self.encoder_layers + weights.layers[self.encoder_layers :])
+        weights, given = network.init(key), self.encoder_layers
+        if not given:
+            return weights
+        return network.with_layers(network.without_layers(weights, given), ({},) * given)  # type: ignore[attr-defined]
 
     def init_distilled(
-        self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena = ON_DEVICE
+        self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena[Any] = ON_DEVICE
     ) -> Distilled:
         """The dataset before the first step.
 
@@ -94,19 +111,65 @@ class Problem:
         With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
         targets their labels, as probabilities or as logits around 0. The encoder is fresh.
         """
-        met = None
+        met: Any = None
         if self.initial_examples == "random-policy":
             met = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
         if self.initial_examples in LABELLED_EXAMPLES and self.examples:
-            assert isinstance(arena, ImageArena)
-            means = self.initial_examples == "class-means"
-            met = arena.class_examples(named_key(key, self.initial_examples), self._classes, means=means)
-        return arena.compiled(Problem._init_distilled)(self, key, statistics, met)
+            own_key, means = named_key(key, self.initial_examples), self.initial_examples == "class-means"
+            met = arena.examples_of_classes(self.task, own_key, self._classes, means=means)
+        start: Distilled = arena.compiled(Problem._init_distilled)(self, key, statistics, met)
+        return start
+
+    def fitness(
+        self,
+        distilled: Distilled,
+        key: jax.Array,
+        arena: Arena[Any] = ON_DEVICE,
+        *,
+        learners: int,
+        episodes: int,
+        statistics: RunningStatistics | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """How well fresh learners play that are cloned from a dataset.
+
+        Args:
+          distilled: the dataset.
+          key: PRNG key, consumed.
+          arena: where they play.
+          learners: in total, shared equally by the distributions.
+          episodes: per learner.
+          statistics: by which observations are normalised.
+
+        Returns:
+          `[]` mean undiscounted return (of labelled images the arena's own measure), and `[]` environment steps taken.
+        """
+        share, returns, steps = self.share(learners, "learners"), [], []
+        for group, network in enumerate(self.networks):
+            own_key = named_key(key, f"fitness {group}")
+            weights, keys = arena.compiled(Problem._clones, static=3)(self, group, share, distilled, own_key)
+            played = arena.fitness(self.task, network, weights, keys, episodes=episodes, statistics=statistics)
+            returns.append(jnp.mean(played.returns))
+            steps.append(jnp.sum(played.steps))
+        return jnp.mean(jnp.stack(returns)), jnp.sum(jnp.stack(steps))
+
+    def _clones(self, group: int, count: int, distilled: Distilled, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Trained learners `[count]` of a member of the mixture, and keys for their play."""
+        network = self.networks[group]
+
+        def one(key: jax.Array) -> Any:
+            return clone(self.cloning, network, distilled, self.draw(network, named_key(key, "learner")))
+
+        keys = jax.random.split(key, count)
+        return map_clones(self.cloning, one, keys), jax.vmap(lambda k: named_key(k, "play"))(keys)
+
+    @property
+    def _takes_probabilities(self) -> bool:
+        return LOSSES[self.cloning.loss].takes_probabilities
 
     @property
     def _target_unit(self) -> float:
         """How large learned logits are; steps of an optimiser are made for numbers around 1."""
-        return SURE if isinstance(self.task, SupervisedTask) else 1.0
+        return INITIAL_LOGIT_GAP if kind_of(self.task) == LABELLED else 1.0
 
     @property
     def _classes(self) -> np.ndarray:
@@ -123,15 +186,19 @@ class Problem:
             observations, targets = normalise(statistics, met), jnp.zeros_like(targets)
         one_hot = jax.nn.one_hot(self._classes, actions.size)
         if self.initial_examples in LABELLED_EXAMPLES:
-            is_probability = self.cloning.loss == "cross-entropy"
-            probabilities, logits = (1 - DOUBT) * one_hot + DOUBT / actions.size, SURE * (one_hot - 1 / actions.size)
+            is_probability = self._takes_probabilities
+            probabilities = (1 - LABEL_SMOOTHING) * one_hot + LABEL_SMOOTHING / actions.size
+            logits = INITIAL_LOGIT_GAP * (one_hot - 1 / actions.size)
             targets = jnp.log(probabilities) if is_probability else logits
         if self.targets == "one-hot":
             targets = one_hot
-        elif self.cloning.loss == "cross-entropy":
+        elif self._takes_probabilities:
             targets = jax.nn.softmax(targets)
-        log_std = jnp.zeros(actions.size if isinstance(actions, Continuous) else 0)
-        encoder = self.networks[0].init(named_key(key, "encoder")).layers[: self.encoder_layers]
+        log_std = jnp.zeros(actions.log_std_size)
+        encoder: Any = ()
+        if self.encoder_layers:
+            network: Any = self.networks[0]
+            encoder = network.layers(network.init(named_key(key, "encoder")))[: self.encoder_layers]
         return Distilled(observations, targets, log_std, jnp.asarray(self.initial_rate, jnp.float32), encoder)
 
     def parameters(self, distilled: Distilled) -> Parameters:
@@ -145,7 +212,7 @@ class Problem:
         if self.reads_log_std:
             free["log_std"] = distilled.log_std
         if self.targets == "learned":
-            is_probability = self.cloning.loss == "cross-entropy"
+            is_probability = self._takes_probabilities
             free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets / self._target_unit
         if self.learned_rate:
             free["inner_rate"] = jnp.log(distilled.inner_rate)
@@ -156,9 +223,7 @@ class Problem:
         changed = dict(parameters)
         if "targets" in changed:
             free = changed["targets"]
-            changed["targets"] = (
-                jax.nn.softmax(free) if self.cloning.loss == "cross-entropy" else free * self._target_unit
-            )
+            changed["targets"] = jax.nn.softmax(free) if self._takes_probabilities else free * self._target_unit
         if "inner_rate" in changed:
             changed["inner_rate"] = jnp.exp(changed["inner_rate"])
         return fixed._replace(**changed)
@@ -166,26 +231,55 @@ class Problem:
     def improved(self, parameters: Parameters, fixed: Distilled) -> Distilled:
         """As `distilled`, for the end of a step: an inner rate that a step made too small is put back to the least."""
         distilled = self.distilled(parameters, fixed)
-        return distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, LEAST_INNER_RATE))
+        return distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, MIN_INNER_RATE))
 
 
 class OuterLoop(Protocol):
     """Improves a distilled dataset step by step. Implementations are frozen dataclasses: they are the configuration.
 
-    `state` is a pytree of arrays: it can be saved, sharded and compared.
+    `state` is a pytree of arrays: it can be saved, sharded and compared. Register one of your own with
+    `register_outer_loop`.
     """
 
     name: ClassVar[str]
     """The method's, as on the command line and the card."""
 
-    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> Any:
-        """The state before the first step."""
+    def context(self, task: Task) -> Hashable:
+        """What the loop reads from files before it starts, such as a teacher; it becomes `problem.context`."""
 
-    def step(self, problem: Problem, state: Any, key: jax.Array, arena: Arena = ON_DEVICE) -> tuple[Any, Info]:
-        """One outer step. The info counts its `env_steps`.
+    def parents(self, problem: Problem) -> list[str]:
+        """Datasets that took part, for the card: each the task, and `sha256:` with the digest of its file."""
+
+    def check(self, problem: Problem) -> None:
+        """Checks that it can improve a problem, before anything runs.
+
+        Raises:
+          FloppyError: saying what does not fit.
+        """
+
+    def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> Any:
+        """The state before the first step.
+
+        Args:
+          problem: what is distilled, for whom.
+          key: PRNG key, consumed.
+          arena: where policies play.
+        """
+
+    def step(self, problem: Problem, state: Any, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> tuple[Any, Info]:
+        """One outer step.
 
         It is written as pieces with play in between. On the device it is pure, so that many run in one compiled call.
         On the host the arena compiles the pieces, each of them pure, and Python plays.
+
+        Args:
+          problem: what is distilled, for whom.
+          state: as `init` or the step before gave it.
+          key: PRNG key of this step, consumed.
+          arena: where policies play.
+
+        Returns:
+          The next state, and figures by name, `env_steps` among them.
         """
 
     def restarted(self, state: Any) -> Any:
@@ -196,3 +290,67 @@ class OuterLoop(Protocol):
 
     def statistics(self, state: Any) -> RunningStatistics | None:
         """The observation normaliser as it stands, if there is one."""
+
+
+class OuterLoopDefaults:
+    """What most outer loops are like; one of your own may inherit it."""
+
+    def context(self, task: Task) -> Hashable:
+        """Nothing."""
+        del task
+        return None
+
+    def parents(self, problem: Problem) -> list[str]:
+        """None."""
+        del problem
+        return []
+
+    def check(self, problem: Problem) -> None:
+        """Any problem will do."""
+
+    def restarted(self, state: Any) -> Any:
+        """The state as it is: no episode runs on across steps."""
+        return state
+
+    def statistics(self, state: Any) -> RunningStatistics | None:
+        """Observations are not normalised."""
+        del state
+        return None
+
+
+OUTER_LOOPS: Registry[type[Any]] = Registry("outer loop")
+"""Outer loops by name."""
+
+
+def register_outer_loop(kind: type[Any]) -> type[Any]:
+    """Adds an outer loop (a decorator): configurations, cards and the command line know it by its `name`.
+
+    Raises:
+      FloppyError: if it is no frozen dataclass, lacks a part of the contract, or has another loop's name.
+    """
+    if not is_frozen_dataclass(kind):
+        raise FloppyError(f"An outer loop must be a frozen dataclass, got {shown(kind)}.")
+    parts = ("name", "context", "parents", "check", "init", "step", "restarted", "distilled", "statistics")
+    if missing := [part for part in parts if not hasattr(kind, part)]:
+        raise FloppyError(f"{kind.__name__} lacks {', '.join(missing)} of the contract (docs/extending.md).")
+    name = str(getattr(kind, "name", ""))
+    if taken := [known for known, each in OUTER_LOOPS.items() if each.__name__ == kind.__name__ and known != name]:
+        raise FloppyError(
+            f"An outer loop of class {kind.__name__} is registered as {taken[0]}: name the class otherwise."
+        )
+    OUTER_LOOPS.register(name, kind)
+    return kind
+
+
+def check_outer_loop(outer: Any) -> None:
+    """Checks that an outer loop is registered.
+
+    Raises:
+      FloppyError: if it is not.
+    """
+    if OUTER_LOOPS.get(getattr(outer, "name", "")) is not type(outer):
+        names = ", ".join(kind.__name__ for kind in OUTER_LOOPS.values())
+        raise FloppyError(
+            f"outer must be one of {names}, as recipe(task, 'hades') has one, got {shown(outer)}: register a loop of "
+            "your own with floppy.register_outer_loop."
+        )

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import optax
 from optax.losses import softmax_cross_entropy_with_integer_labels
 
-from floppy.arena import ON_DEVICE, Arena, ImageArena
 from floppy.cloning import Distilled, clone
-from floppy.errors import MOST, FloppyError, check_number
+from floppy.errors import MAX_COUNT, FloppyError
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.learners import Network, Weights
-from floppy.normalise import RunningStatistics, normalise
-from floppy.outer.base import Info, Parameters, Problem
-from floppy.tasks.base import Labelled, SupervisedTask
+from floppy.learner.network import Network
+from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
+from floppy.play.arena import Arena
+from floppy.play.device import ON_DEVICE
+from floppy.play.normalise import RunningStatistics, normalise
+from floppy.tasks.base import LABELLED, Labelled, kind_of
 
 
 class SupervisedState(NamedTuple):
@@ -28,8 +30,9 @@ class SupervisedState(NamedTuple):
     """By which images are normalised, if they are."""
 
 
+@register_outer_loop
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(OuterLoopDefaults):
     """Outer loop by the gradient of the loss on real examples through all steps of the cloning.
 
     The supervised counterpart of PPMO: each outer step draws fresh learners, clones them, and lowers their mean
@@ -37,61 +40,54 @@ class Supervised:
     """
 
     name: ClassVar[str] = "supervised"
-    learners: int = 2
+    learners: int = bounded(2, least=1, most=MAX_COUNT)
     """Fresh learners per outer step, in equal shares over the learner distributions."""
-    batch_size: int = 512
+    batch_size: int = bounded(512, least=1, most=MAX_COUNT)
     """Training examples that each of them is tested on."""
-    least_steps: int = 0
+    least_steps: int = bounded(0, least=0, most=MAX_COUNT)
     """All learners of an outer step take the same random number of the cloning's steps, at least so many; 0: all of
     them always."""
-    rate: float = 1e-2
+    rate: float = bounded(1e-2, above=0)
     """Adam's rate for the dataset."""
     anneal: bool = True
     """Whether the rate falls linearly to 0 over the run."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = bounded(1.0, above=0)
     """The gradient is scaled down to this norm."""
-    adam_eps: float = 1e-8
+    adam_eps: float = bounded(1e-8, above=0)
     """Adam's eps."""
     normalise_observations: bool = True
     """Whether images are brought to mean 0 and variance 1 by channel, by statistics which the file then carries: the
     cloning takes larger steps then."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for name in ("learners", "batch_size"):
-            check_number(name, getattr(self, name), least=1, most=MOST)
-        for name in ("rate", "max_grad_norm", "adam_eps"):
-            check_number(name, getattr(self, name), above=0)
-        check_number("least_steps", self.least_steps, least=0, most=MOST)
+        """Validates the fields."""
+        check_fields(self)
 
-    def init(self, problem: Problem, key: jax.Array, arena: Arena = ON_DEVICE) -> SupervisedState:
-        """The state before the first outer step."""
-        if not (isinstance(arena, ImageArena) and isinstance(problem.task, SupervisedTask)):
+    def check(self, problem: Problem) -> None:
+        """Checks that there are labels, and steps enough."""
+        if kind_of(problem.task) != LABELLED:
             raise FloppyError(
-                f"Outer loop supervised was asked for with {problem.task.task_id}, which has no labelled examples: "
+                f"Outer loop supervised needs labelled examples, {problem.task.task_id} has none: "
                 "choose ppmo or hades (--outer)."
             )
         if self.least_steps > problem.cloning.steps:
             raise FloppyError(
-                f"least_steps = {self.least_steps} was asked for, the cloning has {problem.cloning.steps} steps: "
-                "give at most as many."
+                f"least_steps must be at most the cloning's {problem.cloning.steps} steps, got {self.least_steps}."
             )
         self._share(problem)
+
+    def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> SupervisedState:
+        """The state before the first outer step."""
         known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)), known)
 
-    def restarted(self, state: SupervisedState) -> SupervisedState:
-        """The state as it is: there are no episodes."""
-        return state
-
     def step(
-        self, problem: Problem, state: SupervisedState, key: jax.Array, arena: Arena = ON_DEVICE
+        self, problem: Problem, state: SupervisedState, key: jax.Array, arena: Arena[Any] = ON_DEVICE
     ) -> tuple[SupervisedState, Info]:
         """One outer step: draw, clone, improve."""
-        assert isinstance(arena, ImageArena)
         batches = tuple(
-            arena.batch(named_key(key, f"batch {group}"), self._share(problem), self.batch_size)
+            arena.labelled_batch(problem.task, named_key(key, f"batch {group}"), self._share(problem), self.batch_size)
             for group in range(len(problem.learners))
         )
         return arena.compiled(self._improve)(problem, state, batches, key)
@@ -134,11 +130,11 @@ class Supervised:
     def _loss(
         self,
         problem: Problem,
-        network: Network,
+        network: Network[Any],
         state: SupervisedState,
         steps: jax.Array,
         parameters: Parameters,
-        fresh: Weights,
+        fresh: Any,
         batch: Labelled,
     ) -> tuple[jax.Array, jax.Array]:
         """Mean cross-entropy of a clone on real examples, and its accuracy."""

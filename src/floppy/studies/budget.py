@@ -1,4 +1,4 @@
-"""Scores of datasets over their size, beside methods without a dataset (HaDES, Figure 6)."""
+"""Scores of datasets over the number of their examples, beside methods without a dataset (HaDES, Figure 6)."""
 
 import dataclasses
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from tyro.conf import Positional
 
-from floppy.errors import FloppyError, check_number
-from floppy.studies._runs import BASELINES, LABELS, Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column, error_bars, interquartile_mean, stratified_interval
+from floppy.fields import bounded, check_fields
+from floppy.studies.base import Row, by, check_some, column, error_bars, spread_of_runs
+from floppy.studies.runs import BASELINES, LABELS, BudgetedRun, configure_method, try_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,29 +22,24 @@ class Budget:
     name: ClassVar[str] = "budget"
     task: Positional[str]
     """Task id or short name."""
-    sizes: tuple[int, ...] = (4, 16, 64, 256)
-    """Numbers of examples."""
+    sizes: tuple[int, ...] = bounded((4, 16, 64, 256), least=1)
+    """Numbers of examples: what a dataset may hold."""
     methods: tuple[str, ...] = ("hades", "ppmo", "neuroevolution", "ppo")
     """Recipes, or hades-f, which is recipe hades for a single fixed learner; ppo and neuroevolution, which have no
     dataset, run once per seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = bounded((0, 1, 2), least=0, most=2**32 - 1)
     """Of each method's runs."""
     budget: str = ""
-    """When to stop each run: a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
-    learners: int = 0
+    """When each run stops: after a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
+    learners: int = bounded(0, least=0)
     """Fresh learners of each score; 0 for the recipe's number."""
-    episodes: int = 0
+    episodes: int = bounded(0, least=0)
     """Of each of these learners; 0 for the recipe's number."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for size in self.sizes:
-            check_number("sizes", size, least=1)
-        for count in ("learners", "episodes"):
-            check_number(count, getattr(self, count), least=0)
-        check_seeds(self.seeds)
-        if not (self.sizes and self.methods):
-            raise FloppyError("A study of budgets got no sizes or no methods: give at least one of each.")
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "sizes", "methods", "seeds")
 
     def cells(self) -> list[Row]:
         """A method, a number of examples and a seed.
@@ -59,18 +54,24 @@ class Budget:
             for seed in self.seeds
         ]
         for cell in cells:
-            self._limited(cell)
+            self._run_of(cell)
         return cells
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row: the score of the run's best dataset on fresh seeds, its spread over learners, and the cost."""
-        ended = run(self._limited(cell), folder)
-        return [ended.totals | {"sd": (ended.result.dataset.card.score or {})["sd"]}]
+        """A row: the score of the run's best dataset on fresh seeds, its spread over learners, and the cost.
+
+        The score is -inf where the run or all its learners diverged.
+        """
+        ended = try_run(self._run_of(cell), folder)
+        return [ended.totals | {"sd": ended.score["sd"]}]
 
     def summary(self, rows: list[Row]) -> Row:
         """By method and size: interquartile mean of the runs' scores, with its interval."""
         return {
-            str(method): [self._size_summary(size, of_size) for size, of_size in by(of_method, "examples").items()]
+            str(method): [
+                {"examples": size} | spread_of_runs(column(of_size, "score"))
+                for size, of_size in by(of_method, "examples").items()
+            ]
             for method, of_method in by(rows, "method").items()
         }
 
@@ -79,8 +80,8 @@ class Budget:
         axes = figure.subplots()
         for number, (method, entries) in enumerate(self.summary(rows).items()):
             colour, label = f"C{number}", LABELS.get(method, method)
-            middle = np.array([entry["interquartile_mean"] for entry in entries])
-            intervals = np.array([entry["interval"] for entry in entries])
+            middle = column(entries, "interquartile_mean")  # None, of runs that diverged, is drawn as a gap
+            intervals = np.array([entry["interval"] or (np.nan, np.nan) for entry in entries])
             if method in BASELINES:
                 axes.axhline(middle[0], color=colour, linestyle="--", label=label)
                 axes.axhspan(*intervals[0], color=colour, alpha=0.1)
@@ -94,9 +95,9 @@ class Budget:
         axes.set_ylabel("mean return")
         axes.legend(fontsize="small")
 
-    def _limited(self, cell: Row) -> Limited:
+    def _run_of(self, cell: Row) -> BudgetedRun:
         wanted = {"score_learners": self.learners, "score_episodes": self.episodes}
-        return limited(
+        return configure_method(
             cell["method"],
             self.task,
             examples=cell["examples"],
@@ -104,12 +105,3 @@ class Budget:
             budget=self.budget,
             **{name: count for name, count in wanted.items() if count},
         )
-
-    def _size_summary(self, size: int, rows: list[Row]) -> Row:
-        scores = column(rows, "score")
-        return {
-            "examples": size,
-            "runs": len(rows),
-            "interquartile_mean": interquartile_mean(scores),
-            "interval": list(stratified_interval([scores])),
-        }

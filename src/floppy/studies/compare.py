@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tyro.conf import Positional
 
-from floppy.errors import FloppyError, check_number
-from floppy.studies._runs import LABELS, Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column, interquartile_mean, stratified_interval
+from floppy.evaluation.score import interquartile_mean
+from floppy.fields import bounded, check_fields
+from floppy.studies.base import Row, by, check_some, column, spread_of_runs
+from floppy.studies.runs import LABELS, BudgetedRun, configure_method, try_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,19 +27,17 @@ class Compare:
     methods: tuple[str, ...] = ("hades-f", "hades", "ppmo", "neuroevolution", "ppo")
     """ppo and neuroevolution, which have no dataset; hades-f, which is recipe hades for a single fixed learner; or
     recipes."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = bounded((0, 1, 2), least=0, most=2**32 - 1)
     """Of each method's runs."""
-    examples: int = 0
+    examples: int = bounded(0, least=0)
     """Of the datasets; 0 for each recipe's number."""
     budget: str = ""
-    """When to stop each run: a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
+    """When each run stops: after a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        check_number("examples", self.examples, least=0)
-        check_seeds(self.seeds)
-        if not self.methods:
-            raise FloppyError("A comparison got no methods: give at least one.")
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "methods", "seeds")
 
     def cells(self) -> list[Row]:
         """A method and a seed.
@@ -47,14 +46,15 @@ class Compare:
           FloppyError: for a method, task or budget that cannot be.
         """
         for method in self.methods:
-            self._limited(method, self.seeds[0])
+            self._run_of(method, self.seeds[0])
         return [{"method": method, "seed": seed} for method in self.methods for seed in self.seeds]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per evaluation of the run, and one of its end, with its best dataset's score on fresh seeds."""
-        ended = run(self._limited(cell["method"], cell["seed"]), folder)
-        rows: list[Row] = [{"what": "evaluation"} | point._asdict() for point in ended.points]
-        return [*rows, {"what": "end"} | ended.totals]
+        """A row per evaluation of the run, and one of its end, with its best dataset's score on fresh seeds.
+
+        That score is -inf where the run or all its learners diverged.
+        """
+        return try_run(self._run_of(cell["method"], cell["seed"]), folder).rows
 
     def summary(self, rows: list[Row]) -> Row:
         """By method, of its runs' ends: interquartile mean of the scores with its interval, and the mean cost."""
@@ -69,7 +69,7 @@ class Compare:
                 runs = by(curve, "seed").values()
                 for one in runs:
                     axes.plot(column(one, place), column(one, "score"), f"C{number}", alpha=0.25, linewidth=0.8)
-                # Runs that a time limit ended differ in length: no mean where some are missing.
+                # Runs that a time limit or divergence ended differ in length: no mean where some are missing.
                 whole = [at for at in by(curve, "outer_steps").values() if len(at) == len(runs)]
                 axes.plot(
                     [column(at, place).mean() for at in whole],
@@ -83,14 +83,10 @@ class Compare:
         figure.axes[1].set_xscale("log")
         figure.axes[1].tick_params(axis="x", which="minor", labelbottom=False)  # they would cover each other
 
-    def _limited(self, method: str, seed: int) -> Limited:
-        return limited(method, self.task, examples=self.examples, seed=seed, budget=self.budget)
+    def _run_of(self, method: str, seed: int) -> BudgetedRun:
+        return configure_method(method, self.task, examples=self.examples, seed=seed, budget=self.budget)
 
     def _method_summary(self, rows: list[Row]) -> Row:
         ends = by(rows, "what")["end"]
-        scores = column(ends, "score")
-        return {
-            "runs": len(ends),
-            "interquartile_mean": interquartile_mean(scores),
-            "interval": list(stratified_interval([scores])),
-        } | {name: float(column(ends, name).mean()) for name in ("outer_steps", "env_steps", "seconds")}
+        costs = {name: float(column(ends, name).mean()) for name in ("outer_steps", "env_steps", "seconds")}
+        return spread_of_runs(column(ends, "score")) | costs

@@ -11,14 +11,14 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.dataset import DistilledDataset
-from floppy.errors import check_number
-from floppy.evaluate import evaluate_random
+from floppy.evaluation.evaluate import evaluate_random
+from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
-from floppy.recipes import check_recipe
-from floppy.studies._runs import Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column
+from floppy.recipes import RECIPES
+from floppy.studies.base import Row, by, check_some, column, finite
+from floppy.studies.runs import BudgetedRun, configure_method, run, try_run
 from floppy.tasks import make_task
-from floppy.train import train
+from floppy.teach.policies import train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,31 +56,28 @@ class Cost:
     name: ClassVar[str] = "cost"
     task: Positional[str]
     """Task id or short name."""
-    examples: int = 0
+    examples: int = bounded(0, least=0)
     """Of the dataset; 0 for the recipe's number."""
-    recipe: str = "ppmo"
+    recipe: str = one_of("ppmo", RECIPES)
     """Of the distillation."""
     budget: str = ""
-    """When to stop the distillation: a number of steps (500steps) or a time (60s, 10m)."""
+    """When the distillation stops: after a number of steps (500steps) or a time (60s, 10m)."""
     ppo_budget: str = ""
-    """When to stop each run of PPO, likewise."""
-    seed: int = 0
+    """When each run of PPO stops, likewise."""
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     """Of the distillation, the clones and the random actions."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = bounded((0, 1, 2), least=0, most=2**32 - 1)
     """Of the agents that PPO trains, one each."""
-    share: float = 0.95
+    share: float = bounded(0.95, above=0, most=1)
     """An agent is there when it has gone this share of the way from random actions' mean return to the clones'."""
-    every: int = 10
+    every: int = bounded(10, least=1)
     """Outer steps between the evaluations that tell how far PPO is; they take about as much time in all as the
     recipe's."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        check_number("examples", self.examples, least=0)
-        check_number("share", self.share, above=0, most=1)
-        check_number("every", self.every, least=1)
-        check_seeds(self.seeds)
-        check_recipe(self.recipe)
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "seeds")
 
     def cells(self) -> list[Row]:
         """The distillation, then an agent per seed.
@@ -96,17 +93,17 @@ class Cost:
         """A row per evaluation of the run and one of its end; after the distillation also random actions and clones.
 
         `seconds` is wall-clock time without `compilation`. It holds that of evaluations, while `env_steps` leaves
-        their steps out.
+        their steps out. An agent whose run diverged ends with a score of -inf.
+
+        Raises:
+          DivergedError: if the distillation diverged, for then nothing is left to compare.
         """
-        is_ppo = cell["method"] == "ppo"
-        ended = run(self._ppo(cell["seed"]) if is_ppo else self._distillation(), folder)
-        rows: list[Row] = [{"what": "evaluation"} | point._asdict() for point in ended.points]
-        rows.append({"what": "end"} | ended.totals)
-        if not is_ppo:
-            random = evaluate_random(make_task(self.task), episodes=RANDOM_EPISODES, seed=self.seed)
-            rows.append({"what": "random", "score": random.mean})
-            rows += [{"what": "clones"} | self._timed_clones(ended.result.dataset, agents) for agents in AT_ONCE]
-        return rows
+        if cell["method"] == "ppo":
+            return try_run(self._ppo(cell["seed"]), folder).rows
+        ended = run(self._distillation(), folder)
+        random = evaluate_random(make_task(self.task), episodes=RANDOM_EPISODES, seed=self.seed)
+        clones = [{"what": "clones"} | self._timed_clones(ended.best, agents) for agents in AT_ONCE]
+        return [*ended.rows, {"what": "random", "score": random.mean}, *clones]
 
     def summary(self, rows: list[Row]) -> Row:
         """Costs, and from how many agents on the dataset is the cheaper way.
@@ -123,7 +120,7 @@ class Cost:
             return summary
         if known.dataset["score"] <= known.random:
             summary["note"] = "The clones are no better than random actions: these figures compare nothing."
-        summary["scores"]["ppo"] = float(column(known.agents, "score").mean())
+        summary["scores"]["ppo"] = finite(column(known.agents, "score").mean())
         summary["ppo"] = {
             "agents": len(known.agents),
             "reached": known.reached,
@@ -147,14 +144,14 @@ class Cost:
             axes.set(xscale="log", yscale="log", xlabel="agents", ylabel=UNITS[unit])
             axes.legend(fontsize="small")
 
-    def _distillation(self) -> Limited:
-        return limited(self.recipe, self.task, examples=self.examples, seed=self.seed, budget=self.budget)
+    def _distillation(self) -> BudgetedRun:
+        return configure_method(self.recipe, self.task, examples=self.examples, seed=self.seed, budget=self.budget)
 
-    def _ppo(self, seed: int) -> Limited:
+    def _ppo(self, seed: int) -> BudgetedRun:
         """Plain PPO, which is evaluated more often, each time with fewer episodes."""
-        config, seconds = limited("ppo", self.task, seed=seed, budget=self.ppo_budget)
+        config, seconds = configure_method("ppo", self.task, seed=seed, budget=self.ppo_budget)
         learners = max(1, config.selection_learners * self.every // config.evaluate_every)
-        return Limited(dataclasses.replace(config, evaluate_every=self.every, selection_learners=learners), seconds)
+        return BudgetedRun(dataclasses.replace(config, evaluate_every=self.every, selection_learners=learners), seconds)
 
     def _timed_clones(self, dataset: DistilledDataset, agents: int) -> Row:
         """How long it takes to clone so many at once."""

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from floppy.arena import open_arena
 from floppy.dataset import load
-from floppy.ensembles import MOST_MEMBERS
-from floppy.errors import FloppyError, check_number, check_seed
-from floppy.evaluate import learner_means, returns_of, score_returns
+from floppy.evaluation.evaluate import evaluation_of
+from floppy.evaluation.score import bootstrap_interval, learner_means, mean_interval
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, parse_distribution
-from floppy.studies.base import Row, by, column, error_bars, percentile_interval
-from floppy.train import MOST_LEARNERS, card_distributions, network_for, task_of
+from floppy.learner.distribution import parse_distribution
+from floppy.learner.ensemble import MAX_MEMBERS
+from floppy.learner.network import Learners
+from floppy.play import open_arena
+from floppy.studies.base import Row, by, check_some, column, error_bars
+from floppy.teach.codec import unpack
+from floppy.teach.policies import MAX_LEARNERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,28 +32,23 @@ class Ensemble:
     name: ClassVar[str] = "ensemble"
     datasets: Positional[tuple[Path, ...]]
     """Files of the datasets."""
-    sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    sizes: tuple[int, ...] = bounded((1, 2, 4, 8, 16, 32), least=1, most=MAX_MEMBERS)
     """Learners per ensemble; 1, with which the others are compared, is always among them."""
-    repeats: int = 20
+    repeats: int = bounded(20, least=2, most=MAX_LEARNERS)
     """Ensembles of each size, of learners of their own."""
-    episodes: int = 10
+    episodes: int = bounded(10, least=1, most=MAX_LEARNERS)
     """Per ensemble."""
     distribution: str = ""
     """How learners are drawn; by default as each dataset's card says."""
     greedy: bool = False
     """Most likely actions in place of sampled ones: what most members would do, where they do not agree."""
-    seed: int = 0
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     """Of initial weights and episodes."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for size in self.sizes:
-            check_number("size", size, least=1, most=MOST_MEMBERS)
-        check_number("repeats", self.repeats, least=2, most=MOST_LEARNERS)
-        check_number("episodes", self.episodes, least=1, most=MOST_LEARNERS)
-        check_seed(self.seed)
-        if not self.datasets:
-            raise FloppyError("A study of ensembles got no datasets: give at least one.")
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "datasets")
 
     def cells(self) -> list[Row]:
         """A dataset and a size.
@@ -59,28 +57,27 @@ class Ensemble:
           FloppyError: for a dataset that cannot be read, or is of several tasks, or does not fit the learners.
         """
         for path in self.datasets:
-            dataset = load(path)
-            task_of(dataset)
-            network_for(dataset, self._drawn() or card_distributions(dataset)[0])
+            lesson = unpack(load(path))
+            lesson.task()
+            lesson.network(self._drawn())
         sizes = self.sizes if 1 in self.sizes else (1, *self.sizes)
         return [{"dataset": str(path), "size": size} for path in self.datasets for size in sizes]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per ensemble: its mean return."""
-        dataset = load(cell["dataset"])
-        task, key = task_of(dataset), named_key(jax.random.key(self.seed), "ensemble")
+        lesson = unpack(load(cell["dataset"]))
+        task, key = lesson.task(), named_key(jax.random.key(self.seed), "ensemble")
+        evaluation = evaluation_of(
+            lesson,
+            task,
+            network=lesson.network(self._drawn()),
+            learners=self.repeats,
+            episodes=self.episodes,
+            greedy=self.greedy,
+            ensemble=cell["size"],
+        )
         with open_arena(task) as arena:
-            returns = returns_of(
-                dataset,
-                task,
-                key,
-                self._drawn(),
-                learners=self.repeats,
-                episodes=self.episodes,
-                greedy=self.greedy,
-                ensemble=cell["size"],
-                arena=arena,
-            )
+            returns = evaluation.of_lesson(lesson, key, arena=arena)
         scores = learner_means(returns)
         return [{"repeat": repeat, "score": float(score)} for repeat, score in enumerate(scores)]
 
@@ -107,7 +104,7 @@ class Ensemble:
             axes.set_title(Path(str(dataset)).stem)
             axes.legend(fontsize="small")
 
-    def _drawn(self) -> LearnerDistribution | None:
+    def _drawn(self) -> Learners | None:
         return parse_distribution(self.distribution) if self.distribution else None
 
     def _dataset_summary(self, rows: list[Row]) -> list[Row]:
@@ -115,7 +112,7 @@ class Ensemble:
         for size, of_size in sorted(by(rows, "size").items()):
             scores = column(of_size, "score")
             row: Row = {"size": size, "mean": scores.mean()}
-            row["interval"] = list(score_returns(scores[:, None], None, self.seed).ci95)
+            row["interval"] = list(mean_interval(scores, self.seed))
             if size > 1:
                 row |= {"gain": scores.mean() - singles.mean(), "gain_interval": self._gain(scores, singles)}
             found.append(row)
@@ -124,7 +121,7 @@ class Ensemble:
     def _gain(self, scores: np.ndarray, singles: np.ndarray) -> list[float]:
         """95% percentile-bootstrap interval of the difference between the means."""
         return list(
-            percentile_interval(
+            bootstrap_interval(
                 (scores, singles), lambda many, one, axis: many.mean(axis=axis) - one.mean(axis=axis), self.seed
             )
         )

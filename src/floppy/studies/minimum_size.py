@@ -8,23 +8,25 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 from tyro.conf import Positional
 
-from floppy.arena import open_arena
-from floppy.cloning import Cloning
-from floppy.errors import DivergedError, FloppyError, check_number
-from floppy.evaluate import learner_means, returns_of
+from floppy.errors import DivergedError, FloppyError
+from floppy.evaluation.evaluate import evaluation_of
+from floppy.evaluation.score import learner_means
+from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
-from floppy.learners import describe_distribution, parse_distributions
-from floppy.recipes import check_recipe, recipe
-from floppy.studies._runs import Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column
+from floppy.learner.distribution import describe_distribution, parse_distributions
+from floppy.play import open_arena
+from floppy.recipes import RECIPES, recipe
+from floppy.studies.base import Row, by, check_some, column
+from floppy.studies.runs import BudgetedRun, configure_method, run
 from floppy.tasks import make_task
 from floppy.tasks.base import Task
+from floppy.teach.codec import unpack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,38 +39,31 @@ class MinimumSize:
     name: ClassVar[str] = "minimum-size"
     task: Positional[str]
     """Task id or short name."""
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = bounded((), least=1)
     """Numbers of examples; by default all up to one more than the paper's minimum."""
     activations: tuple[str, ...] = ("tanh", "relu")
     """Of the learners: tanh, which is odd, and relu, which is not."""
     losses: tuple[str, ...] = ("mse",)
-    """Of the cloning: mse, cross-entropy or gaussian-nll."""
-    seeds: tuple[int, ...] = (0, 1)
+    """Of the cloning, such as mse, cross-entropy or gaussian-nll."""
+    seeds: tuple[int, ...] = bounded((0, 1), least=0, most=2**32 - 1)
     """Of each distillation; a size is enough if one of them is."""
-    recipe: str = "ppmo"
+    recipe: str = one_of("ppmo", RECIPES)
     """Of the distillations."""
     budget: str = ""
-    """When to stop each of them: a number of steps (500steps) or a time (60s, 10m); by default as the recipe says."""
-    best: float | None = None
+    """When each of them stops: after a number of steps (500steps) or a time (60s, 10m); by default as the recipe
+    says."""
+    best: float | None = bounded(None)
     """The best known score; by default the highest that the task allows, where that is known."""
-    share: float = 0.9
+    share: float = bounded(0.9, above=0, most=1)
     """A learner succeeds with a mean return of this share of the best known score, which one below 0 may fall short of
     by as much."""
-    enough: float = 0.9
+    enough: float = bounded(0.9, above=0, most=1)
     """A dataset is good enough if this share of fresh learners succeeds."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for size in self.sizes:
-            check_number("sizes", size, least=1)
-        for name in ("share", "enough"):
-            check_number(name, getattr(self, name), above=0, most=1)
-        if self.best is not None:
-            check_number("best", self.best)
-        check_seeds(self.seeds)
-        check_recipe(self.recipe)
-        if not (self.activations and self.losses):
-            raise FloppyError("A study of sizes got no activations or no losses: give at least one of each.")
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "activations", "losses", "seeds")
 
     def cells(self) -> list[Row]:
         """An activation, a loss, a number of examples and a seed.
@@ -86,7 +81,7 @@ class MinimumSize:
             for seed in self.seeds
         ]
         for cell in cells:
-            self._limited(cell)
+            self._run_of(cell)
         return cells
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
@@ -139,33 +134,26 @@ class MinimumSize:
         return best - (1 - self.share) * abs(best)
 
     def _scores(self, cell: Row, folder: Path) -> np.ndarray:
-        wanted = self._limited(cell)
-        config, dataset = wanted.config, run(wanted, folder).result.dataset
-        task = make_task(self.task)
+        wanted = self._run_of(cell)
+        config, dataset = wanted.config, run(wanted, folder).best
+        task, lesson = make_task(self.task), unpack(dataset)
+        evaluation = evaluation_of(lesson, task, learners=config.score_learners, episodes=config.score_episodes)
         with open_arena(task) as arena:
-            returns = returns_of(
-                dataset,
-                task,
-                named_key(jax.random.key(cell["seed"]), "minimum size"),
-                learners=config.score_learners,
-                episodes=config.score_episodes,
-                arena=arena,
-            )
+            returns = evaluation.of_lesson(lesson, named_key(jax.random.key(cell["seed"]), "minimum size"), arena=arena)
         return learner_means(returns)
 
-    def _limited(self, cell: Row) -> Limited:
+    def _run_of(self, cell: Row) -> BudgetedRun:
         own = recipe(self.task, self.recipe, examples=cell["examples"])
-        cloning: Cloning = dataclasses.replace(own.cloning, loss=cell["loss"])
-        learners = [
-            dataclasses.replace(each, activation=cell["activation"]) for each in parse_distributions(own.distribution)
-        ]
-        return limited(
+        cloning: Any = own.cloning
+        drawn: tuple[Any, ...] = parse_distributions(own.distribution)
+        learners = [dataclasses.replace(each, activation=cell["activation"]) for each in drawn]
+        return configure_method(
             self.recipe,
             self.task,
             examples=cell["examples"],
             seed=cell["seed"],
             budget=self.budget,
-            cloning=cloning,
+            cloning=dataclasses.replace(cloning, loss=cell["loss"]),
             distribution=",".join(describe_distribution(each) for each in learners),
         )
 

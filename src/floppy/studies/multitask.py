@@ -8,16 +8,17 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from floppy.arena import open_arena
-from floppy.blocks import JointNetwork
 from floppy.dataset import DistilledDataset, load
-from floppy.errors import check_number, check_seed
-from floppy.evaluate import evaluate_random, learner_means, returns_of, score_returns
+from floppy.evaluation.evaluate import evaluate_random, evaluation_of
+from floppy.evaluation.score import learner_means, mean_interval
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.merging import merge
+from floppy.play import open_arena
 from floppy.studies.base import Row, by, column, error_bars
 from floppy.tasks.base import Task
-from floppy.train import MOST_LEARNERS, block_of, card_distributions, network_for, task_of
+from floppy.teach.codec import unpack
+from floppy.teach.merge import merge
+from floppy.teach.policies import MAX_LEARNERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,18 +33,16 @@ class Multitask:
     name: ClassVar[str] = "multitask"
     datasets: Positional[tuple[Path, ...]]
     """Files of two or more datasets that can be merged."""
-    learners: int = 20
+    learners: int = bounded(20, least=2, most=MAX_LEARNERS)
     """Fresh learners of each kind and task."""
-    episodes: int = 10
+    episodes: int = bounded(10, least=1, most=MAX_LEARNERS)
     """Per learner."""
-    seed: int = 0
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     """Of initial weights and episodes."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        check_number("learners", self.learners, least=2, most=MOST_LEARNERS)
-        check_number("episodes", self.episodes, least=1, most=MOST_LEARNERS)
-        check_seed(self.seed)
+        """Validates the fields."""
+        check_fields(self)
 
     def cells(self) -> list[Row]:
         """A dataset, and an agent that plays its task: random actions, or learners of one of three kinds.
@@ -59,7 +58,7 @@ class Multitask:
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per learner: its mean return; of random actions only one."""
         dataset, agent = load(cell["dataset"]), cell["agent"]
-        task = task_of(dataset)
+        task = unpack(dataset).task()
         if agent == RANDOM:
             score = evaluate_random(task, episodes=self.learners * self.episodes, seed=self.seed)
             scores = np.array([score.mean])
@@ -102,22 +101,14 @@ class Multitask:
 
     def _returns(self, dataset: DistilledDataset, task: Task, agent: str) -> np.ndarray:
         """Returns `[L, episodes]` of the learners of an agent."""
-        learnt = dataset if agent == SINGLE else self._merged()
-        network = network_for(learnt, card_distributions(learnt)[0])
-        block = None if agent == SINGLE else block_of(learnt, task.task_id)
-        if isinstance(network, JointNetwork) and agent == WRONG:
-            network = dataclasses.replace(network, blocks=tuple(each for each in network.blocks if each != block))
+        lesson = unpack(dataset if agent == SINGLE else self._merged())
+        block = None if agent == SINGLE else lesson.block(task.task_id)
+        learnt = tuple(each for each in lesson.blocks if agent != WRONG or each != block)
+        evaluation = evaluation_of(
+            lesson, task, learners=self.learners, episodes=self.episodes, block=block, blocks=learnt
+        )
         with open_arena(task) as arena:
-            return returns_of(
-                learnt,
-                task,
-                named_key(jax.random.key(self.seed), "multitask"),
-                learners=self.learners,
-                episodes=self.episodes,
-                block=block,
-                network=network,
-                arena=arena,
-            )
+            return evaluation.of_lesson(lesson, named_key(jax.random.key(self.seed), "multitask"), arena=arena)
 
     def _task_summary(self, rows: list[Row]) -> Row:
         scores = {agent: column(of_agent, "score") for agent, of_agent in by(rows, "agent").items()}
@@ -125,7 +116,7 @@ class Multitask:
         span = means[SINGLE] - means[RANDOM]
 
         def share(agent: str) -> Row:
-            own = score_returns((scores[agent][:, None] - means[RANDOM]) / span, None, self.seed)
-            return {"mean": own.mean, "interval": list(own.ci95)}
+            own = (scores[agent] - means[RANDOM]) / span
+            return {"mean": float(own.mean()), "interval": list(mean_interval(own, self.seed))}
 
         return {"means": means, "shares": {each: share(each) for each in (SINGLE, MERGED, WRONG)} if span > 0 else None}

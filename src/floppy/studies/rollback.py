@@ -1,137 +1,111 @@
 """Encoder rollback: the same distillation with ever fewer layers in the encoder (PPMO paper, section 4)."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
-from floppy.distill import (
-    CONFIG_NAME,
-    DATASET_NAME,
-    DistillConfig,
-    DistillResult,
-    already_taken,
-    check_intention,
-    distill,
-    files_of_run,
-)
+import numpy as np
+
 from floppy.errors import FloppyError
-from floppy.learners import parse_distributions
+from floppy.fields import bounded, check_fields
+from floppy.learner.distribution import parse_distributions
+from floppy.recipes import apply_budget
+from floppy.run.config import DistillConfig
+from floppy.run.folder import DATASET_NAME
+from floppy.studies.base import CELLS_NAME, Row, column, error_bars, finite
+from floppy.studies.runs import BudgetedRun, try_run
+from floppy.tasks.base import score_unit
+from floppy.tasks.registry import make_task
 
-
-class Distil(Protocol):
-    """`distill`, or something that also shows its progress."""
-
-    def __call__(
-        self,
-        config: DistillConfig,
-        out: Path | None,
-        *,
-        resume: bool,
-        overwrite: bool,
-        time_limit: float | None,
-        command: str,
-    ) -> DistillResult:
-        """See `distill`."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Level:
-    """One distillation of the study."""
+class Rollback:
+    """Distils a task once for every number of encoder layers, from the whole network down to none.
 
-    encoder_layers: int
-    """`l`: 0 is full distillation, all layers are plain PPO, or neuroevolution."""
-    examples: int
-    """0 with all layers in the encoder, for nothing is left to clone."""
-    score: dict[str, Any]
-    """As on the dataset's card."""
-    dataset: Path | None
-    """Where the dataset lies, if runs are kept."""
-    env_steps: int
-    """Environment steps used."""
-    finished: bool
-    """False when a time limit or Ctrl-C ended the run early."""
-    interrupted: bool
-    """Whether it was Ctrl-C."""
-
-
-def rollback(
-    config: DistillConfig,
-    out: Path | str | None = None,
-    *,
-    levels: Sequence[int] = (),
-    resume: bool = False,
-    overwrite: bool = False,
-    time_limit: float | None = None,
-    command: str = "",
-    distil: Distil = distill,
-) -> list[Level]:
-    """Distils a task once for every number of encoder layers.
-
-    Args:
-      config: of every run, but for `encoder_layers`, and for `examples` where the encoder holds every layer.
-      out: folder with a run per level, `l0`, `l1` and so on; None keeps everything in memory.
-      levels: numbers of encoder layers, in the order of the runs; by default all, from the whole network down to 0.
-      resume: go on with the runs in `out` that have begun.
-      overwrite: replace the runs in `out`.
-      time_limit: seconds after which each run ends.
-      command: written on the cards.
-      distil: what runs one of them.
-
-    Returns:
-      A level per run; fewer after Ctrl-C.
-
-    Raises:
-      FloppyError: for a level that the network does not have, a folder that is taken, and whatever `distill` refuses.
+    No layer is full distillation. With all layers in the encoder nothing is left to clone, which is plain PPO, or
+    neuroevolution.
     """
-    check_intention(resume=resume, overwrite=overwrite)
-    plan = [(each, None if out is None else Path(out) / f"l{each.encoder_layers}") for each in _configs(config, levels)]
-    for each, folder in plan:  # refused before the first run begins
-        each.problem()
-        if folder is not None and files_of_run(folder) and not (resume or overwrite):
-            raise already_taken(folder)
-    done = []
-    for each, folder in plan:
-        has_begun = folder is not None and (folder / CONFIG_NAME).exists()
-        result = distil(
-            each,
-            folder,
-            resume=resume and has_begun,
-            overwrite=overwrite,
-            time_limit=time_limit,
-            command=command,
-        )
-        done.append(_level(each, folder, result))
-        if result.interrupted:
-            break
-    return done
+
+    name: ClassVar[str] = "rollback"
+    config: DistillConfig
+    """Of every run, but for `encoder_layers`, and for `examples` where the encoder holds every layer."""
+    levels: tuple[int, ...] = bounded((), least=0)
+    """Numbers of encoder layers, in the order of the runs; by default all, from the whole network down to 0."""
+    budget: str = ""
+    """When each run stops: after a number of steps (500steps) or a time (60s, 10m); by default as the configuration
+    says."""
+
+    def __post_init__(self) -> None:
+        """Validates the fields."""
+        check_fields(self)
+        if self.config.encoder_layers:
+            raise FloppyError(
+                f"encoder_layers must be 0 in a study of all of them, got {self.config.encoder_layers}: choose them by "
+                "levels."
+            )
+
+    def cells(self) -> list[Row]:
+        """A number of encoder layers, and the number of examples beside them.
+
+        Raises:
+          FloppyError: for a level that the network does not have, learners without levels, and a budget that is none.
+        """
+        layers = parse_distributions(self.config.distribution)[0].layers
+        levels = self.levels or range(layers, -1, -1)
+        if wrong := [level for level in levels if level > layers]:
+            raise FloppyError(f"levels must be at most the network's {layers} layers, got {wrong[0]}.")
+        cells = [
+            {"encoder_layers": level, "examples": 0 if level == layers else self.config.examples} for level in levels
+        ]
+        for cell in cells:
+            self._run_of(cell).config.problem()
+        return cells
+
+    def measure(self, cell: Row, folder: Path) -> list[Row]:
+        """A row: the score of the run's best dataset on fresh seeds, as on its card, and the cost.
+
+        The score is -inf where the run or all its learners diverged. `dataset` is a path within the study's folder.
+        """
+        ended = try_run(self._run_of(cell), folder)
+        row: Row = {"finished": ended.finished} | ended.totals | {"sd": ended.score["sd"]}
+        if ended.dataset is None:
+            return [row]
+        low, high = ended.score["ci95"]
+        counts = {name: ended.score[name] for name in ("learners", "episodes")}
+        dataset = str(Path(CELLS_NAME) / folder.name / DATASET_NAME)
+        return [row | {"low": low, "high": high} | counts | {"dataset": dataset}]
+
+    def summary(self, rows: list[Row]) -> Row:
+        """The task, and by level the score with its 95% interval over learners, what it cost and where it lies."""
+        return {"task": self.config.task, "levels": [_level(row) for row in rows]}
+
+    def draw(self, rows: list[Row], figure: "Figure") -> None:
+        """Scores over the number of encoder layers, with their intervals."""
+        rows = sorted((row for row in rows if np.isfinite(row["score"])), key=lambda row: row["encoder_layers"])
+        levels, means = column(rows, "encoder_layers"), column(rows, "score")
+        axes = figure.subplots()
+        if rows:
+            intervals = np.stack([column(rows, "low"), column(rows, "high")], axis=1)
+            axes.errorbar(levels, means, error_bars(means, intervals), fmt="o-", capsize=3)
+            axes.set_xticks(levels)
+        axes.set_xlabel("encoder layers")
+        axes.set_ylabel(score_unit(make_task(self.config.task)))
+
+    def _run_of(self, cell: Row) -> BudgetedRun:
+        return BudgetedRun(*apply_budget(dataclasses.replace(self.config, **cell), self.budget))
 
 
-def _configs(config: DistillConfig, levels: Sequence[int]) -> list[DistillConfig]:
-    """One per level."""
-    layers = parse_distributions(config.distribution)[0].layers
-    levels = list(levels) or list(range(layers, -1, -1))
-    if config.encoder_layers:
-        raise FloppyError(
-            f"encoder_layers = {config.encoder_layers} was asked for in a study of all of them: choose by levels."
-        )
-    if wrong := [level for level in levels if not 0 <= level <= layers]:
-        raise FloppyError(f"Level {wrong[0]} was asked for: the network has {layers} layers, give 0 to {layers}.")
-    if len(set(levels)) < len(levels):
-        raise FloppyError(f"Levels {', '.join(map(str, levels))} were asked for: give each of them once.")
-    return [
-        dataclasses.replace(config, encoder_layers=level, examples=0 if level == layers else config.examples)
-        for level in levels
-    ]
-
-
-def _level(config: DistillConfig, folder: Path | None, result: DistillResult) -> Level:
-    return Level(
-        config.encoder_layers,
-        config.examples,
-        result.dataset.card.score or {},
-        None if folder is None else folder / DATASET_NAME,
-        result.env_steps,
-        result.finished,
-        result.interrupted,
-    )
+def _level(row: Row) -> Row:
+    """The summary of one run."""
+    entry = {name: row[name] for name in ("encoder_layers", "examples", "outer_steps", "env_steps", "seconds")}
+    entry["finished"] = row["finished"]
+    if finite(row["score"]) is None:
+        return entry | {"score": None, "dataset": None}
+    score = {"mean": row["score"], "sd": row["sd"], "ci95": [row["low"], row["high"]]}
+    return entry | {
+        "score": score | {"learners": row["learners"], "episodes": row["episodes"]},
+        "dataset": row["dataset"],
+    }

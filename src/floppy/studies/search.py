@@ -9,26 +9,28 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from tyro.conf import Positional
 
-from floppy.arena import open_arena
 from floppy.dataset import DistilledDataset, load
-from floppy.errors import MOST, FloppyError, check_number, one_line, shown
-from floppy.evaluate import learner_means, returns_of
+from floppy.errors import MAX_COUNT, FloppyError, one_line, shown
+from floppy.evaluation.evaluate import PerLearner, evaluation_of
+from floppy.evaluation.score import bootstrap_interval, learner_means
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.learners import LearnerDistribution, parse_distribution
-from floppy.outer import PPMO
-from floppy.studies._runs import Limited, check_seeds, limited, run
-from floppy.studies.base import Row, by, column, percentile_interval
-from floppy.train import MOST_LEARNERS, distilled_of, network_for, task_of
+from floppy.learner.distribution import parse_distribution
+from floppy.learner.network import Learners, Network
+from floppy.play import open_arena
+from floppy.recipes import steps_of_baseline
+from floppy.studies.base import Row, by, check_some, column, finite
+from floppy.studies.runs import BudgetedRun, configure_method, run
+from floppy.teach.codec import unpack
+from floppy.teach.policies import MAX_LEARNERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +56,8 @@ TOP = 5
 """How many of the best of one ranking are looked up in the other."""
 
 
-Measure = Callable[[np.ndarray, np.ndarray], Any]
-"""Of the agreement of two lists of scores; its result has a `statistic`."""
+SPEARMAN, KENDALL = "spearmanr", "kendalltau"
+"""Rank correlations, as SciPy calls them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,30 +70,23 @@ class Search:
     space: Path | None = None
     """File of the architectures, each a learner distribution of one width and depth: one per line, or a JSON list; by
     default 32 that differ in width, depth, activation and initialiser."""
-    trained: int = 0
+    trained: int = bounded(0, least=0)
     """How many of them, drawn at random, PPO trains too; 0 for all."""
-    env_steps: int = 200_000
+    env_steps: int = bounded(200_000, least=1, most=MAX_COUNT)
     """Of each run of PPO, rounded up to whole outer steps; its rates are annealed over them."""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = bounded((0, 1), least=0, most=2**32 - 1)
     """Of each architecture, both ways."""
-    learners: int = 32
+    learners: int = bounded(32, least=1, most=MAX_LEARNERS)
     """Fresh policies that are cloned per architecture, seed and rate."""
-    episodes: int = 4
+    episodes: int = bounded(4, least=1, most=MAX_LEARNERS)
     """Of each of these policies."""
-    rates: tuple[float, ...] = (1.0,)
+    rates: tuple[float, ...] = bounded((1.0,), above=0)
     """Multiples of the dataset's inner rate; of several, an architecture counts with the one that suits it best."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for count in ("learners", "episodes"):
-            check_number(count, getattr(self, count), least=1, most=MOST_LEARNERS)
-        check_number("trained", self.trained, least=0)
-        check_number("env_steps", self.env_steps, least=1, most=MOST)
-        check_seeds(self.seeds)
-        for rate in self.rates:
-            check_number("rates", rate, above=0)
-        if not self.rates:
-            raise FloppyError("A search got no rates: give at least one.")
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "seeds", "rates")
 
     def cells(self) -> list[Row]:
         """A way, an architecture and a seed; first all by the dataset, then those that PPO trains.
@@ -102,9 +97,10 @@ class Search:
         dataset, space = load(self.dataset), SPACE if self.space is None else read_space(self.space)
         if dataset.card.is_plain_policy:
             raise FloppyError(f"{self.dataset} is a whole policy, from which nothing is cloned: give one of examples.")
-        task_of(dataset)
+        lesson = unpack(dataset)
+        lesson.task()
         for architecture in space:
-            network_for(dataset, parse_distribution(architecture))
+            count_weights(lesson.network(parse_distribution(architecture)))  # refuses a network that does not fit
             self._ppo(dataset, architecture, self.seeds[0])
         return [
             {"way": way, "architecture": architecture, "seed": seed}
@@ -131,8 +127,7 @@ class Search:
                 raise FloppyError(f"PPO of {cell['architecture']} diverged in every evaluation: leave it out.")
             seconds = ended.totals["seconds"] + ended.compilation
             rows = [{"score": float(np.mean(scores)), "final": scores[-1], "seconds": seconds}]
-        shapes = network_for(dataset, architecture).kernel_shapes
-        weights = sum(math.prod(shape) + shape[-1] for shape in shapes)
+        weights = count_weights(unpack(dataset).network(architecture))
         return [{"weights": weights} | row for row in rows]
 
     def summary(self, rows: list[Row]) -> Row:
@@ -141,7 +136,8 @@ class Search:
         Correlations are over the architectures that PPO trained, with 95% percentile-bootstrap intervals over them.
         That of the number of weights is what ranking by size alone has, that given the number of weights (a partial
         one) what the dataset knows beyond it. Those between seeds, of one way alone, say how far noise lets any ranking
-        agree with that one.
+        agree with that one. A correlation is null where all architectures score alike in one of the lists, which then
+        ranks nothing.
         """
         ranking = self._ranking(rows)
         both = [entry for entry in ranking if entry[PPO] is not None]
@@ -151,13 +147,13 @@ class Search:
         return {
             "architectures": len(ranking),
             "trained": len(both),
-            "spearman": _agreement(scipy.stats.spearmanr, distilled, ppo),
-            "kendall": _agreement(scipy.stats.kendalltau, distilled, ppo),
+            "spearman": _agreement(SPEARMAN, distilled, ppo),
+            "kendall": _agreement(KENDALL, distilled, ppo),
             "top": top,
             "top_recall": len(set(_best(distilled, top)) & set(_best(ppo, top))) / top,
             "top_recall_by_chance": top / len(both),
-            "spearman_with_final": _agreement(scipy.stats.spearmanr, distilled, column(both, "final")),
-            "spearman_of_weights": _agreement(scipy.stats.spearmanr, weights, ppo),
+            "spearman_with_final": _agreement(SPEARMAN, distilled, column(both, "final")),
+            "spearman_of_weights": _agreement(SPEARMAN, weights, ppo),
             "spearman_given_weights": _partial(distilled, ppo, weights),
             "spearman_by_rate": {str(rate): self._spearman_at(rate, rows) for rate in self.rates},
             "spearman_between_seeds": {way: _between_seeds(self._counting(rows, way)) for way in (DISTILLED, PPO)},
@@ -167,6 +163,8 @@ class Search:
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
         """The two ranks of every architecture that PPO trained, coloured by its number of weights."""
+        import scipy.stats
+
         both = [entry for entry in self._ranking(rows) if entry[PPO] is not None]
         axes = figure.subplots()
         distilled, ppo = (scipy.stats.rankdata(-column(both, way)) for way in (DISTILLED, PPO))
@@ -180,19 +178,15 @@ class Search:
         """Those that PPO trains, in the order of the space."""
         count = self.trained or len(space)
         if not LEAST <= count <= len(space):
-            raise FloppyError(
-                f"PPO was to train {count} of {len(space)} architectures: give {LEAST} at least, of as large a space."
-            )
+            raise FloppyError(f"trained must be {LEAST} to the space's {len(space)} architectures, got {count}.")
         chosen = np.random.default_rng(self.seeds[0]).choice(len(space), size=count, replace=False)
         return [space[place] for place in sorted(chosen)]
 
-    def _ppo(self, dataset: DistilledDataset, architecture: str, seed: int) -> Limited:
+    def _ppo(self, dataset: DistilledDataset, architecture: str, seed: int) -> BudgetedRun:
         """A run that is evaluated as often and by as many episodes as all others."""
         layers = parse_distribution(architecture).layers
-        whole = limited(PPO, dataset.card.task, seed=seed, distribution=architecture, encoder_layers=layers)
-        outer = whole.config.outer
-        assert isinstance(outer, PPMO)
-        steps = math.ceil(self.env_steps / (outer.learners * outer.environments * outer.horizon))
+        whole = configure_method(PPO, dataset.card.task, seed=seed, distribution=architecture, encoder_layers=layers)
+        steps = math.ceil(self.env_steps / steps_of_baseline(whole.config))
         # One policy plays all episodes; that the last evaluation is like the others saves a compilation.
         episodes = self.learners * self.episodes
         config = dataclasses.replace(
@@ -204,24 +198,20 @@ class Search:
             score_learners=1,
             score_episodes=episodes,
         )
-        return Limited(config)
+        return BudgetedRun(config)
 
-    def _cloned(self, dataset: DistilledDataset, architecture: LearnerDistribution, seed: int) -> list[Row]:
+    def _cloned(self, dataset: DistilledDataset, architecture: Learners, seed: int) -> list[Row]:
         """All rates in one call; each has its share of the seconds."""
         started = time.monotonic()
-        task, own = task_of(dataset), float(distilled_of(dataset).inner_rate)
-        rates = np.repeat(np.array(self.rates) * own, self.learners)
+        lesson = unpack(dataset)
+        task = lesson.task()
+        rates = np.repeat(np.array(self.rates) * float(lesson.distilled.inner_rate), self.learners)
+        evaluation = evaluation_of(
+            lesson, task, network=lesson.network(architecture), learners=rates.size, episodes=self.episodes
+        )
+        key, own = named_key(jax.random.key(seed), "search"), PerLearner(rates=jnp.asarray(rates, jnp.float32))
         with open_arena(task) as arena:
-            returns = returns_of(
-                dataset,
-                task,
-                named_key(jax.random.key(seed), "search"),
-                architecture,
-                learners=rates.size,
-                episodes=self.episodes,
-                rates=jnp.asarray(rates, jnp.float32),
-                arena=arena,
-            )
+            returns = evaluation.of_lesson(lesson, key, arena=arena, own=own)
         scores = learner_means(returns).reshape(len(self.rates), -1).mean(axis=1)
         seconds = (time.monotonic() - started) / scores.size
         return [
@@ -252,11 +242,17 @@ class Search:
         ]
         return sorted(entries, key=lambda entry: -entry[DISTILLED])
 
-    def _spearman_at(self, rate: float, rows: list[Row]) -> float:
+    def _spearman_at(self, rate: float, rows: list[Row]) -> float | None:
         """What it would be, if all architectures counted with this rate."""
         at_rate = [row for row in rows if row["way"] == PPO or row["rate"] == rate]
         both = [entry for entry in self._ranking(at_rate) if entry[PPO] is not None]
-        return _statistic(scipy.stats.spearmanr, column(both, DISTILLED), column(both, PPO))
+        return finite(_correlation(SPEARMAN, column(both, DISTILLED), column(both, PPO)))
+
+
+def count_weights(network: Network[Any]) -> int:
+    """Numbers that are trained in a network, log deviations left out."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0))._replace(log_std=None)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes) if leaf.shape)
 
 
 def read_space(path: Path) -> tuple[str, ...]:
@@ -272,12 +268,12 @@ def read_space(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError) as error:
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): give a text file or a JSON list.") from error
     if not isinstance(entries, list):
-        raise FloppyError(f"{path} holds {shown(entries)}: give a JSON list of learner distributions.")
+        raise FloppyError(f"{path} must hold a JSON list of learner distributions, got {shown(entries)}.")
     what = "entry" if path.suffix == ".json" else "line"
     places: dict[str, int] = {}
     for place, entry in enumerate(entries, start=1):
         if not isinstance(entry, str):
-            raise FloppyError(f"{path}, {what} {place} is {shown(entry)}: give a learner distribution as a text.")
+            raise FloppyError(f"{path}, {what} {place} must be a learner distribution as text, got {shown(entry)}.")
         if architecture := entry.strip():
             _check_architecture(architecture, f"{path}, {what} {place}")
             if architecture in places:
@@ -302,33 +298,43 @@ def _best(scores: np.ndarray, count: int) -> list[int]:
     return np.argsort(-scores, kind="stable")[:count].tolist()
 
 
-def _statistic(measure: Measure, first: np.ndarray, second: np.ndarray) -> float:
-    """The correlation; 0 where all architectures score alike in one of the lists, which then ranks nothing."""
+def _correlation(kind: str, first: np.ndarray, second: np.ndarray) -> float:
+    """NaN where all architectures score alike in one of the lists, which then ranks nothing."""
+    import scipy.stats  # takes a second
+
     if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(measure(first, second).statistic)
+        return math.nan
+    return float(getattr(scipy.stats, kind)(first, second).statistic)
 
 
-def _agreement(measure: Measure, first: np.ndarray, second: np.ndarray) -> Row:
-    """A correlation with its interval over architectures."""
+def _agreement(kind: str, first: np.ndarray, second: np.ndarray) -> Row:
+    """A correlation with its interval over architectures; None for both where a list ranks nothing."""
+    value = finite(_correlation(kind, first, second))
+    if value is None:
+        return {"value": None, "interval": None}
 
     def statistic(first: np.ndarray, second: np.ndarray) -> float:
-        return _statistic(measure, first, second)
+        return _correlation_or_0(kind, first, second)  # a resample may rank nothing where the whole does
 
-    interval = percentile_interval((first, second), statistic, paired=True, vectorized=False)
-    return {"value": statistic(first, second), "interval": list(interval)}
+    interval = bootstrap_interval((first, second), statistic, paired=True, vectorized=False)
+    return {"value": value, "interval": list(interval)}
 
 
-def _partial(first: np.ndarray, second: np.ndarray, given: np.ndarray) -> float:
+def _correlation_or_0(kind: str, first: np.ndarray, second: np.ndarray) -> float:
+    return finite(_correlation(kind, first, second)) or 0.0
+
+
+def _partial(first: np.ndarray, second: np.ndarray, given: np.ndarray) -> float | None:
     """Spearman's partial correlation of two lists; 0 where `given` alone ranks as one of them does."""
-    pairs = ((first, second), (first, given), (second, given))
-    both, of_first, of_second = (_statistic(scipy.stats.spearmanr, *pair) for pair in pairs)
+    both = _correlation(SPEARMAN, first, second)
+    of_first, of_second = (_correlation_or_0(SPEARMAN, each, given) for each in (first, second))
     left = (1 - of_first**2) * (1 - of_second**2)
-    return float((both - of_first * of_second) / math.sqrt(left)) if left > 1e-9 else 0.0
+    return finite((both - of_first * of_second) / math.sqrt(left)) if left > 1e-9 else finite(0.0 * both)
 
 
 def _between_seeds(rows: list[Row]) -> float | None:
-    """Mean Spearman correlation of the rankings by two seeds; None for a single seed."""
+    """Mean Spearman correlation of the rankings by two seeds; None for a single seed, or seeds that rank nothing."""
     rankings = [column(of_seed, "score") for of_seed in by(rows, "seed").values()]
-    pairs = list(itertools.combinations(rankings, 2))
-    return float(np.mean([_statistic(scipy.stats.spearmanr, *pair) for pair in pairs])) if pairs else None
+    found = [_correlation(SPEARMAN, *pair) for pair in itertools.combinations(rankings, 2)]
+    known = [each for each in found if math.isfinite(each)]
+    return float(np.mean(known)) if known else None

@@ -2,32 +2,26 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from tyro.conf import Positional
 
-from floppy.arena import open_arena
-from floppy.cloning import AdamSteps, GradientStep
-from floppy.dataset import DistilledDataset, load
-from floppy.distill import DATASET_NAME
-from floppy.errors import FloppyError, check_number, check_seed
-from floppy.evaluate import learner_means, returns_of
-from floppy.initialisers import FLAX_ORTHOGONAL
+from floppy.dataset import load
+from floppy.errors import FloppyError
+from floppy.evaluation.evaluate import PerLearner, evaluation_of
+from floppy.evaluation.score import bootstrap_interval, interquartile_mean, learner_means
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.learners import Network
-from floppy.studies.base import Row, by, column, interquartile_mean, percentile_interval
-from floppy.train import (
-    MOST_LEARNERS,
-    card_distributions,
-    cloning_of,
-    distilled_of,
-    network_for,
-    task_of,
-)
+from floppy.learner.initialisers import FLAX_ORTHOGONAL
+from floppy.learner.network import Learners
+from floppy.play import open_arena
+from floppy.run.folder import DATASET_NAME
+from floppy.studies.base import Row, by, check_some, column
+from floppy.teach.codec import Lesson, unpack
+from floppy.teach.policies import MAX_LEARNERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,34 +34,28 @@ class Transfer:
     name: ClassVar[str] = "transfer"
     datasets: Positional[tuple[Path, ...]]
     """Files of the datasets to compare, such as one for fresh networks and one for a fixed one."""
-    widths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
+    widths: tuple[int, ...] = bounded((32, 64, 128, 256, 512, 1024, 2048), least=1)
     """Of the learners' hidden layers."""
-    draws: int = 50
+    draws: int = bounded(50, least=1, most=MAX_LEARNERS)
     """Fresh learners per width, each with a rate and a number of steps of its own."""
-    rates: float = 1000.0
+    rates: float = bounded(1000.0, least=1)
     """Rates are drawn log-uniformly from a range of this ratio, in whose middle the dataset's own is."""
-    steps: tuple[float, float] = (0.5, 2.5)
+    steps: tuple[float, float] = bounded((0.5, 2.5), above=0)
     """Numbers of steps are drawn uniformly between these multiples of the card's: of 200, from 100 to 500, as in the
     paper. One step stays one."""
-    episodes: int = 10
+    episodes: int = bounded(10, least=1, most=MAX_LEARNERS)
     """Per learner."""
-    seed: int = 0
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     """Of draws, initial weights and episodes."""
 
     def __post_init__(self) -> None:
-        """Refuses nonsense."""
-        for count in ("draws", "episodes"):
-            check_number(count, getattr(self, count), least=1, most=MOST_LEARNERS)
-        for width in self.widths:
-            check_number("width", width, least=1)
-        check_number("rates", self.rates, least=1)
-        check_number("steps", self.steps[0], above=0)
-        check_number("steps", self.steps[1], above=0)
+        """Validates the fields."""
+        check_fields(self)
+        check_some(self, "datasets", "widths")
         if self.steps[0] > self.steps[1]:
-            raise FloppyError(f"steps = {self.steps[0]} {self.steps[1]} was asked for: give the smaller one first.")
-        check_seed(self.seed)
-        if not (self.datasets and self.widths):
-            raise FloppyError("A study of transfer got no datasets or no widths: give at least one of each.")
+            raise FloppyError(
+                f"steps must be two multiples, the smaller one first, got {self.steps[0]} {self.steps[1]}."
+            )
 
     def cells(self) -> list[Row]:
         """A dataset and a width.
@@ -76,32 +64,30 @@ class Transfer:
           FloppyError: for a dataset that cannot be read or that nothing can be varied of, and a width it does not fit.
         """
         for path in self.datasets:
-            self._check(path, load(path))
+            self._check(path, unpack(load(path)))
         return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per draw: its rate, its steps, its mean return."""
-        dataset = load(cell["dataset"])
-        rates, steps = self._draws(dataset)
-        cloning = cloning_of(dataset)
-        if isinstance(cloning, GradientStep | AdamSteps) and cloning.steps > 1:
+        lesson = unpack(load(cell["dataset"]))
+        rates, steps = self._draws(lesson)
+        cloning: Any = lesson.cloning
+        if cloning.steps > 1:
             cloning = dataclasses.replace(cloning, steps=int(steps.max()))
-        task = task_of(dataset)
+        task = lesson.task()
+        evaluation = evaluation_of(
+            lesson,
+            task,
+            network=lesson.network(_at_width(lesson, cell["width"])),
+            cloning=cloning,
+            learners=self.draws,
+            episodes=self.episodes,
+        )
+        own = PerLearner(jnp.asarray(rates, jnp.float32), None if cloning.steps == 1 else jnp.asarray(steps))
         with open_arena(task) as arena:
-            returns = returns_of(
-                dataset,
-                task,
-                named_key(jax.random.key(self.seed), "transfer"),
-                network=_network(dataset, cell["width"]),
-                cloning=cloning,
-                learners=self.draws,
-                episodes=self.episodes,
-                rates=jnp.asarray(rates, jnp.float32),
-                steps=None if cloning.steps == 1 else jnp.asarray(steps),
-                arena=arena,
-            )
-        scores = learner_means(returns)
-        is_own = card_distributions(dataset)[0].width == (cell["width"], cell["width"])
+            key = named_key(jax.random.key(self.seed), "transfer")
+            scores = learner_means(evaluation.of_lesson(lesson, key, arena=arena, own=own))
+        is_own = _widths(lesson) == (cell["width"], cell["width"])
         return [
             {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
             for draw, (rate, count, score) in enumerate(zip(rates, steps, scores, strict=True))
@@ -131,26 +117,26 @@ class Transfer:
         axes.set_ylabel("mean return, better half of the draws")
         axes.legend(fontsize="small")
 
-    def _check(self, path: Path, dataset: DistilledDataset) -> None:
+    def _check(self, path: Path, lesson: Lesson) -> None:
         """Refuses what cannot be measured."""
-        cloning = cloning_of(dataset)
-        if dataset.card.is_plain_policy:
+        cloning = lesson.cloning
+        if lesson.dataset.card.is_plain_policy:
             raise FloppyError(f"{path} is a whole policy, from which nothing is cloned: give a dataset with examples.")
-        if isinstance(cloning, AdamSteps) and cloning.anneal:
+        if cloning.is_annealed:
             raise FloppyError(
                 f"{path} asks for rates that are annealed over its own {cloning.steps} steps, a study of transfer for "
                 "other numbers of them: give a dataset that was distilled without."
             )
-        task_of(dataset)
+        lesson.task()
         for width in self.widths:
-            _network(dataset, width)
+            lesson.network(_at_width(lesson, width))
 
-    def _draws(self, dataset: DistilledDataset) -> tuple[np.ndarray, np.ndarray]:
+    def _draws(self, lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
         """Rates and numbers of steps, the same for every width."""
         random = np.random.default_rng(self.seed)
         reach = np.log(self.rates) / 2
-        rates = float(distilled_of(dataset).inner_rate) * np.exp(random.uniform(-reach, reach, self.draws))
-        wanted = cloning_of(dataset).steps
+        rates = float(lesson.distilled.inner_rate) * np.exp(random.uniform(-reach, reach, self.draws))
+        wanted = lesson.cloning.steps
         least, most = (max(1, round(factor * wanted)) if wanted > 1 else 1 for factor in self.steps)
         return rates, random.integers(least, most, self.draws, endpoint=True)
 
@@ -166,19 +152,29 @@ class Transfer:
 
     def _interval(self, scores: np.ndarray) -> tuple[float, float]:
         """Of the interquartile mean of the better half: all draws are resampled, for the choice is chance too."""
+        import scipy.stats  # takes a second
 
         def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
             return np.asarray(scipy.stats.trim_mean(better_half(sample, axis), 0.25, axis=axis))
 
-        return percentile_interval([scores], statistic, self.seed)
+        return bootstrap_interval([scores], statistic, self.seed)
 
 
-def _network(dataset: DistilledDataset, width: int) -> Network:
-    """That of the dataset's learners at a width, drawn afresh even where the dataset was made for a single draw."""
-    own = card_distributions(dataset)[0]
+def _widths(lesson: Lesson) -> tuple[int, int] | None:
+    """Range of the widths of the dataset's learners; None for a network of a user's own."""
+    widths: tuple[int, int] | None = getattr(lesson.learners[0], "width", None)
+    return widths
+
+
+def _at_width(lesson: Lesson, width: int) -> Learners:
+    """The dataset's learners at a width, drawn anew even where the dataset was made for a single draw."""
+    own: Any = lesson.learners[0]
+    if _widths(lesson) is None:
+        raise FloppyError(f"The learners {own} have no width to vary: give a dataset for built-in networks.")
     # By the name of flax's weights there is one draw only, by the other one their distribution.
     initialiser = ("orthogonal",) if own.initialiser == (FLAX_ORTHOGONAL,) else own.initialiser
-    return network_for(dataset, dataclasses.replace(own, width=(width, width), initialiser=initialiser, init_seed=-1))
+    changed: Learners = dataclasses.replace(own, width=(width, width), initialiser=initialiser, init_seed=-1)
+    return changed
 
 
 def _label(path: str) -> str:

@@ -1,17 +1,9 @@
 """Tasks: what a policy is scored on."""
 
-from floppy.tasks.base import (
-    Continuous,
-    Discrete,
-    FaultyEnvironmentError,
-    HostTask,
-    JaxTask,
-    Labelled,
-    SupervisedTask,
-    Task,
-    Transition,
-)
-from floppy.tasks.registry import SHORT_NAMES, list_tasks, make_task, register
+from floppy.spaces import Continuous, Discrete
+from floppy.tasks.base import FaultyEnvironmentError, HostTask, JaxTask, Labelled, SupervisedTask, Task, Transition
+from floppy.tasks.check import check_task
+from floppy.tasks.registry import SHORT_NAMES, family_descriptions, list_tasks, make_task, register
 
 __all__ = [
     "SHORT_NAMES",
@@ -24,6 +16,8 @@ __all__ = [
     "SupervisedTask",
     "Task",
     "Transition",
+    "check_task",
+    "family_descriptions",
     "list_tasks",
     "make_task",
     "register",

@@ -1,75 +1,43 @@
-"""Atari games of the Arcade Learning Environment (Bellemare et al., 2013) as host tasks, in ALE's own threads."""
+"""Atari games of the Arcade Learning Environment (Bellemare et al., 2013) as host tasks, in ALE's own threads.
+
+ale-py is optional: all that needs it stands in `ale_games.py`.
+"""
 
 import dataclasses
-import functools
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
 
-from floppy.errors import FloppyError, one_line
-from floppy.tasks.base import Discrete
+from floppy.errors import FloppyError
+from floppy.spaces import Discrete
+from floppy.tasks.base import Profile
+from floppy.tasks.lookup import import_optional, unknown_task
 
 if TYPE_CHECKING:
-    from ale_py.vector_env import AtariVectorEnv
+    from gymnasium.vector import VectorEnv
 
 FAMILY = "ale"
+DESCRIPTION = "Atari games, ale/GAME, or ale/GAME/sticky with sticky actions; needs pip install 'floppy-rl[atari]'"
+SHORT_NAMES = {"centipede": "centipede", "ms-pacman": "ms_pacman", "pong": "pong"}
 STICKY = "sticky"
 FRAME_SKIP = 4
 STICKINESS = 0.25
-MOST_FRAMES = 108_000
+MAX_FRAMES = 108_000
 """Of an episode: 30 minutes of play."""
 
 
-def game_names() -> list[str]:
-    """The games that ale-py knows, in its own spelling, as in `ms_pacman`; none where it is not installed."""
-    try:
-        from ale_py import roms
-    except ImportError:
-        return []
-    return sorted(roms.get_all_rom_ids())
-
-
-def require() -> None:
-    """Refuses to go on without ale-py.
-
-    Raises:
-      FloppyError: if it is not installed.
-    """
-    try:
-        import ale_py  # noqa: F401
-    except ImportError as error:
-        raise FloppyError(f"Atari games need ale-py ({one_line(error)}): pip install 'floppy[atari]'.") from error
-
-
 def frames_last(observations: np.ndarray) -> np.ndarray:
-    """`[n, rows, columns, frames]` from ALE's, and the published datasets', `[n, frames, rows, columns]`."""
+    """`[n, rows, columns, frames]` from the published datasets' `[n, frames, rows, columns]`."""
     return np.moveaxis(observations, 1, -1)
 
 
-@functools.cache
-def _action_count(game: str) -> int:
-    environment = _make_vector(game, 1)
-    count = len(environment.ale.get_action_set())
-    environment.close()
-    return count
+def _games() -> Any:
+    """The module of what needs ale-py."""
+    for package in ("ale_py", "gymnasium"):
+        import_optional(package, "atari", "Atari games need ale-py")
+    from floppy.tasks import ale_games
 
-
-def _make_vector(game: str, count: int, **options: Any) -> "AtariVectorEnv":
-    import ale_py
-    from ale_py.vector_env import AtariVectorEnv
-
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # not a word about itself on stderr
-    return AtariVectorEnv(
-        game,
-        count,
-        num_threads=min(count, os.cpu_count() or 1),
-        autoreset_mode=AutoresetMode.NEXT_STEP,
-        max_num_frames_per_episode=MOST_FRAMES,
-        frameskip=FRAME_SKIP,
-        **options,
-    )
+    return ale_games
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +59,8 @@ class AtariTask:
     this it is the setting of Gym's NoFrameskip-v4, which the PPMO paper uses."""
 
     def __post_init__(self) -> None:
-        """Refuses to exist without ale-py."""
-        require()
+        """Checks that ale-py is installed."""
+        _games()
 
     @property
     def task_id(self) -> str:
@@ -107,12 +75,17 @@ class AtariTask:
     @property
     def actions(self) -> Discrete:
         """The actions that the game knows, in ALE's order."""
-        return Discrete(_action_count(self.game))
+        return Discrete(_games().action_count(self.game))
 
     @property
     def max_steps(self) -> int:
         """Steps in which the frames of an episode run out."""
-        return MOST_FRAMES // FRAME_SKIP
+        return MAX_FRAMES // FRAME_SKIP
+
+    @property
+    def profile(self) -> Profile:
+        """Recipes of its own."""
+        return Profile("atari", is_slow=True)
 
     @property
     def max_return(self) -> None:
@@ -124,45 +97,28 @@ class AtariTask:
         """That of the emulator."""
         return "ale-py"
 
-    def make_vector(self, count: int, *, training: bool) -> VectorEnv:
-        """Makes `count` copies; see `HostTask`."""
-        return _Games(self.game, count, training=training, sticky=self.sticky)
+    def make_vector(self, count: int, *, training: bool) -> "VectorEnv":
+        """Makes `count` copies; see `HostTask`. No copy rests."""
+        options: dict[str, Any] = {"max_num_frames_per_episode": MAX_FRAMES, "frameskip": FRAME_SKIP}
+        options["repeat_action_probability"] = STICKINESS if self.sticky else 0.0
+        vector: VectorEnv = _games().Games(self.game, count, training=training, **options)
+        return vector
 
 
-class _Games(VectorEnv):
-    """ALE's vector environment, as `HostTask` promises one. No copy rests.
+def make(rest: str) -> AtariTask:
+    """The task `ale/rest`."""
+    known = _games().names()
+    game, slash, setting = rest.partition("/")
+    if game not in known or (slash and setting != STICKY):
+        raise unknown_task(
+            f"{FAMILY}/{rest}", [f"{FAMILY}/{name}{end}" for name in known for end in ("", f"/{STICKY}")]
+        )
+    return AtariTask(game, sticky=bool(slash))
 
-    Lost lives and the end of a game are dealt with here. Of ALE's own options `episodic_life` would start the game anew
-    after every life, so that what follows the first were never seen, and in its mode of same-step resets the
-    `final_obs` of ale-py 0.12.1 lie in memory that is used for something else already.
-    """
 
-    def __init__(self, game: str, count: int, *, training: bool, sticky: bool) -> None:
-        chance = STICKINESS if sticky else 0.0
-        self.vector: Any = _make_vector(game, count, repeat_action_probability=chance, reward_clipping=training)
-        self.training, self.num_envs = training, count
-        self.single_observation_space = self.vector.single_observation_space
-        self.single_action_space = self.vector.single_action_space
-        self.lives = np.zeros(count, int)
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts a game everywhere."""
-        del options
-        observations, infos = self.vector.reset(seed=None if seed is None else np.array(seed))
-        self.lives = infos["lives"]
-        return frames_last(observations), {}
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Takes actions `[count]`; where a game is over the next one starts."""
-        observations, rewards, over, truncated, infos = self.vector.step(np.asarray(actions, np.int64))
-        terminated = over | (infos["lives"] < self.lives) if self.training else over
-        final = {"final_obs": frames_last(observations)} if np.any(terminated | truncated) else {}
-        if np.any(over | truncated):
-            observations, infos = self.vector.reset(options={"reset_mask": over | truncated})
-        self.lives = infos["lives"]
-        return frames_last(observations), rewards, terminated, truncated, final
-
-    def close_extras(self, **options: Any) -> None:
-        """Ends the emulators, which ALE does when nobody holds them any more."""
-        self.vector.close(**options)
-        del self.vector
+def names() -> list[str]:
+    """The games that ale-py knows, in its own spelling, as in `ms_pacman`; none where it is not installed."""
+    try:
+        return list(_games().names())
+    except FloppyError:
+        return []

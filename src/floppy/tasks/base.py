@@ -1,12 +1,14 @@
 """What a task is: the contract that every environment family fulfils."""
 
-import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from floppy.errors import FloppyError
+from floppy.spaces import ActionSpace, Discrete
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -14,29 +16,11 @@ if TYPE_CHECKING:
 TaskState = Any
 """A task's own state, any pytree."""
 
+LARGE_IMAGE = 16
+"""Pixels a side from which images are large; MNIST's have 28, scikit-learn's digits 8."""
 
-@dataclasses.dataclass(frozen=True)
-class Discrete:
-    """Actions `0 .. size-1`; a policy puts out `size` logits."""
-
-    size: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The form that a dataset's card stores."""
-        return {"kind": "discrete", "size": self.size}
-
-
-@dataclasses.dataclass(frozen=True)
-class Continuous:
-    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds as many log deviations."""
-
-    size: int
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The form that a dataset's card stores."""
-        return {"kind": "continuous", "size": self.size, "low": list(self.low), "high": list(self.high)}
+DEFAULT_EPISODES = 100
+"""Per learner, in an evaluation."""
 
 
 class Transition(NamedTuple):
@@ -54,14 +38,32 @@ class Transition(NamedTuple):
 
 
 class FaultyEnvironmentError(FloppyError):
-    """An environment raised, or returned what no environment may: a run ends here, with what it has reached."""
+    """An environment raised, or returned NaN, infinity or a wrong shape: a run ends here, with what it has reached."""
+
+
+JAX, HOST, LABELLED = "jax", "host", "labelled"
+"""Kinds of tasks: `JaxTask`, `HostTask`, `SupervisedTask`."""
+
+
+class Profile(NamedTuple):
+    """What the recipes go by: what a task is like, see `profile_of`."""
+
+    name: str
+    """`vector`, `continuous`, `grid`, `cartpole`, `atari`, `small-images`, `large-images`: a row of the recipes."""
+    is_slow: bool = False
+    """Whether Python steps it, so that scores are taken over fewer episodes."""
+    dimensions: int = 0
+    """Of cart-pole."""
+    is_quickly_cloned: bool = False
+    """Whether half of the usual Adam steps will do (HaDES paper, Table 2)."""
 
 
 class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task.
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile` and `selection_view()`; for
+    one that does not, the functions of these names below say what is usual for its kind.
     """
 
     @property
@@ -73,7 +75,7 @@ class Task(Protocol):
         """Shape `[*obs]` of one observation."""
 
     @property
-    def actions(self) -> Discrete | Continuous:
+    def actions(self) -> ActionSpace:
         """The action space."""
 
     @property
@@ -153,6 +155,98 @@ class SupervisedTask(Task, Protocol):
         """The task of answering for another split."""
 
 
+def kind_of(task: Task) -> str:
+    """`JAX`, `HOST` or `LABELLED`: by the methods that it has."""
+    if isinstance(task, SupervisedTask):
+        return LABELLED
+    return HOST if isinstance(task, HostTask) else JAX
+
+
+def profile_of(task: Task) -> Profile:
+    """What the recipes go by: the task's own `profile`, or what its actions and observations say."""
+    own = getattr(task, "profile", None)
+    return own if isinstance(own, Profile) else usual_profile(task)
+
+
+def usual_profile(task: Task) -> Profile:
+    """What a task's actions and observations say of it; the recipes go by this where they do not know its own."""
+    kind = kind_of(task)
+    if kind == LABELLED:
+        return Profile("large-images" if min(task.observation_shape[:2]) >= LARGE_IMAGE else "small-images")
+    if task.actions.log_std_size:
+        return Profile("continuous", is_slow=kind == HOST)
+    return Profile("grid" if len(task.observation_shape) == 3 else "vector", is_slow=kind == HOST)
+
+
+def score_unit(task: Task) -> str:
+    """What a score is called, such as `mean return`."""
+    return str(getattr(task, "score_unit", "accuracy in percent" if kind_of(task) == LABELLED else "mean return"))
+
+
+def episode_word(task: Task) -> str:
+    """What a learner plays many of, such as `episodes`."""
+    return "images" if kind_of(task) == LABELLED else "episodes"
+
+
+def default_episodes(task: Task) -> int:
+    """How many episodes a learner plays where nothing else is asked for: of labelled examples all."""
+    usual = len(task.labelled().labels) if isinstance(task, SupervisedTask) else DEFAULT_EPISODES
+    return int(getattr(task, "default_episodes", usual))
+
+
+def selection_view(task: Task) -> Task:
+    """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
+    return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
+
+
+def lenient_broadcasting() -> AbstractContextManager[None]:
+    """Lets another library's code add vectors to matrices, which JAX can be told to refuse (`rank_promotion`)."""
+    manager: AbstractContextManager[None] = jax.numpy_rank_promotion("allow")
+    return manager
+
+
 def strong_types(state: Any) -> Any:
     """Gives every leaf a fixed dtype: some environments' `reset` holds Python numbers where `step` returns arrays."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), state)
+
+    def strong(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
+        return array if is_key else jax.lax.convert_element_type(leaf, array.dtype)
+
+    return jax.tree.map(strong, state)
+
+
+def reset_of(task: JaxTask) -> Callable[[jax.Array], tuple[TaskState, jax.Array]]:
+    """The task's `reset`, of which the results have fixed types: see `step_of`."""
+
+    def reset(key: jax.Array) -> tuple[TaskState, jax.Array]:
+        state, observation = task.reset(key)
+        return strong_types(state), _as_float(observation)
+
+    return reset
+
+
+def step_of(task: JaxTask) -> Callable[[jax.Array, TaskState, jax.Array], Transition]:
+    """The task's `step`, of which the results have fixed types.
+
+    Whole or truth values become floats where floats are meant (bytes stay bytes, they are pixels), a reward of one
+    element becomes a scalar. Callers play tasks through this; of a task that returns floats it changes nothing.
+    """
+
+    def step(key: jax.Array, state: TaskState, action: jax.Array) -> Transition:
+        after, observation, reward, terminated, truncated = task.step(key, state, action)
+        number = jnp.asarray(reward, jnp.float32)
+        return Transition(
+            strong_types(after),
+            _as_float(observation),
+            number.reshape(()) if number.shape else number,
+            jnp.asarray(terminated),
+            jnp.asarray(truncated),
+        )
+
+    return step
+
+
+def _as_float(observation: Any) -> jax.Array:
+    array = jnp.asarray(observation)
+    return array if array.dtype == jnp.uint8 else array.astype(jnp.float32)

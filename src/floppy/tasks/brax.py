@@ -12,8 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from floppy.errors import FloppyError
-from floppy.tasks.base import Continuous, Transition, strong_types
+from floppy.spaces import Continuous
+from floppy.tasks.base import Profile, Transition, lenient_broadcasting, strong_types
+from floppy.tasks.lookup import import_optional, unknown_task
 
+DESCRIPTION = (
+    "physics on JAX, brax/NAME, or brax/NAME/BACKEND for spring and generalized; needs pip install 'floppy-rl[brax]'"
+)
 NAMES = (
     "ant",
     "halfcheetah",
@@ -25,6 +30,9 @@ NAMES = (
     "reacher",
     "walker2d",
 )
+SHORT_NAMES = {name.replace("_", "-"): name for name in NAMES}
+QUICKLY_CLONED = ("hopper", "inverted_double_pendulum")
+"""For which the HaDES paper (Table 2) takes half as many Adam steps as for the others."""
 BACKENDS = ("positional", "spring", "generalized")
 EPISODE_LENGTH = 1000  # as in both papers
 
@@ -38,11 +46,9 @@ def make_environment(name: str, backend: str) -> Any:
     """
     # Brax computes constants with JAX: made within a compiled function they would have no values.
     with _quiet(), jax.ensure_compile_time_eval():
-        try:
-            import mujoco
-            from brax import envs
-        except ImportError as error:
-            raise FloppyError(f"Brax is not installed ({error}): pip install 'floppy[brax]'.") from error
+        mujoco, envs = (
+            import_optional(module, "brax", "Tasks brax/... need Brax") for module in ("mujoco", "brax.envs")
+        )
         mujoco.set_mju_user_warning(lambda _: None)  # MuJoCo would write a log file into the current folder
         try:
             return envs.get_environment(name, backend=backend)
@@ -61,7 +67,7 @@ def _observation_size(name: str, backend: str) -> int:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Brax prints about packages that it does not need and warns about its own age."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), lenient_broadcasting():
         warnings.simplefilter("ignore")
         yield
 
@@ -83,7 +89,7 @@ class BraxTask:
     package: str = "brax"
 
     def __post_init__(self) -> None:
-        """Refuses unknown names."""
+        """Checks name and backend, and that Brax is installed."""
         if self.name not in NAMES or self.backend not in BACKENDS:
             raise FloppyError(
                 f"Brax has no {self.name} on backend {self.backend} here: choose from {', '.join(NAMES)}, "
@@ -117,6 +123,11 @@ class BraxTask:
         """Not known."""
         return
 
+    @property
+    def profile(self) -> Profile:
+        """That of continuous actions, and how long the HaDES paper clones."""
+        return Profile("continuous", is_quickly_cloned=self.name in QUICKLY_CLONED)
+
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
         """Starts an episode."""
         environment = make_environment(self.name, self.backend)
@@ -139,3 +150,17 @@ class BraxTask:
             following.done > 0.5,
             steps >= EPISODE_LENGTH,
         )
+
+
+def make(rest: str) -> BraxTask:
+    """The task `brax/rest`."""
+    name, slash, backend = rest.partition("/")
+    if name not in NAMES or (slash and backend not in BACKENDS):
+        known = [f"brax/{name}{suffix}" for name in NAMES for suffix in ("", *(f"/{b}" for b in BACKENDS))]
+        raise unknown_task(f"brax/{rest}", known)
+    return BraxTask(name, backend or BACKENDS[0])
+
+
+def names() -> list[str]:
+    """Those on the backend positional."""
+    return list(NAMES)

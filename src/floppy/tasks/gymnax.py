@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.errors import FloppyError, one_line
-from floppy.tasks.base import Continuous, Discrete, Transition, strong_types
+from floppy.spaces import Continuous, Discrete
+from floppy.tasks.base import Transition, lenient_broadcasting, strong_types
+from floppy.tasks.lookup import import_optional, unknown_task
+
+DESCRIPTION = "every environment of gymnax; needs pip install 'floppy-rl[gymnax]'"
+SHORT_NAMES = {
+    "acrobot": "Acrobot-v1",
+    "mountaincar": "MountainCar-v0",
+    "pendulum": "Pendulum-v1",
+    "asterix": "Asterix-MinAtar",
+    "breakout": "Breakout-MinAtar",
+    "freeway": "Freeway-MinAtar",
+    "space-invaders": "SpaceInvaders-MinAtar",
+}
 
 # Known from the environments' rules; elsewhere the highest return is not known.
 MAX_RETURN = {"CartPole-v1": 500.0}
+
+
+def _gymnax() -> Any:
+    """The package, which takes seconds to import."""
+    return import_optional("gymnax", "gymnax", "Tasks gymnax/... need gymnax")
 
 
 class Made(NamedTuple):
@@ -29,10 +48,10 @@ def make_environment(name: str) -> Made:
     """Makes gymnax environment `name`, once per process.
 
     Raises:
-      FloppyError: if its spaces are of a kind that policies here cannot serve, or if it needs a file that is not there.
+      FloppyError: if gymnax is not installed, if its spaces are of a kind that policies here cannot serve, or if it
+        needs a file that is not there.
     """
-    import gymnax  # takes seconds: imported only when a gymnax task is asked for
-
+    gymnax = _gymnax()
     # Gymnax describes its spaces by JAX arrays: made within a compiled function they would have no values.
     with jax.ensure_compile_time_eval():
         try:
@@ -95,7 +114,8 @@ class GymnaxTask:
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Starts an episode."""
         environment, parameters, *_ = make_environment(self.name)
-        observation, state = environment.reset_env(key, parameters)
+        with lenient_broadcasting():
+            observation, state = environment.reset_env(key, parameters)
         return strong_types(state), self._observation(observation)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
@@ -103,8 +123,9 @@ class GymnaxTask:
         environment, parameters, *_ = make_environment(self.name)
         space = environment.action_space(parameters)
         action = action.astype(space.dtype).reshape(space.shape)
-        observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
-        truncated = environment.is_truncated(state, parameters)
+        with lenient_broadcasting():
+            observation, state, reward, terminated, _ = environment.step_env(key, state, action, parameters)
+            truncated = environment.is_truncated(state, parameters)
         return Transition(
             strong_types(state),
             self._observation(observation),
@@ -115,3 +136,16 @@ class GymnaxTask:
 
     def _observation(self, observation: jax.Array) -> jax.Array:
         return jnp.asarray(observation, jnp.float32).reshape(self.observation_shape)
+
+
+def make(rest: str) -> GymnaxTask:
+    """The task `gymnax/rest`."""
+    known = list(_gymnax().registered_envs)
+    if rest not in known:
+        raise unknown_task(f"gymnax/{rest}", [f"gymnax/{name}" for name in known])
+    return GymnaxTask(rest)
+
+
+def names() -> list[str]:
+    """Those that gymnax registers; none where it is not installed."""
+    return list(_gymnax().registered_envs) if importlib.util.find_spec("gymnax") else []

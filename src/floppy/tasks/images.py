@@ -14,16 +14,23 @@ from typing import Any, Literal
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.tasks.base import Discrete, Labelled
+from floppy.spaces import Discrete
+from floppy.tasks.base import Labelled
+from floppy.tasks.lookup import import_optional, unknown_task
 
+DESCRIPTION = (
+    "labelled images, images/FILE.npz for a file with images and labels, mnist and fashion-mnist from their own files "
+    "(--data); digits need pip install 'floppy-rl[images]'"
+)
+SHORT_NAMES = {name: name for name in ("digits", "mnist", "fashion-mnist")}
 DATA_VARIABLE = "FLOPPY_DATA"
 IDX_NAMES = ("mnist", "fashion-mnist")
 NAMES = ("digits", *IDX_NAMES)
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
-MOST_HELD_OUT = 5000
-LEAST_IMAGES = 10
-MOST_CLASSES = 10_000
-LARGEST_PIXEL = 1e6
+MAX_HELD_OUT = 5000
+MIN_IMAGES = 10
+MAX_CLASSES = 10_000
+MAX_PIXEL = 1e6
 SPLIT_SEED = 0
 """Of the permutations by which images are put aside: the same for everyone."""
 
@@ -132,13 +139,8 @@ def _data(name: str, folder: str) -> _Data:
 
 
 def _digits() -> _Data:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise FloppyError(
-            "images/digits needs scikit-learn, which holds them: python -m pip install 'floppy[images]'."
-        ) from error
-    images, labels = load_digits(return_X_y=True)
+    datasets = import_optional("sklearn.datasets", "images", "images/digits needs scikit-learn, which holds them")
+    images, labels = datasets.load_digits(return_X_y=True)
     return _split(Labelled(images.reshape(-1, 8, 8, 1).astype(np.float32) / 16.0, labels.astype(np.int32)), None, "")
 
 
@@ -152,12 +154,12 @@ def _split(train: Labelled, test: Labelled | None, source: str) -> _Data:
             f"{source} holds training images of shape {kinds[0][0]} and type {kinds[0][1]}, test images of shape "
             f"{kinds[1][0]} and type {kinds[1][1]}: give images of one size and type."
         )
-    if len(train.labels) < LEAST_IMAGES or not len(test.labels):
+    if len(train.labels) < MIN_IMAGES or not len(test.labels):
         raise FloppyError(
             f"{source} gives {len(train.labels)} training and {len(test.labels)} test images: give at least "
-            f"{LEAST_IMAGES} for training, and one for tests (of a file without test images, a third is taken)."
+            f"{MIN_IMAGES} for training, and one for tests (of a file without test images, a third is taken)."
         )
-    train, held_out = _put_aside(train, min(MOST_HELD_OUT, len(train.labels) // 10))
+    train, held_out = _put_aside(train, min(MAX_HELD_OUT, len(train.labels) // 10))
     classes = 1 + int(max(part.labels.max() for part in (train, held_out, test)))
     missing = np.setdiff1d(np.arange(classes), train.labels)
     if missing.size:
@@ -243,17 +245,29 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
         raise FloppyError(f"{path} holds images with NaN or infinite pixels: give finite ones.")
     is_picture = images.ndim in (3, 4) and 0 not in images.shape
     is_byte = images.dtype == np.uint8
-    if not is_picture or not (is_byte or (images.dtype.kind == "f" and np.abs(images).max() <= LARGEST_PIXEL)):
+    if not is_picture or not (is_byte or (images.dtype.kind == "f" and np.abs(images).max() <= MAX_PIXEL)):
         raise FloppyError(
             f"{path} holds images of shape {images.shape} and type {images.dtype}: give bytes (uint8) or floats up to "
-            f"{LARGEST_PIXEL:g}, [n, rows, columns] or [n, rows, columns, channels]."
+            f"{MAX_PIXEL:g}, [n, rows, columns] or [n, rows, columns, channels]."
         )
     is_whole = labels.shape == images.shape[:1] and labels.dtype.kind in "ui"
-    if not is_whole or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+    if not is_whole or labels.min() < 0 or labels.max() >= MAX_CLASSES:
         span = f", from {labels.min()} to {labels.max()}," if is_whole else ""
         raise FloppyError(
             f"{path} holds labels of shape {labels.shape} and type {labels.dtype}{span} for {len(images)} images: "
-            f"give as many whole numbers from 0, below {MOST_CLASSES}."
+            f"give as many whole numbers from 0, below {MAX_CLASSES}."
         )
     pixels = images if is_byte else images.astype(np.float32)
     return Labelled(pixels if images.ndim == 4 else pixels[..., None], labels.astype(np.int32))
+
+
+def make(rest: str) -> ImageTask:
+    """The task `images/rest`."""
+    if rest not in NAMES and not rest.endswith(".npz"):
+        raise unknown_task(f"images/{rest}", [f"images/{name}" for name in NAMES])
+    return image_task(rest)
+
+
+def names() -> list[str]:
+    """Those with a name of their own."""
+    return list(NAMES)

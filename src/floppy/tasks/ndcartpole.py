@@ -2,12 +2,18 @@
 
 import dataclasses
 import math
+import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from floppy.tasks.base import Discrete, Transition
+from floppy.errors import FloppyError, shown
+from floppy.spaces import Discrete
+from floppy.tasks.base import Profile, Transition
+
+DESCRIPTION = "cart-pole in N dimensions, ndcartpole/N for every N from 1"
+SHORT_NAMES = {"cartpole": "1"}
 
 # The constants of Gymnasium's CartPole-v1, in SI units.
 GRAVITY = 9.8
@@ -82,6 +88,11 @@ class NDCartPole:
         return Discrete(2 * self.dimensions)
 
     @property
+    def profile(self) -> Profile:
+        """Recipes of its own."""
+        return Profile("cartpole", dimensions=self.dimensions)
+
+    @property
     def max_return(self) -> float:
         """One per step of a full episode."""
         return float(self.max_steps)
@@ -99,7 +110,21 @@ class NDCartPole:
         physics = accelerate(state.physics, force)
         time = state.time + 1
         limits = jnp.array([POSITION_LIMIT, jnp.inf, ANGLE_LIMIT, jnp.inf])
-        terminated = jnp.any(jnp.abs(physics) > limits)
+        terminated = jnp.any(jnp.abs(physics) > limits[None])
         return Transition(
             CartPoleState(physics, time), physics.ravel(), jnp.ones(()), terminated, time >= self.max_steps
         )
+
+
+def make(rest: str) -> NDCartPole:
+    """The task `ndcartpole/rest`."""
+    if not re.fullmatch("[1-9][0-9]{0,3}", rest):
+        raise FloppyError(
+            f"ndcartpole/{shown(rest)} is no task: give a number of dimensions from 1 to 9999, as in ndcartpole/2."
+        )
+    return NDCartPole(int(rest))
+
+
+def names() -> list[str]:
+    """The five of the PPMO paper."""
+    return [str(dimensions) for dimensions in range(1, 6)]

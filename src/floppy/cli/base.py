@@ -1,0 +1,203 @@
+"""What all commands share: their form, how one is carried out, and how scores read."""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+from floppy.cli.options import NAME, Group
+from floppy.cli.parsing import HELP, Names, Parser, peek
+from floppy.errors import FloppyError, listed, must_be_one_of, shown
+from floppy.learner.module import NETWORKS, register_network
+from floppy.parallel import is_first_process
+from floppy.run.cache import enable_compilation_cache
+from floppy.tasks.base import episode_word, score_unit
+from floppy.tasks.images import DATA_VARIABLE
+from floppy.tasks.registry import import_module, make_task
+
+Json = dict[str, Any]
+
+LISTS: dict[str, Names] = {"distribution": lambda: NETWORKS}
+"""Options whose help ends with the names that are known."""
+
+
+class Call(NamedTuple):
+    """What a command knows of the command line as a whole."""
+
+    typed: str
+    """As it was typed, for the card."""
+    main: Callable[[list[str]], int]
+    """Runs another command."""
+    commands: "Mapping[str, type[Command]]"
+    """All commands by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What the library does not bring along: tasks, files and networks of your own."""
+
+    modules: str = dataclasses.field(default="", metadata={NAME: "import"})
+    """Python modules to import first, by comma, from this folder or installed: they may register tasks, networks, kinds
+    of cloning, losses or outer loops with floppy, or environments with Gymnasium."""
+    data: str = ""
+    """Folder of the files of images/mnist and images/fashion-mnist; by default what FLOPPY_DATA names."""
+    network: str = ""
+    """A network of your own, MODULE:NAME: what the module calls so is registered under this text, which is then the
+    default of --distribution. A function without arguments is called, and makes it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command: its fields are its options."""
+
+    name: ClassVar[str]
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Options that are typed without their names."""
+    groups: ClassVar[tuple[Group, ...]] = (
+        Group("", "", ()),
+        Group("general", "For every command.", ("sources", "json")),
+    )
+    """Of the options in its help."""
+    can_resume: ClassVar[bool] = False
+    """Whether the same command with --resume goes on after Ctrl-C."""
+
+    sources: Sources = dataclasses.field(default_factory=Sources)
+    json: bool = False
+    """Print exactly one JSON object."""
+
+    def run(self, call: Call) -> Json:
+        """Does the work; gives what `--json` prints."""
+        raise NotImplementedError
+
+    def text(self, result: Json) -> str:
+        """The result for people."""
+        raise NotImplementedError
+
+    @classmethod
+    def given(cls, words: list[str]) -> Json:
+        """Parts of the command that depend on its first words, see `Parser`."""
+        del words
+        return {}
+
+    @classmethod
+    def elsewhere(cls) -> dict[str, str]:
+        """Options that there are with others alone, see `Parser`."""
+        return {}
+
+    @classmethod
+    def parser(cls, words: list[str]) -> Parser:
+        """What reads the command's words: options and defaults depend on a few of these."""
+        network = peek(words, "network")["network"]
+        return Parser(
+            cls,
+            f"floppy {cls.name}",
+            about=inspect.getdoc(cls) or "",
+            given=cls.given(words),
+            defaults={"distribution": network} if network else {},
+            positional=cls.positional,
+            groups=cls.groups,
+            lists=LISTS,
+            elsewhere=cls.elsewhere(),
+        )
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Self:
+        """The command from its words, its name left out."""
+        command: Self = cls.parser(words).parse(words)
+        return command
+
+
+def carry_out(name: str, words: list[str], call: Call) -> str:
+    """Parses a command and runs it; gives what is to be printed, nothing in a process that only helps."""
+    enable_compilation_cache()
+    with task_sources(words):  # which may register commands
+        if name not in call.commands:
+            raise must_be_one_of("The command", name, call.commands)
+        parsed = call.commands[name].parse(words)
+        result = parsed.run(call)
+        if not is_first_process():
+            return ""
+        return json.dumps(result) if parsed.json else parsed.text(result)
+
+
+@contextlib.contextmanager
+def task_sources(words: list[str]) -> Iterator[None]:
+    """Imports and registers what `Sources` name, before anything makes a task or reads a distribution.
+
+    Modules are searched in the current folder too.
+    """
+    given = peek(words, "import", "data", "network")
+    here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
+    sys.path.append(here)  # for `gymnasium/my_module:MyEnvironment-v0` as well
+    if given["data"]:
+        os.environ[DATA_VARIABLE] = given["data"]
+    try:
+        for name in given["import"].split(",") if given["import"] else ():
+            import_module(name.strip())
+        if given["network"]:
+            register_by_name(given["network"])
+        yield
+    finally:
+        sys.path.remove(here)
+        os.environ.pop(DATA_VARIABLE, None)
+        if before is not None:
+            os.environ[DATA_VARIABLE] = before
+
+
+def register_by_name(text: str) -> None:
+    """Registers the network `MODULE:NAME` under this text.
+
+    Raises:
+      FloppyError: if there is no such module, or nothing of this name in it.
+    """
+    module_name, _, attribute = text.partition(":")
+    if not (module_name and attribute.isidentifier()):
+        raise FloppyError(f"--network must be MODULE:NAME, such as my_module:make, got {shown(text)}.")
+    if text in NETWORKS:
+        return
+    import_module(module_name)
+    module = importlib.import_module(module_name)
+    found = getattr(module, attribute, None)
+    if found is None:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise FloppyError(f"Module {module_name} has no {attribute}: it has {listed(public)}.")
+    register_network(text, found() if _makes_one(found) else found)
+
+
+def _makes_one(found: Any) -> bool:
+    """Whether it is a function that can be called with nothing."""
+    if not inspect.isfunction(found):
+        return False
+    needed = [each for each in inspect.signature(found).parameters.values() if each.default is each.empty]
+    return all(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in needed)
+
+
+def first_word(words: list[str], name: str, example: str) -> str:
+    """The task that a command begins with; help without a task shows the defaults of the example's."""
+    if words and words[0] in HELP:
+        return example.split()[0]
+    if not words or not words[0] or words[0].startswith("-"):
+        raise FloppyError(f"{name} needs a task: name it first, as in `floppy {name} {example}`.")
+    return words[0]
+
+
+def score_text(task: str, score: Json) -> str:
+    """A score with its spread: over learners, or over the episodes of a single one."""
+    mean = f"{score_unit(make_task(task))} {score['mean']:.1f}"
+    return f"{mean}, {interval_text(score)}" if score["learners"] == 1 else f"{mean} (sd {score['sd']:.1f})"
+
+
+def interval_text(score: Json) -> str:
+    """The confidence interval of a score."""
+    low, high = score["ci95"]
+    return f"95% interval {low:.1f} to {high:.1f}"
+
+
+def episodes_text(task: str, score: Json) -> str:
+    """How many episodes each learner played."""
+    return f"{score['episodes']} {episode_word(make_task(task))}"

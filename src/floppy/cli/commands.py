@@ -1,0 +1,328 @@
+"""Commands about datasets and tasks: train, evaluate, import, show, merge, tasks; and completion for the shell."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+
+from floppy.cli.base import Call, Command, Json, episodes_text, interval_text, score_text
+from floppy.cli.parsing import completion
+from floppy.cloning import Cloning, GradientStep
+from floppy.cloning.base import CLONINGS
+from floppy.cloning.losses import LOSSES
+from floppy.dataset import load, save
+from floppy.dataset.card import NORMALISERS, SPANS
+from floppy.errors import FloppyError, check_seed
+from floppy.evaluation.evaluate import evaluate, evaluate_policies
+from floppy.fields import one_of
+from floppy.learner.distribution import parse_distribution
+from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks, make_task
+from floppy.teach.arrays import import_npz, read_published
+from floppy.teach.merge import merge
+from floppy.teach.policies import train
+from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Trains fresh policies on a dataset, with no environment involved, and times it."""
+
+    name: ClassVar[str] = "train"
+    positional: ClassVar[tuple[str, ...]] = ("dataset",)
+    dataset: Path
+    """The dataset's file."""
+    learners: int = 1
+    """How many fresh policies."""
+    ensemble: bool = False
+    """Whether they act as one, by the average of their action probabilities, or of their continuous actions; the file
+    of --save holds them all and says so."""
+    distribution: str = ""
+    """How they are drawn; by default as the dataset's card says."""
+    seed: int = 0
+    """Seed of their initial weights."""
+    save: Path | None = None
+    """Write the policies to this file, which `floppy evaluate` plays."""
+    overwrite: bool = False
+    """Replace the file of --save."""
+
+    def run(self, call: Call) -> Json:
+        """Trains twice: the second time shows what training takes once it is compiled."""
+        check_seed(self.seed)
+        if self.save is not None and self.save.exists() and not self.overwrite:
+            raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
+        dataset = load(self.dataset)
+        distribution = parse_distribution(self.distribution) if self.distribution else None
+        seconds = []
+        for _ in range(2):
+            started = time.perf_counter()
+            policies = train(dataset, self.seed, learners=self.learners, distribution=distribution)
+            jax.block_until_ready(policies.weights)
+            seconds.append(time.perf_counter() - started)
+        if self.save is not None:
+            save_policies(policies, self.save, overwrite=self.overwrite, ensemble=self.ensemble)
+        return {
+            "task": dataset.card.task,
+            "dataset": str(self.dataset),
+            "learners": self.learners,
+            "ensemble": self.ensemble,
+            "seconds": seconds[1],
+            "seconds_with_compilation": seconds[0],
+            "policies": None if self.save is None else str(self.save),
+        }
+
+    def text(self, result: Json) -> str:
+        """How long it took."""
+        saved = "" if self.save is None else f"\n{self.save}"
+        made = f"{result['learners']} fresh policies" + (", one ensemble," if self.ensemble else "")
+        return (
+            f"{made} for {result['task']} in {1000 * result['seconds']:.1f} ms "
+            f"({result['seconds_with_compilation']:.1f} s with compilation){saved}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Trains fresh learners on a dataset and lets each of them play complete episodes.
+
+    Policies that `floppy train --save` wrote play as they are.
+    """
+
+    name: ClassVar[str] = "evaluate"
+    positional: ClassVar[tuple[str, ...]] = ("dataset",)
+    dataset: Path
+    """The file of a dataset, or of policies."""
+    learners: int = 100
+    """Fresh learners per distribution."""
+    episodes: int | None = None
+    """Episodes per learner; by default 100, or all test images."""
+    distribution: str = "card"
+    """Of the learners, by comma: card (the first distribution on the card), all (the six of the PPMO paper's Table 1),
+    a name, or pairs such as width=128:depth=3:initialiser=xavier."""
+    task: str = ""
+    """Insist that the dataset is of this task; of a merged dataset, the task to be played."""
+    ensemble: int = 1
+    """Clones per learner, which acts by the average of their action probabilities, or of their continuous actions."""
+    seed: int = 0
+    """Seed of the evaluation; never used in distillation."""
+    greedy: bool = False
+    """Most likely actions in place of sampled ones; answers to images always are."""
+
+    def run(self, call: Call) -> Json:
+        """Evaluates."""
+        if is_policy_file(self.dataset):
+            return self._play()
+        dataset = load(self.dataset)
+        scores = evaluate(
+            dataset,
+            distributions=self.distribution,
+            learners=self.learners,
+            episodes=self.episodes,
+            seed=self.seed,
+            greedy=self.greedy,
+            task=self.task,
+            ensemble=self.ensemble,
+        )
+        task = make_task(self.task).task_id if self.task else dataset.card.task
+        result = {"task": task, "dataset": str(self.dataset)}
+        more: Json = {"ensemble": self.ensemble} if self.ensemble > 1 else {}
+        return result | more | {"distributions": {name: score.as_dict() for name, score in scores.items()}}
+
+    def _play(self) -> Json:
+        """Lets the policies of a file play."""
+        drawn = ("distribution", "learners", "ensemble")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if given := [f"--{name}" for name in drawn if getattr(self, name) != defaults[name]]:
+            raise FloppyError(f"{self.dataset} holds policies that are trained already: leave {', '.join(given)} out.")
+        policies = load_policies(self.dataset)
+        score = evaluate_policies(policies, task=self.task, episodes=self.episodes, seed=self.seed, greedy=self.greedy)
+        task = make_task(self.task or policies.task).task_id
+        return {"task": task, "policies": str(self.dataset), "score": score.as_dict()}
+
+    def text(self, result: Json) -> str:
+        """One line per distribution, or one for policies."""
+        task = result["task"]
+        if "policies" in result:
+            score = result["score"]
+            what = "one policy" if score["learners"] == 1 else f"{score['learners']} policies"
+            return f"{task}: {what} x {episodes_text(task, score)}\n{_evaluated(task, score)}"
+        lines: list[str] = []
+        for name, score in result["distributions"].items():
+            what = "fresh learners" if self.ensemble == 1 else f"ensembles of {self.ensemble} fresh learners"
+            lines = lines or [f"{task}: {self.learners} {what} x {episodes_text(task, score)} each"]
+            lines.append(f"{name:>13}: {_evaluated(task, score)}")
+        return "\n".join(lines)
+
+
+def _evaluated(task: str, score: Json) -> str:
+    """A score with all that an evaluation knows of it."""
+    interval = "" if score["learners"] == 1 else f", {interval_text(score)}"
+    share = score["max_share"]
+    perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
+    failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""
+    return f"{score_text(task, score)}{interval}{perfect}{failed}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import(Command):
+    """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
+
+    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
+    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES or PPMO run gives all
+    defaults, and names an encoder's arrays.
+    """
+
+    name: ClassVar[str] = "import"
+    positional: ClassVar[tuple[str, ...]] = ("file",)
+    file: Path
+    """The .npz file."""
+    out: Path
+    """The .safetensors file to write."""
+    task: str = ""
+    """Id of the task that the dataset is of; a published run names it itself."""
+    cloning: str = one_of("", lambda: ("", *CLONINGS))
+    """How fresh policies learn from it; by default as a published run says, else by a GradientStep."""
+    loss: str = one_of("", lambda: ("", *LOSSES))
+    """Loss of the cloning; by default the published run's, else mse."""
+    steps: int | None = None
+    """Cloning steps; by default the published run's, else one."""
+    rate: float | None = None
+    """Rate of the cloning steps; by default the file's."""
+    distribution: str = ""
+    """The learners that the dataset is for; by default as a published run says, else lambda."""
+    normaliser: str = one_of("", ("", *NORMALISERS))
+    """Of the observations; by default as a published run says, else frozen if the file has statistics."""
+    notes: str = ""
+    """Where it comes from."""
+    overwrite: bool = False
+    """Replace the file of --out."""
+
+    def run(self, call: Call) -> Json:
+        """Reads, checks against the task, and writes."""
+        dataset = import_npz(
+            self.file,
+            self.task,
+            cloning=self.recipe(),
+            rate=self.rate,
+            distribution=self.distribution,
+            normaliser=self.normaliser,
+            notes=self.notes,
+            command=call.typed,
+        )
+        save(dataset, self.out, overwrite=self.overwrite)
+        return {"task": dataset.card.task, "dataset": str(self.out), "examples": dataset.examples}
+
+    def recipe(self) -> Cloning:
+        """The published run's cloning, or a gradient step, with what is given in its place."""
+        base = read_published(self.file).get("cloning") or GradientStep()
+        given = {"loss": self.loss, "steps": self.steps}
+        changes: Json = {name: value for name, value in given.items() if value not in ("", None)}
+        if self.cloning in ("", type(base).__name__):
+            return dataclasses.replace(base, **changes)
+        whole: Json = {"loss": "mse", "steps": 1} | changes
+        cloning: Cloning = CLONINGS.find(self.cloning)(**whole)
+        return cloning
+
+    def text(self, result: Json) -> str:
+        """What was written."""
+        return f"{result['examples']} examples of {result['task']}\n{result['dataset']}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show(Command):
+    """Shows a dataset's card and tensors."""
+
+    name: ClassVar[str] = "show"
+    positional: ClassVar[tuple[str, ...]] = ("dataset",)
+    dataset: Path
+    """The dataset's file."""
+
+    def run(self, call: Call) -> Json:
+        """Reads and checks the file."""
+        return load(self.dataset).describe()
+
+    def text(self, result: Json) -> str:
+        """Tensors, then the card."""
+        lines = [f"{self.dataset}: {result['examples']} examples, {result['floats']} floats"]
+        lines += [f"  {name} {list(tensor['shape'])}" for name, tensor in result["tensors"].items()]
+        lines += [f"  {key}: {json.dumps(value)}" for key, value in result["card"].items()]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tasks(Command):
+    """Lists the tasks."""
+
+    name: ClassVar[str] = "tasks"
+
+    def run(self, call: Call) -> Json:
+        """Every known id with its short name."""
+        short = {full: name for name, full in SHORT_NAMES.items()}
+        return {"tasks": [{"task": task, "short_name": short.get(task)} for task in list_tasks()]}
+
+    def text(self, result: Json) -> str:
+        """One line per task, then one per family."""
+        lines = [f"{entry['task']:<34}{entry['short_name'] or ''}".rstrip() for entry in result["tasks"]]
+        families = [f"{prefix}/: {about}" for prefix, about in family_descriptions().items()]
+        return "\n".join([*lines, "", *families])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Merge(Command):
+    """Merges datasets of different tasks into one, from which a single policy learns them all."""
+
+    name: ClassVar[str] = "merge"
+    positional: ClassVar[tuple[str, ...]] = ("datasets",)
+    datasets: tuple[Path, ...]
+    """Their files, two or more, distilled for the same learners and with the same cloning."""
+    out: Path
+    """The .safetensors file to write."""
+    notes: str = ""
+    """Anything for the card."""
+    overwrite: bool = False
+    """Replace the file of --out."""
+
+    def run(self, call: Call) -> Json:
+        """Reads them all, merges and writes."""
+        merged = merge([load(path) for path in self.datasets], notes=self.notes, command=call.typed)
+        save(merged, self.out, overwrite=self.overwrite)
+        return {
+            "task": merged.card.task,
+            "dataset": str(self.out),
+            "examples": merged.examples,
+            "blocks": merged.card.blocks,
+        }
+
+    def text(self, result: Json) -> str:
+        """What was written, and what is whose."""
+        lines = [f"{result['examples']} examples of {len(result['blocks'])} tasks"]
+        for block in result["blocks"]:
+            spans = [f"{name} {first} to {first + count - 1}" for name in SPANS for first, count in [block[name]]]
+            lines.append(f"  {block['task']}: {', '.join(spans)}, weight {block['weight']:.3g}")
+        return "\n".join([*lines, result["dataset"]])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Completion(Command):
+    """Prints a script by which the shell completes commands and options."""
+
+    name: ClassVar[str] = "completion"
+    positional: ClassVar[tuple[str, ...]] = ("shell",)
+    shell: str = dataclasses.field(metadata=one_of("", SHELLS).metadata)
+    """The shell. In bash `source <(floppy completion bash)` makes it known to the session."""
+
+    def run(self, call: Call) -> Json:
+        """Writes the script, which knows the options of every command by their defaults."""
+        parsers = {
+            name: (command.parser(["cartpole"]), (command.__doc__ or "").splitlines()[0])
+            for name, command in call.commands.items()
+        }
+        return {"shell": self.shell, "script": completion(self.shell, parsers)}
+
+    def text(self, result: Json) -> str:
+        """The script."""
+        return str(result["script"])

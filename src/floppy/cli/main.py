@@ -1,0 +1,119 @@
+"""The command line. Results go to stdout, progress and complaints to stderr; bad input is one sentence and exit code 2.
+
+Every command is a dataclass: its fields are the options, its `run` does the work and returns what `--json` prints. This
+module knows where commands are and imports none of them, nor JAX, before one is run.
+"""
+
+import ast
+import importlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from floppy.errors import FloppyError
+from floppy.studies.registry import STUDIES
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+HOMES = {
+    "distill": "runs:Distill",
+    "train": "commands:Train",
+    "evaluate": "commands:Evaluate",
+    "baseline": "runs:Baseline",
+    "import": "commands:Import",
+    "show": "commands:Show",
+    "tasks": "commands:Tasks",
+    "merge": "commands:Merge",
+    "redraw": "studies:Redraw",
+    "reproduce": "studies:Reproduce",
+    "completion": "commands:Completion",
+}
+"""Commands that are no studies by name: the module in this folder, and the class."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, imported when they are asked for; every study is one."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name in HOMES:
+            return _member(HOMES[name])
+        return _member("studies:study_command")(STUDIES[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in HOMES or name in STUDIES
+
+    def __iter__(self) -> Iterator[str]:
+        yield from HOMES
+        yield from STUDIES
+
+    def __len__(self) -> int:
+        return len(HOMES) + len(STUDIES)
+
+    def summary(self, name: str) -> str:
+        """What a command does, in a sentence: the first line of its docstring, read from the source."""
+        if name not in HOMES:
+            return STUDIES.summary(name)
+        module, _, wanted = HOMES[name].partition(":")
+        tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+        texts = [
+            ast.get_docstring(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == wanted
+        ]
+        return (texts[0] or "").partition("\n")[0]
+
+
+def _member(home: str) -> Any:
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(f"floppy.cli.{module}"), name)
+
+
+COMMANDS = Commands()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if said := _answer(words):
+            print(said, flush=True)
+    except SystemExit as stop:  # a command's --help
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except FloppyError as error:
+        print(f"floppy: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:  # a disk that is full, a name that is too long: what the library did not foresee
+        print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        can_resume = words[0] in COMMANDS and COMMANDS[words[0]].can_resume
+        again = "; the same command with --resume goes on" if can_resume else ""
+        print(f"floppy: interrupted{again}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def overview() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<14}{COMMANDS.summary(name)}" for name in HOMES]
+    studies = [f"  {name:<14}{COMMANDS.summary(name)}" for name in STUDIES]
+    last = "`floppy COMMAND --help` lists a command's options."
+    return "\n".join(["usage: floppy COMMAND [options]", "", *lines, "", "Studies:", *studies, "", last])
+
+
+def _answer(words: list[str]) -> str:
+    """What is to be printed."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        return overview()
+    if words[0] == "--version":
+        return metadata.version("floppy-rl")
+    from floppy.cli.base import Call, carry_out  # with them come JAX and tyro
+
+    call = Call(shlex.join(["floppy", *words]), main, COMMANDS)
+    return carry_out(words[0], words[1:], call)

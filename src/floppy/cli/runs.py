@@ -1,0 +1,271 @@
+"""Commands that distil: `distill` and `baseline`. Their options are the fields of `DistillConfig`."""
+
+import dataclasses
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
+from floppy.cli.options import NAME, Group
+from floppy.cli.parsing import peek
+from floppy.cloning.base import CLONINGS
+from floppy.errors import FloppyError, check_number
+from floppy.evaluation.evaluate import evaluate, evaluate_random
+from floppy.fields import CHOICES, one_of
+from floppy.learner.distribution import parse_distributions
+from floppy.outer import OUTER_LOOPS
+from floppy.parallel import Processes
+from floppy.recipes import RECIPES, apply_budget, recipe
+from floppy.run.config import DistillConfig
+from floppy.run.folder import DATASET_NAME
+from floppy.run.loop import DistillResult, distill
+from floppy.studies.runs import BASELINES
+from floppy.tasks.base import episode_word
+from floppy.tasks.registry import make_task
+
+RANDOM = "random"
+"""The baseline of random actions."""
+
+GROUPS = (
+    Group(
+        "",
+        "",
+        (
+            *("task", "method", "levels", "examples", "distribution", "cloning_kind", "outer_loop", "recipe"),
+            *("budget", "seed", "out", "resume", "overwrite"),
+        ),
+    ),
+    Group("dataset", "What is distilled.", ("targets", "initial_examples", "modules", "data")),
+    Group("learner", "Who learns.", ("network", "encoder_layers")),
+    Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "cloning")),
+    Group("outer-loop", "How the dataset is improved.", ("outer_steps", "outer")),
+    Group("run", "How the run is evaluated, carried out and shown.", ()),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinds:
+    """What decides about a configuration's defaults, and about its options."""
+
+    outer_loop: str = dataclasses.field(default="", metadata={NAME: "outer", CHOICES: lambda: OUTER_LOOPS})
+    """The outer loop, with the recipe of its name if there is one. Each has options of its own, which --outer NAME
+    --help lists."""
+    cloning_kind: str = dataclasses.field(default="", metadata={NAME: "cloning", CHOICES: lambda: CLONINGS})
+    """The kind of cloning, with options of its own; where it is not the recipe's, defaults that suit it."""
+    recipe: str = one_of("", lambda: ("", *RECIPES))
+    """Where the defaults come from; by default what suits the task, or the outer loop if one is given."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distill(Command):
+    """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
+
+    can_resume: ClassVar[bool] = True
+    name: ClassVar[str] = "distill"
+    positional: ClassVar[tuple[str, ...]] = ("task",)
+    groups: ClassVar[tuple[Group, ...]] = GROUPS
+
+    config: DistillConfig
+    kinds: Kinds = dataclasses.field(default_factory=Kinds)
+    budget: str = ""
+    """When to stop a run: after a number of steps, over which rates are annealed (500steps), or after a time (60s, 10m,
+    2h), the final score included. A time ends it at the next of the evaluations, which come every --evaluate-every
+    steps, or on host tasks at the next step."""
+    out: Path | None = None
+    """Folder of the run; by default runs/TASK-kK-seedS."""
+    resume: bool = False
+    """Go on with what is in --out."""
+    overwrite: bool = False
+    """Replace what is in --out."""
+    shared: Processes = dataclasses.field(default_factory=Processes)
+
+    @classmethod
+    def given(cls, words: list[str]) -> Json:
+        """The configuration that task and recipe give, with its own kinds of cloning and outer loop."""
+        return configured(words, cls.name)
+
+    @classmethod
+    def elsewhere(cls) -> dict[str, str]:
+        """Those of other outer loops and kinds of cloning."""
+        return options_of_others()
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Self:
+        """As for other commands, once the processes that share the run are joined."""
+        join_processes(words)
+        return super().parse(words)
+
+    def run(self, call: Call) -> Json:
+        """Distils, and writes the run's folder."""
+        config, time_limit = apply_budget(self.config, self.budget)
+        folder = self.out or Path("runs") / run_name(config)
+        result = distill(
+            config,
+            folder,
+            time_limit=time_limit,
+            command=call.typed,
+            resume=self.resume,
+            overwrite=self.overwrite,
+        )
+        _say_how_to_go_on(result)
+        return {
+            "task": result.dataset.card.task,
+            "dataset": str(folder / DATASET_NAME),
+            "score": result.dataset.card.score,
+            "outer_steps": result.outer_steps,
+            "env_steps": result.env_steps,
+            "seconds": result.seconds,
+            "finished": result.finished,
+            "interrupted": result.interrupted,
+        }
+
+    def text(self, result: Json) -> str:
+        """The score and where the dataset lies."""
+        task, score = result["task"], result["score"]
+        word = episode_word(make_task(task))
+        seen = "environment steps" if word == "episodes" else f"{word} seen"
+        played = f"{score['learners']} fresh learners x {episodes_text(task, score)}"
+        return (
+            f"{task}: {score_text(task, score)} over {played}, "
+            f"after {result['outer_steps']} outer steps ({result['env_steps']:,} {seen}) in {result['seconds']:.0f} s\n"
+            f"{result['dataset']}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baseline(Command):
+    """Scores what a dataset is compared with: plain PPO or neuroevolution through the same code, or random actions."""
+
+    can_resume: ClassVar[bool] = True
+    name: ClassVar[str] = "baseline"
+    positional: ClassVar[tuple[str, ...]] = ("task",)
+    groups: ClassVar[tuple[Group, ...]] = GROUPS
+
+    config: DistillConfig
+    method: str = one_of("ppo", lambda: (*BASELINES, RANDOM))
+    """What is scored."""
+    episodes: int = 1000
+    """Episodes of the final evaluation."""
+    out: Path | None = None
+    """Folder of the run; by default nothing is kept."""
+    budget: str = ""
+    """When to stop the run: after a number of steps, over which rates are annealed (500steps), or after a time (60s,
+    10m)."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    shared: Processes = dataclasses.field(default_factory=Processes)
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Self:
+        """As for other commands, once the processes that share the run are joined."""
+        join_processes(words)
+        return super().parse(words)
+
+    @classmethod
+    def given(cls, words: list[str]) -> Json:
+        """The configuration that task and method give."""
+        task = first_word(words, cls.name, "cartpole --method random")
+        method = peek(words, "method")["method"]
+        return {"config": BASELINES.get(method, BASELINES["ppo"])(task)}
+
+    def run(self, call: Call) -> Json:
+        """Runs the method and scores it by complete episodes."""
+        check_number("episodes", self.episodes, least=1)  # said before a long run, not after it
+        started = time.monotonic()
+        config, time_limit = apply_budget(self.config, self.budget)
+        task = make_task(config.task)
+        # The encoder holds every layer, however many the learners have.
+        config = dataclasses.replace(config, encoder_layers=parse_distributions(config.distribution)[0].layers)
+        result: Json = {"task": task.task_id, "method": self.method}
+        if self.method == RANDOM:
+            score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
+        else:
+            run = distill(
+                config,
+                self.out,
+                time_limit=time_limit,
+                command=call.typed,
+                resume=self.resume,
+                overwrite=self.overwrite,
+            )
+            if self.out:
+                _say_how_to_go_on(run)
+            (score,) = evaluate(run.dataset, learners=1, episodes=self.episodes, seed=config.seed).values()
+            result |= {"outer_steps": run.outer_steps, "env_steps": run.env_steps, "finished": run.finished}
+        return result | {"score": score.as_dict(), "seconds": time.monotonic() - started}
+
+    def text(self, result: Json) -> str:
+        """The score."""
+        task, score = result["task"], result["score"]
+        return f"{task}, {result['method']}: {score_text(task, score)} over {episodes_text(task, score)}"
+
+
+def configured(words: list[str], name: str) -> Json:
+    """The parts `config` and `kinds` of a command that begins with a task."""
+    config = default_config(words, name)
+    return {"config": config, "kinds": Kinds(config.outer.name, type(config.cloning).__name__)}
+
+
+def default_config(words: list[str], command: str) -> DistillConfig:
+    """What the task, which is the first of the words, and the recipe give the other options as their defaults."""
+    task = first_word(words, command, "cartpole")
+    known = peek(words[1:], "outer", "recipe", "cloning", "strategy", "examples")
+    # Anything but a plain positive number is left for the parser to refuse.
+    examples = int(known["examples"]) if re.fullmatch("[1-9][0-9]{0,8}", known["examples"]) else None
+    loop = OUTER_LOOPS.find(known["outer"]) if known["outer"] else None
+    name = known["recipe"] or (known["outer"] if known["outer"] in RECIPES else "")
+    changes: dict[str, Any] = {"outer": loop()} if loop and not name else {}
+    default = recipe(
+        task,
+        name,
+        examples=examples,
+        cloning=known["cloning"] or None,
+        strategy=known["strategy"] or None,
+        **changes,
+    )
+    if known["outer"] not in ("", default.outer.name):
+        raise FloppyError(
+            f"--outer must be {default.outer.name} for recipe {name}, got {known['outer']}: give one of the two."
+        )
+    return default
+
+
+def options_of_others() -> dict[str, str]:
+    """The options of every outer loop and kind of cloning, and what chooses it."""
+    found = {}
+    for choice, prefix, kinds in (("--outer", "", OUTER_LOOPS), ("--cloning", "cloning.", CLONINGS)):
+        for name, kind in kinds.items():
+            for field in dataclasses.fields(kind):
+                found[prefix + field.name.replace("_", "-")] = f"{choice} {name}"
+    return found
+
+
+def run_name(config: DistillConfig) -> str:
+    """The default folder of a run."""
+    task = make_task(config.task).task_id.replace("/", "-")
+    return f"{task}-k{config.examples}-seed{config.seed}"
+
+
+def join_processes(words: list[str]) -> None:
+    """Connects the processes that share a run, before anything makes JAX look for its devices."""
+    known = peek(words, *(field.name for field in dataclasses.fields(Processes)))
+    counts = {name: known[name] for name in ("processes", "process") if known[name]}
+    if not all(re.fullmatch("-?[0-9]{1,9}", count) for count in counts.values()):
+        return  # the parser will refuse it
+    shared = Processes(known["coordinator"], **{name: int(count) for name, count in counts.items()})
+    shared.join()
+    if shared.coordinator:
+        # Gloo writes to the file descriptor of stdout, which is for the result alone.
+        sys.stdout = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+
+def _say_how_to_go_on(result: DistillResult) -> None:
+    if not result.finished:
+        again = f"the same command with --resume goes on from step {result.outer_steps}"
+        print(f"floppy: stopped early; {again}", file=sys.stderr)

@@ -1,0 +1,6 @@
+"""The product: synthetic examples with their card, and the file that holds both. NumPy and safetensors suffice."""
+
+from floppy.dataset.card import Card
+from floppy.dataset.file import DistilledDataset, load, save
+
+__all__ = ["Card", "DistilledDataset", "load", "save"]

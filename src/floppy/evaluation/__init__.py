@@ -1,0 +1,1 @@
+"""Evaluations: what fresh learners of a dataset score."""

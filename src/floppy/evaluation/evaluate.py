@@ -1,0 +1,380 @@
+"""Evaluations: fresh learners are trained on a dataset and play complete episodes."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.cloning.base import Cloning, Distilled, clone, map_clones
+from floppy.cloning.merged import Block
+from floppy.dataset.file import DistilledDataset
+from floppy.errors import FloppyError, check_number, check_seed, shown
+from floppy.evaluation.score import Score, score_returns
+from floppy.keys import named_key
+from floppy.learner.distribution import NAMED_DISTRIBUTIONS, as_learners, describe_distribution
+from floppy.learner.ensemble import MAX_MEMBERS, EnsembleNetwork, assemble
+from floppy.learner.network import Learners, Network
+from floppy.parallel import replicate
+from floppy.play import Arena, open_arena
+from floppy.play.device import ON_DEVICE
+from floppy.play.normalise import RunningStatistics
+from floppy.tasks.base import Task, default_episodes
+from floppy.tasks.check import check_own_task
+from floppy.tasks.registry import make_task
+from floppy.teach.codec import Lesson, unpack
+from floppy.teach.policies import MAX_LEARNERS, Policies
+
+CARD, ALL = "card", "all"
+"""Names that stand for the first distribution on the card, and for the six named ones."""
+
+
+class PerLearner(NamedTuple):
+    """What learners have of their own in place of the dataset's."""
+
+    rates: jax.Array | None = None
+    """`[L]` inner rates."""
+    steps: jax.Array | None = None
+    """`[L]` int: how many of the cloning's steps they take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How fresh learners are trained and what they play; the same for all datasets and seeds."""
+
+    task: Task
+    network: Network[Any]
+    """How fresh learners are drawn."""
+    cloning: Cloning
+    learners: int
+    """`L`."""
+    episodes: int
+    """Per learner."""
+    greedy: bool = False
+    """Most likely actions in place of sampled ones."""
+    per_evaluation_stats: bool = False
+    """Whether every learner starts statistics of observations with zero."""
+    blocks: tuple[Block, ...] = ()
+    """Of a merged dataset, those that are learnt."""
+    block: Block | None = None
+    """The task's part of a joint network; only this part of it plays."""
+    ensemble: int = 1
+    """Of how many clones each learner is the average."""
+
+    def returns(
+        self,
+        distilled: Distilled,
+        statistics: RunningStatistics | None,
+        key: jax.Array,
+        *,
+        arena: Arena[Any] = ON_DEVICE,
+        own: PerLearner | None = None,
+    ) -> np.ndarray:
+        """Trains fresh learners and lets them play, in chunks, which are spread over all devices for a JAX task.
+
+        Args:
+          distilled: what they learn from.
+          statistics: of observations, if they are normalised.
+          key: PRNG key, consumed; a learner depends on it and its own number alone.
+          arena: where they play.
+          own: what learners have of their own.
+
+        Returns:
+          `[L, episodes]` undiscounted returns.
+        """
+        play = _compiled_play if arena.is_pure else _play
+        return np.asarray(play(self, arena, distilled, statistics, key, own or PerLearner()))
+
+    def of_lesson(
+        self,
+        lesson: Lesson,
+        key: jax.Array,
+        *,
+        arena: Arena[Any] = ON_DEVICE,
+        own: PerLearner | None = None,
+    ) -> np.ndarray:
+        """As `returns`, for the tensors of a dataset."""
+        statistics = lesson.block_statistics(self.block, self.task.observation_shape)
+        return self.returns(replicate(lesson.distilled), replicate(statistics), replicate(key), arena=arena, own=own)
+
+
+def evaluation_of(
+    lesson: Lesson, task: Task, *, learners: int, episodes: int, block: Block | None = None, **changes: Any
+) -> Evaluation:
+    """The evaluation of a dataset on its task.
+
+    Args:
+      lesson: the dataset, unpacked.
+      task: what is played.
+      learners: `L`.
+      episodes: per learner.
+      block: the task's part of a merged dataset.
+      **changes: other fields of `Evaluation`, in place of the card's.
+    """
+    card: dict[str, Any] = {
+        "network": changes.pop("network", None) or lesson.network(),
+        "cloning": lesson.cloning,
+        "per_evaluation_stats": lesson.per_evaluation_stats,
+        "blocks": lesson.blocks,
+    }
+    return Evaluation(task=task, learners=learners, episodes=episodes, block=block, **(card | changes))
+
+
+def evaluate(
+    dataset: DistilledDataset,
+    *,
+    distributions: str | Learners | Iterable[str | Learners] = CARD,
+    learners: int = 100,
+    episodes: int | None = None,
+    seed: int = 0,
+    greedy: bool = False,
+    task: str = "",
+    ensemble: int = 1,
+) -> dict[str, Score]:
+    """Trains fresh learners on a dataset and lets each play complete episodes of the dataset's task.
+
+    Equal distributions meet the same random numbers, however they are spelt.
+
+    Args:
+      dataset: what is evaluated.
+      distributions: of learners, as text joined by commas or one by one, see `parse_distribution`, or as objects;
+        `card` stands for the first one on the dataset's card, `all` for the six named ones.
+      learners: `L`, per distribution.
+      episodes: per learner; by default 100, or all test images.
+      seed: of initial weights, environments and actions. The stream is never used in distillation.
+      greedy: most likely actions in place of sampled ones.
+      task: id of the task to be played; a merged dataset asks for one, all of whose tasks its learners learn.
+      ensemble: `N`, of how many clones every learner is the average (see `ensemble.py`); learner `i` is that of
+        learners `i N` to `i N + N - 1` of an evaluation without ensembles.
+
+    Returns:
+      A score per distribution, by its text, in the order given.
+
+    Raises:
+      FloppyError: for a wrong name or number, or a dataset that does not fit its task.
+    """
+    _check_counts(learners, 1 if episodes is None else episodes, seed)
+    check_number("ensemble", ensemble, least=1, most=MAX_MEMBERS)
+    lesson = unpack(dataset)
+    known, block = lesson.task(task), lesson.block(task)
+    chosen = {
+        name: lesson.learners[0] if given == CARD else as_learners(given) for name, given in _named(distributions)
+    }
+    options = {
+        "learners": learners,
+        "episodes": default_episodes(known) if episodes is None else episodes,
+        "greedy": greedy,
+        "ensemble": ensemble,
+    }
+    scores = {}
+    with open_arena(known) as arena:
+        for name, distribution in chosen.items():
+            network = lesson.network(distribution)
+            evaluation = evaluation_of(lesson, known, block=block, network=network, **options)
+            key = named_key(jax.random.key(seed), f"evaluate {describe_distribution(distribution)}")
+            scores[name] = score_returns(evaluation.of_lesson(lesson, key, arena=arena), known.max_return, seed)
+    return scores
+
+
+def _named(distributions: str | Learners | Iterable[str | Learners]) -> list[tuple[str, str | Learners]]:
+    """Distributions with the names under which their scores are given."""
+    if isinstance(distributions, str):
+        distributions = [name.strip() for name in distributions.split(",")]
+    elif not isinstance(distributions, Iterable):
+        distributions = [distributions]
+    found: list[tuple[str, str | Learners]] = []
+    for each in distributions:
+        if isinstance(each, str):
+            found += [(name, name) for name in (NAMED_DISTRIBUTIONS if each == ALL else [each])]
+        elif hasattr(each, "bind"):
+            found.append((describe_distribution(each), each))
+        else:
+            raise FloppyError(f"distributions must hold texts or distributions, got {shown(each)}.")
+    return found
+
+
+def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score:
+    """The score of uniformly random actions, as one learner."""
+    _check_counts(1, episodes, seed)
+    check_own_task(task, is_registered=False)
+    key = named_key(jax.random.key(seed), "evaluate random")
+    with open_arena(task) as arena:
+        play = jax.jit(arena.play_random, static_argnums=(0, 2)) if arena.is_pure else arena.play_random
+        played = play(task, key, episodes)
+    return score_returns(np.asarray(played.returns), task.max_return, seed)
+
+
+def evaluate_policies(
+    policies: Policies,
+    *,
+    task: str = "",
+    episodes: int | None = None,
+    seed: int = 0,
+    greedy: bool = False,
+    ensemble: bool = False,
+) -> Score:
+    """Lets trained policies play complete episodes of their task; nothing is trained.
+
+    Args:
+      policies: as `train` or `load_policies` gives them.
+      task: id of the task to be played, of policies of a merged dataset; of others it must be theirs.
+      episodes: per policy; by default 100, or all test images.
+      seed: of environments and actions. Every policy depends on it and its own number alone.
+      greedy: most likely actions in place of sampled ones.
+      ensemble: whether they act as one policy, the average of all, as they do too where `policies.is_ensemble`.
+
+    Returns:
+      The score, of as many learners as there are policies; of an ensemble, one.
+
+    Raises:
+      FloppyError: for a wrong name or number, or policies that do not fit their task.
+    """
+    _check_counts(len(policies), 1 if episodes is None else episodes, seed)
+    known = _task_of(policies, task)
+    own = policies.for_task(known.task_id)
+    fits = own.network.observation_shape == known.observation_shape and own.network.actions == known.actions
+    if not fits:
+        raise FloppyError(
+            f"The policies read observations of shape {own.network.observation_shape} and have "
+            f"{own.network.actions.size} action outputs, task {known.task_id} has {known.observation_shape} and "
+            f"{known.actions.size}: were they trained for another task?"
+        )
+    network, weights = own.network, own.weights
+    if ensemble or own.is_ensemble:
+        check_number("policies of an ensemble", len(own), least=1, most=MAX_MEMBERS)
+        network, weights = EnsembleNetwork(network), assemble(weights, len(own))
+    given = GivenPlay(
+        known, network, default_episodes(known) if episodes is None else episodes, greedy, own.per_evaluation_stats
+    )
+    key = named_key(jax.random.key(seed), "evaluate policies")
+    with open_arena(known) as arena:
+        play = _compiled_given if arena.is_pure else _play_given
+        returns = play(given, arena, replicate(weights), replicate(own.statistics), replicate(key))
+    return score_returns(np.asarray(returns), known.max_return, seed)
+
+
+def _task_of(policies: Policies, task: str) -> Task:
+    """The task to be played by policies."""
+    if policies.blocks and not task:
+        names = ", ".join(block.task for block in policies.blocks)
+        raise FloppyError(f"These are policies of {names} together: name one of these tasks (--task).")
+    known = make_task(task or policies.task)
+    check_own_task(known)
+    return known
+
+
+class GivenPlay(NamedTuple):
+    """How policies that are trained already play; the static part of a compiled function."""
+
+    task: Task
+    network: Network[Any]
+    episodes: int
+    """Per policy."""
+    greedy: bool
+    per_evaluation_stats: bool
+
+
+def _play_given(
+    given: GivenPlay, arena: Arena[Any], weights: Any, statistics: RunningStatistics | None, key: jax.Array
+) -> jax.Array:
+    """Returns `[L, episodes]` of policies with weights `[L, ...]`."""
+
+    def some(indices: jax.Array, weights: Any, statistics: RunningStatistics | None, key: jax.Array) -> jax.Array:
+        chosen, keys = arena.compiled(_rows, static=0)(indices, weights, key)
+        return arena.play_episodes(
+            given.task,
+            given.network,
+            chosen,
+            keys,
+            episodes=given.episodes,
+            greedy=given.greedy,
+            statistics=statistics,
+            per_evaluation_stats=given.per_evaluation_stats,
+        ).returns
+
+    count = weights.log_std.shape[0]
+    # `chunk` takes weights of one learner, as shapes with a leading axis of 1.
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), weights)
+    chunk = arena.chunk(given.task, count, shapes, given.episodes)
+    returns: jax.Array = arena.map(some, count, chunk, weights, statistics, key)
+    return returns
+
+
+_compiled_given = jax.jit(_play_given, static_argnums=(0, 1))
+
+
+def _rows(indices: jax.Array, weights: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    """The policies of indices `[c]`, and keys for their play."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    return jax.tree.map(lambda leaf: leaf[indices], weights), keys
+
+
+def _play(
+    evaluation: Evaluation,
+    arena: Arena[Any],
+    distilled: Distilled,
+    statistics: RunningStatistics | None,
+    key: jax.Array,
+    own: PerLearner,
+) -> jax.Array:
+    policy = evaluation.network
+    if evaluation.block is not None:
+        policy = evaluation.block.network(policy)  # type: ignore[arg-type]
+    player = policy if evaluation.ensemble == 1 else EnsembleNetwork(policy)
+
+    def some(
+        indices: jax.Array,
+        distilled: Distilled,
+        statistics: RunningStatistics | None,
+        key: jax.Array,
+        own: PerLearner,
+    ) -> jax.Array:
+        weights, keys = arena.compiled(_clones)(evaluation, indices, distilled, key, own)
+        return arena.play_episodes(
+            evaluation.task,
+            player,
+            weights,
+            keys,
+            episodes=evaluation.episodes,
+            greedy=evaluation.greedy,
+            statistics=statistics,
+            per_evaluation_stats=evaluation.per_evaluation_stats,
+        ).returns
+
+    shapes = jax.eval_shape(jax.vmap(evaluation.network.init), jax.random.split(key, evaluation.ensemble))
+    chunk = arena.chunk(evaluation.task, evaluation.learners, shapes, evaluation.episodes)
+    returns: jax.Array = arena.map(some, evaluation.learners, chunk, distilled, statistics, key, own)
+    return returns
+
+
+_compiled_play = jax.jit(_play, static_argnums=(0, 1))
+
+
+def _clones(
+    evaluation: Evaluation, indices: jax.Array, distilled: Distilled, key: jax.Array, own: PerLearner
+) -> tuple[Any, jax.Array]:
+    """Trained learners of `indices [c]`, each of `ensemble` clones, and keys for their play."""
+    network, cloning, ensemble = evaluation.network, evaluation.cloning, evaluation.ensemble
+    members = (indices[:, None] * ensemble + jnp.arange(ensemble)[None, :]).ravel()
+    keys, member_keys = (
+        jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers) for numbers in (indices, members)
+    )
+    fresh = jax.vmap(lambda k: network.init(named_key(k, "learner")))(member_keys)
+
+    def one(learner: tuple[Any, PerLearner]) -> Any:
+        weights, (rate, steps) = learner
+        given = distilled if rate is None else distilled._replace(inner_rate=rate)
+        return clone(cloning, network, given, weights, steps, evaluation.blocks)
+
+    weights = map_clones(cloning, one, (fresh, jax.tree.map(lambda values: values[members // ensemble], own)))
+    weights = weights if evaluation.block is None else evaluation.block.cut(weights)
+    weights = weights if ensemble == 1 else assemble(weights, ensemble)
+    return weights, jax.vmap(lambda k: named_key(k, "play"))(keys)
+
+
+def _check_counts(learners: int, episodes: int, seed: int) -> None:
+    check_number("learners", learners, least=1, most=MAX_LEARNERS)
+    check_number("episodes", episodes, least=1, most=MAX_LEARNERS)
+    check_seed(seed)

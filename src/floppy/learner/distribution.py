@@ -1,0 +1,113 @@
+"""Distributions Λ of fresh policies by name: the built-in ones, and networks that users have registered."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from floppy.errors import FloppyError, shown
+from floppy.fields import decode
+from floppy.learner.mlp import LearnerDistribution
+from floppy.learner.module import MODULE_KIND, NETWORKS
+from floppy.learner.network import Learners
+
+RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
+"""`64` or `32..256`"""
+
+NAMED_DISTRIBUTIONS = {
+    "lambda": LearnerDistribution(),
+    "ortho1": LearnerDistribution(initialiser=("orthogonal1",)),
+    "xavier": LearnerDistribution(initialiser=("xavier",)),
+    "xavier1": LearnerDistribution(initialiser=("xavier1",)),
+    "random-width": LearnerDistribution(width=(32, 256)),
+    "random-depth": LearnerDistribution(depth=(1, 6)),
+}
+"""The six columns of the PPMO paper's Table 1."""
+
+for _name, _each in NAMED_DISTRIBUTIONS.items():
+    NETWORKS.register(_name, _each)
+
+NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
+"""The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""
+
+PYRAMID_DISTRIBUTION = "network=pyramid-cnn:depth=0:activation=relu"
+"""Classifiers whose convolutions stay as they are drawn."""
+
+HADES_CNN_DISTRIBUTION = "network=hades-cnn:width=128:depth=1:activation=relu:initialiser=lecun"
+"""The classifiers of the HaDES paper (section 5.4)."""
+
+
+def parse_distribution(text: str) -> Learners:
+    """A distribution from its name, or from `key=value` pairs joined by colons.
+
+    The name may be that of a network of your own, see `register_network`.
+
+    Example:
+      >>> parse_distribution("width=32..256:depth=3:initialiser=xavier").width
+      (32, 256)
+
+    Raises:
+      FloppyError: if the text is neither.
+    """
+    if text in NETWORKS:
+        return NETWORKS[text]
+    fields: dict[str, Any] = {}
+    for pair in text.split(":"):
+        key, _, value = pair.partition("=")
+        if key in ("width", "depth") and (bounds := RANGE.fullmatch(value)):
+            fields[key] = (int(bounds[1]), int(bounds[2] or bounds[1]))
+        elif key == "initialiser" and value:
+            fields[key] = tuple(value.split("+"))
+        elif key in ("activation", "network") and value:
+            fields[key] = value
+        elif key == "init_seed" and value.isdecimal():
+            fields[key] = int(value)
+        else:
+            raise FloppyError(
+                f"Learner distribution {text!r} is unknown: give one of {', '.join(NETWORKS)}, "
+                "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh:init_seed=7."
+            )
+    return LearnerDistribution(**fields)
+
+
+def describe_distribution(distribution: Learners) -> str:
+    """The text that `parse_distribution` reads as this distribution."""
+    if not isinstance(distribution, LearnerDistribution):
+        return str(distribution)
+    fields = {
+        "width": "..".join(map(str, distribution.width)),
+        "depth": "..".join(map(str, distribution.depth)),
+        "initialiser": "+".join(distribution.initialiser),
+        "activation": distribution.activation,
+        "network": distribution.network,
+    }
+    if distribution.init_seed >= 0:
+        fields["init_seed"] = str(distribution.init_seed)
+    return ":".join(f"{name}={value}" for name, value in fields.items())
+
+
+def parse_distributions(text: str) -> tuple[Learners, ...]:
+    """Several distributions, joined by commas; see `parse_distribution`."""
+    return tuple(parse_distribution(part) for part in text.split(","))
+
+
+def as_learners(distribution: "str | Learners") -> Learners:
+    """A distribution as it is, or from its text."""
+    return parse_distribution(distribution) if isinstance(distribution, str) else distribution
+
+
+def learners_of(entry: Mapping[str, Any]) -> Learners:
+    """The distribution that an entry of a card's `learners` describes.
+
+    Raises:
+      FloppyError: for an entry that no distribution has, or a network of the writer's own that is not registered here.
+    """
+    if entry.get("network") != MODULE_KIND:
+        learners: LearnerDistribution = decode(LearnerDistribution, entry, "card's learner distribution")
+        return learners
+    name = entry.get("name")
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise FloppyError(
+            f"The dataset was distilled for the network {shown(name)}, which is not known here: give it by --network "
+            "(floppy.register_network), or name another distribution, such as lambda."
+        )
+    return NETWORKS[name]

@@ -1,0 +1,1 @@
+"""HaDES: the outer loop by evolution."""

@@ -1,0 +1,1 @@
+"""PPMO: the outer loop by meta-gradients of PPO."""

@@ -1,0 +1,73 @@
+"""A policy that learners imitate at first (kickstarting; Schmitt et al., 2018)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from floppy.dataset import load
+from floppy.dataset.file import origin
+from floppy.errors import FloppyError
+from floppy.learner.network import Network
+from floppy.play.normalise import RunningStatistics, normalise
+from floppy.tasks.base import Task
+from floppy.teach.codec import unpack
+from floppy.teach.policies import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """One trained policy. It is known by its origin, so that compiled functions can hold it as a constant."""
+
+    origin: str
+    """The task of its file, and `sha256:` with the file's digest, as on a card under `parents`."""
+    network: Network[Any]
+    weights: Any = dataclasses.field(compare=False, repr=False)
+    statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
+
+    @property
+    def log_std(self) -> jax.Array:
+        """`[a]`, or `[0]` for discrete actions."""
+        log_std: jax.Array = self.weights.log_std
+        return log_std
+
+    def outputs(self, observations: jax.Array) -> jax.Array:
+        """Logits, or means within the actions' bounds: `[..., a]` for raw observations `[..., *obs]`."""
+        shape = self.network.observation_shape
+        leading = observations.shape[: observations.ndim - len(shape)]
+        rows = normalise(self.statistics, observations.reshape(-1, *shape))
+        return self.network.actions.clip(self.network.apply(self.weights, rows)).reshape(*leading, -1)
+
+
+def read_teacher(path: str, task: Task) -> Teacher:
+    """The policy in a dataset's file: that of an encoder with every layer (plain PPO), or one clone of its examples.
+
+    Raises:
+      FloppyError: if the file is no dataset, or not one for the task's observations and actions, or if what it trains
+        diverges.
+    """
+    try:
+        return _teacher(path, task)
+    except FloppyError as error:
+        raise FloppyError(f"Teacher {path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def _teacher(path: str, task: Task) -> Teacher:
+    dataset = load(path)
+    wanted = task.observation_shape, task.actions
+    lesson = unpack(dataset)
+    if lesson.blocks or (dataset.observation_shape, lesson.actions) != wanted:
+        raise FloppyError(
+            f"its policy is for {dataset.card.task}, not for {task.task_id}: give a dataset of one task with the "
+            "same observations and actions."
+        )
+    policies = train(dataset, jax.random.key(0))
+    if policies.per_evaluation_stats:
+        raise FloppyError("it has no normaliser of its own (its card says per-evaluation): give another dataset.")
+    weights, statistics = jax.tree.map(
+        np.asarray, (jax.tree.map(lambda leaf: leaf[0], policies.weights), policies.statistics)
+    )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
+        raise FloppyError("what was trained on it is not finite: give another dataset.")
+    return Teacher(origin(dataset), policies.network, weights, statistics)

@@ -1,0 +1,426 @@
+"""Playing policies on host tasks: what `device.py` does for JAX tasks, with a Python loop around compiled policies.
+
+`L` learners play `E` environments each; `T` is time. All of them are one row of one vector environment.
+"""
+
+import functools
+import math
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.errors import FloppyError, one_line
+from floppy.keys import named_key
+from floppy.learner.network import Network
+from floppy.play.arena import WARM_UP, ArenaInPieces, Played, Trajectory, no_labels, statistics_of_batch
+from floppy.play.device import RANDOM_STEPS
+from floppy.play.normalise import RunningStatistics
+from floppy.play.policy import (
+    Actor,
+    NetworkPolicy,
+    ObservationStats,
+    RandomPolicy,
+    decide,
+    explore,
+    no_observations,
+    split_keys,
+    step_keys,
+)
+from floppy.tasks.base import FaultyEnvironmentError, HostTask, Labelled
+
+MAX_ENVIRONMENTS = 256
+"""Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
+
+
+class Step(NamedTuple):
+    """One step of `n` environments."""
+
+    reached: np.ndarray
+    """`[n, *obs]`, before any reset."""
+    rewards: np.ndarray
+    """`[n]`"""
+    terminated: np.ndarray
+    """`[n]` bool."""
+    truncated: np.ndarray
+    """`[n]` bool."""
+
+
+class HostEnvironments:
+    """`n` live environments of a host task. Whatever goes wrong in one of them is a `FaultyEnvironmentError`."""
+
+    def __init__(self, task: HostTask, count: int, *, training: bool) -> None:
+        self.task, self.count = task, count
+        try:
+            self.vector = task.make_vector(count, training=training)
+        except FloppyError:
+            raise
+        except (Exception, SystemExit) as error:  # an environment's own code may raise anything
+            raise self._raised("made", error) from error
+        self.observations = np.zeros((count, *task.observation_shape), np.float32)
+        """`[n, *obs]` of the states that the environments are in."""
+        self.returns = np.zeros(count)
+        """`[n]`: undiscounted return of the running episode."""
+
+    def reset(self, seeds: jax.Array, episodes: int | None = None) -> None:
+        """Starts an episode everywhere, by seeds `[n]`; after so many `episodes` an environment may rest."""
+        options = None if episodes is None else {"episodes": episodes}
+        each: Any = [int(seed) for seed in np.asarray(seeds)]
+        try:
+            observations, _ = self.vector.reset(seed=each, options=options)
+        except FloppyError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._raised("reset", error) from error
+        self.observations = self._checked(observations, "observation")
+        self.returns = np.zeros(self.count)
+
+    def step(self, actions: Any) -> Step:
+        """Takes actions `[n]` or `[n, a]`; where an episode ends the next one starts."""
+        try:
+            observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(actions))
+        except FloppyError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._raised("stepped", error) from error
+        ended = np.flatnonzero(terminated | truncated)
+        self.observations = reached = self._checked(observations, "observation")
+        if ended.size:
+            reached = reached.copy()
+            final = np.stack([np.asarray(infos["final_obs"][index]) for index in ended])
+            reached[ended] = self._checked(final, "observation")
+        rewards = self._checked(rewards, "reward")
+        self.returns = self.returns + rewards
+        return Step(reached, rewards, np.asarray(terminated, bool), np.asarray(truncated, bool))
+
+    def close(self) -> None:
+        """Closes the environments; errors while closing are ignored."""
+        try:
+            self.vector.close()
+        except Exception:  # the run's own outcome counts
+            return
+
+    def _checked(self, values: Any, what: str) -> np.ndarray:
+        """In memory of its own, for a vector environment may use that of `values` again, and finite.
+
+        Pixels stay bytes, a quarter of the memory; all else is float32.
+        """
+        is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+            array = np.array(values, np.uint8 if is_bytes else np.float32)
+        if what == "observation" and array.shape[1:] != self.task.observation_shape:
+            raise FaultyEnvironmentError(
+                f"{self.task.task_id} returned an observation of shape {array.shape[1:]} in place of "
+                f"{self.task.observation_shape}: repair the environment."
+            )
+        if not np.all(np.isfinite(array)):
+            kind = "NaN" if np.any(np.isnan(array)) else "an infinite value"
+            raise FaultyEnvironmentError(f"{self.task.task_id} returned {kind} as its {what}: repair the environment.")
+        return array
+
+    def _raised(self, done: str, error: BaseException) -> FaultyEnvironmentError:
+        said = f": {one_line(error)}" if str(error) else ""
+        return FaultyEnvironmentError(
+            f"{self.task.task_id} raised an error when {done} ({type(error).__name__}{said}): repair the environment."
+        )
+
+
+def collect(
+    row: HostEnvironments,
+    network: Network[Any],
+    weights: Any,
+    key: jax.Array,
+    *,
+    steps: int,
+    statistics: RunningStatistics | None = None,
+) -> Trajectory:
+    """Plays `steps` steps with sampled actions from where the row stands; see `Arena.collect`.
+
+    Args:
+      row: `L · E` environments, those of a learner side by side.
+      network: of the policies.
+      weights: leaves `[L, ...]`, one policy per learner.
+      key: PRNG key of the actions, consumed.
+      steps: `T`.
+      statistics: by which observations are normalised for the policies.
+
+    Returns:
+      The trajectory `[T, L, E, ...]`, of NumPy arrays; the row goes on from there.
+    """
+    shape = (jax.tree.leaves(weights)[0].shape[0], -1)
+    keys = jax.random.split(key, steps)
+    records = []
+    for time in range(steps):
+        before = row.observations
+        seen = before.reshape(*shape, *before.shape[1:])
+        outputs, actions, clipped = _explore(network, weights, seen, keys, np.int32(time), statistics)
+        step = row.step(_without_nan(row.task, clipped)[0])
+        ended = step.terminated | step.truncated
+        final_returns = np.where(ended, row.returns, 0.0).astype(np.float32)
+        row.returns = np.where(ended, 0.0, row.returns)
+        flat: list[Any] = [before, step.reached, step.rewards, step.terminated, step.truncated, final_returns]
+        observations, reached, *rest = (x.reshape(*shape, *x.shape[1:]) for x in flat)
+        record: list[Any] = [observations, reached, np.asarray(actions), np.asarray(outputs), *rest]
+        records.append(Trajectory(*record))
+    trajectory: Trajectory = jax.tree.map(lambda *times: np.stack(times), *records)
+    return trajectory
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _explore(
+    network: Network[Any],
+    weights: Any,
+    observations: jax.Array,
+    keys: jax.Array,
+    time: jax.Array,
+    statistics: RunningStatistics | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    outputs, actions = explore(network, weights, observations, keys[time], statistics)
+    return outputs, actions, network.actions.clip(actions)
+
+
+def play(
+    row: HostEnvironments,
+    policy: Actor,
+    weights: Any,
+    keys: jax.Array,
+    shape: tuple[int, int],
+    *,
+    episodes: int,
+    statistics: RunningStatistics | None = None,
+    per_evaluation_stats: bool = False,
+    max_episode_steps: int | None = None,
+) -> Played:
+    """Plays complete episodes: every environment exactly as many as its share, for short ones would end first.
+
+    Args:
+      row: `L · E` environments, those of a learner side by side.
+      policy: how actions are chosen.
+      weights: leaves `[L, ...]`.
+      keys: `[S]` PRNG keys, consumed, as for `Arena.play_episodes`; seeds of environments follow from them too.
+      shape: `L, E`.
+      episodes: per learner. With `E` less than that, environments play several in turn, and what the last of them play
+        too many is left out.
+      statistics: as for `Arena.play_episodes`.
+      per_evaluation_stats: as for `Arena.play_episodes`.
+      max_episode_steps: after which an episode is cut; it asks for `E = episodes`.
+
+    Returns:
+      Returns and lengths `[L, episodes]`, and observation sums. The return is NaN where a policy's output was: the
+      environment is not to blame for that.
+    """
+    share = -(-episodes // shape[1])
+    limit = row.task.max_steps * share if max_episode_steps is None else min(max_episode_steps, row.task.max_steps)
+    row.reset(_seeds(keys, shape), share)
+    stats = no_observations(
+        shape[0],
+        row.task.observation_shape,
+        with_moments=statistics is not None,
+        per_evaluation_stats=per_evaluation_stats,
+    )
+    returns, steps = np.zeros((row.count, share)), np.zeros((row.count, share), np.int32)
+    done = np.zeros(row.count, int)  # episodes
+    for time in range(limit):
+        alive = done < share
+        if not alive.any():
+            break
+        observations = row.observations.reshape(*shape, *row.observations.shape[1:])
+        actions, stats = _decide(
+            policy, weights, keys, np.int32(time), observations, alive.reshape(shape), statistics, stats
+        )
+        taken, diverged = _without_nan(row.task, actions)
+        step = row.step(taken)
+        playing = np.flatnonzero(alive)
+        returns[playing, done[playing]] += np.where(diverged, np.nan, step.rewards)[playing]
+        steps[playing, done[playing]] += 1
+        done += alive & (step.terminated | step.truncated)
+    by_learner = [jnp.asarray(x.reshape(shape[0], -1)[:, :episodes]) for x in (returns.astype(np.float32), steps)]
+    return Played(by_learner[0], by_learner[1], stats.moments)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decide(
+    policy: Actor,
+    weights: Any,
+    keys: jax.Array,
+    time: jax.Array,
+    observations: jax.Array,
+    alive: jax.Array,
+    statistics: RunningStatistics | None,
+    stats: ObservationStats,
+) -> tuple[jax.Array, ObservationStats]:
+    return decide(policy, weights, step_keys(keys, time), observations, alive, statistics, stats)
+
+
+def _without_nan(task: HostTask, actions: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Actions `[L · E, ...]` that an environment may be given, and `[L · E]` whether another one was meant, a NaN."""
+    return task.actions.without_nan(np.asarray(actions).reshape(-1, *actions.shape[2:]))
+
+
+def environment_seeds(key: jax.Array, count: int) -> jax.Array:
+    """Seeds `[count]` of environments, of 31 bits, which every library accepts."""
+    return jax.random.bits(key, (count,)) >> 1
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _seeds(keys: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    return jax.vmap(lambda key: environment_seeds(key, 1)[0])(split_keys(keys, "start", shape).ravel())
+
+
+def random_observations(row: HostEnvironments, key: jax.Array, count: int) -> np.ndarray:
+    """Observations `[count, *obs]` met by uniformly random actions at random times.
+
+    They come from the first 100 steps of every environment of the row, episodes following one another, or from more
+    steps where so many observations are asked for.
+    """
+    row.reset(environment_seeds(named_key(key, "reset"), row.count))
+    actions = row.task.actions
+    observations = []
+    for time in range(max(RANDOM_STEPS, -(-count // row.count))):
+        observations.append(row.observations)
+        row.step(actions.random(jax.random.fold_in(named_key(key, "action"), time), (row.count,)))
+    every: np.ndarray = np.concatenate(observations)
+    kept = jax.random.choice(named_key(key, "keep"), len(every), (count,), replace=False)
+    chosen: np.ndarray = every[np.asarray(kept)]
+    return chosen
+
+
+class EnvironmentHandle(NamedTuple):
+    """Stands for live environments in a state, which holds arrays only."""
+
+    number: jax.Array
+    """`[]` int: of the row in the arena. A resumed run has started the same rows anew."""
+
+
+class HostArena(ArenaInPieces):
+    """Where host tasks are played: Python steps the environments, which live until `close`. See `Arena`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: list[HostEnvironments] = []
+        self._rows: dict[Hashable, HostEnvironments] = {}
+
+    def close(self) -> None:
+        """Ends all environments."""
+        for row in [*self._running, *self._rows.values()]:
+            row.close()
+
+    def chunk(self, task: HostTask, count: int, weights: Any, episodes: int) -> int:
+        """By the number of live environments."""
+        del task, weights
+        most = max(1, MAX_ENVIRONMENTS // episodes)
+        return math.ceil(count / math.ceil(count / most))
+
+    def start_environments(self, task: HostTask, key: jax.Array, learners: int, environments: int) -> EnvironmentHandle:
+        """Makes and resets a row of their own, in which episodes run on."""
+        row = HostEnvironments(task, learners * environments, training=True)
+        self._running.append(row)
+        row.reset(environment_seeds(key, row.count))
+        return EnvironmentHandle(jnp.asarray(len(self._running) - 1))
+
+    def collect(
+        self,
+        task: HostTask,
+        network: Network[Any],
+        weights: Any,
+        environments: EnvironmentHandle,
+        key: jax.Array,
+        *,
+        steps: int,
+        statistics: RunningStatistics | None = None,
+    ) -> tuple[EnvironmentHandle, Trajectory]:
+        """Step after step of the whole row."""
+        del task
+        row = self._running[int(environments.number)]
+        return environments, collect(row, network, weights, key, steps=steps, statistics=statistics)
+
+    def play_episodes(
+        self,
+        task: HostTask,
+        network: Network[Any],
+        weights: Any,
+        keys: jax.Array,
+        *,
+        episodes: int,
+        greedy: bool = False,
+        statistics: RunningStatistics | None = None,
+        per_evaluation_stats: bool = False,
+        max_episode_steps: int | None = None,
+    ) -> Played:
+        """Every environment plays its share."""
+        learners = jax.tree.leaves(weights)[0].shape[0]
+        # Episodes that may be cut begin together, each in an environment of its own.
+        width = episodes if max_episode_steps else _width(learners, episodes)
+        return play(
+            self._row(task, learners * width),
+            NetworkPolicy(network, greedy),
+            weights,
+            keys,
+            (learners, width),
+            episodes=episodes,
+            statistics=statistics,
+            per_evaluation_stats=per_evaluation_stats,
+            max_episode_steps=max_episode_steps,
+        )
+
+    def fitness(
+        self,
+        task: HostTask,
+        network: Network[Any],
+        weights: Any,
+        keys: jax.Array,
+        *,
+        episodes: int,
+        statistics: RunningStatistics | None = None,
+        max_episode_steps: int | None = None,
+        share_features: bool = False,
+    ) -> Played:
+        """Episodes' returns."""
+        del share_features
+        return self.play_episodes(
+            task,
+            network,
+            weights,
+            keys,
+            episodes=episodes,
+            statistics=statistics,
+            max_episode_steps=max_episode_steps,
+        )
+
+    def play_random(self, task: HostTask, key: jax.Array, episodes: int) -> Played:
+        """Every environment plays its share."""
+        width = _width(1, episodes)
+        policy = RandomPolicy(task.actions)
+        return play(self._row(task, width), policy, None, key[None], (1, width), episodes=episodes)
+
+    def random_observations(self, task: HostTask, key: jax.Array, count: int) -> np.ndarray:
+        """See `random_observations`."""
+        return random_observations(self._row(task, max(1, min(count, 16))), key, count)
+
+    def warm_up(self, task: HostTask, key: jax.Array) -> RunningStatistics:
+        """Of observations met by random actions."""
+        return statistics_of_batch(self.random_observations(task, key, WARM_UP))
+
+    def examples_of_classes(self, task: HostTask, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
+        """Refused: there are no labels."""
+        del key, classes
+        raise no_labels(task, f"initial_examples = {'class-means' if means else 'samples'}")
+
+    def labelled_batch(self, task: HostTask, key: jax.Array, learners: int, count: int) -> Labelled:
+        """Refused: there are no labels."""
+        del key, learners, count
+        raise no_labels(task, "The outer loop")
+
+    def _row(self, task: HostTask, count: int) -> HostEnvironments:
+        """Environments for plays that leave nothing behind, made once per number."""
+        if (task, count) not in self._rows:
+            self._rows[task, count] = HostEnvironments(task, count, training=False)
+        return self._rows[task, count]
+
+
+def _width(learners: int, episodes: int) -> int:
+    """Environments per learner, so that shares are as equal as can be."""
+    share = math.ceil(episodes / max(1, MAX_ENVIRONMENTS // learners))
+    return math.ceil(episodes / share)

@@ -1,0 +1,1 @@
+"""Distillation runs: configuration, loop, folder."""

@@ -1,0 +1,28 @@
+"""The persistent compilation cache, by which a second start is quick."""
+
+import os
+from pathlib import Path
+
+VARIABLE = "FLOPPY_CACHE"
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept: `$FLOPPY_CACHE` (`off` for nowhere), else the user's cache folder."""
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted.lower() == "off":
+        return None
+    if wanted:
+        return Path(wanted)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "floppy" / "xla"
+
+
+def enable_compilation_cache() -> None:
+    """Lets JAX keep compiled programs between processes; a cache folder that JAX was already given is left alone."""
+    import jax  # only here: whoever asks where the folder is does not wait for it
+
+    folder = cache_folder()
+    given: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is None or given is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,0 +1,166 @@
+"""What a run is made of: the one configuration that is the API, the command line, and what a run's folder keeps."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
+from floppy.cloning.gradient import GradientStep
+from floppy.cloning.losses import check_loss
+from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
+from floppy.fields import bounded, check_fields, decode, encode, one_of
+from floppy.learner.distribution import parse_distributions
+from floppy.learner.network import LAYERS, Learners, check_offers
+from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
+from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_outer_loop
+from floppy.tasks.base import LABELLED, kind_of
+from floppy.tasks.check import check_own_task
+from floppy.tasks.registry import full_task_id, make_task
+from floppy.teach.codec import versions_of
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """Everything that determines a distilled dataset: the same configuration gives the same dataset, bit for bit.
+
+    Raises:
+      FloppyError: when built with a value that is not allowed.
+    """
+
+    task: str
+    """Task id, such as cartpole, ndcartpole/3 or gymnax/Acrobot-v1."""
+    examples: int = bounded(2, least=0, most=MAX_COUNT)  # with every layer in the encoder there is none to store
+    """How many synthetic examples, k."""
+    seed: int = bounded(0, least=0, most=2**32 - 1)
+    """Seed of everything random."""
+    outer_steps: int = bounded(400, least=1, most=MAX_COUNT)
+    """Length of the run, over which rates are annealed."""
+    distribution: str = "lambda"
+    """Learner distributions that the dataset is for, by comma: names, also of networks of your own, or pairs such as
+    width=32..256:depth=2:initialiser=xavier."""
+    initial_rate: float = bounded(1.0, above=0)
+    """Where the inner rate starts."""
+    encoder_layers: int = bounded(0, least=0)
+    """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: nothing is
+    cloned, which is plain PPO, or neuroevolution."""
+    cloning: Cloning = dataclasses.field(default_factory=GradientStep)
+    """How a fresh policy learns from the dataset."""
+    targets: str = one_of("learned", TARGETS)
+    """learned, or one-hot: fixed class labels, spread evenly over the actions."""
+    initial_examples: str = one_of("normal", INITIAL_EXAMPLES)
+    """Where the examples start: normal or zeros, or observations that random actions meet (random-policy), with targets
+    of zero; of labelled images also class-means, or samples."""
+    learned_rate: bool = True
+    """Whether the inner rate is improved too."""
+    outer: OuterLoop = dataclasses.field(default_factory=PPMO)
+    """How the dataset is improved."""
+    evaluate_every: int = bounded(25, least=1, most=MAX_COUNT)
+    """Outer steps between the evaluations that choose the best dataset; also those of one compiled call."""
+    early_stop: bool = True
+    """Whether the run ends by itself once its evaluations have stood at the task's highest return three times in a
+    row."""
+    selection_learners: int = bounded(64, least=1, most=MAX_COUNT)
+    """Fresh learners per distribution in those evaluations."""
+    selection_episodes: int = bounded(2, least=1, most=MAX_COUNT)
+    """Episodes of each of these learners."""
+    score_learners: int = bounded(100, least=1, most=MAX_COUNT)
+    """Fresh learners per distribution in the last evaluation, which gives the card its score."""
+    score_episodes: int = bounded(10, least=1, most=MAX_COUNT)
+    """Episodes of each of these learners."""
+
+    def __post_init__(self) -> None:
+        """Validates the fields, and gives the task its full id."""
+        check_fields(self)
+        object.__setattr__(self, "task", full_task_id(self.task))
+        if self.examples == 0 and self.encoder_layers == 0:
+            raise FloppyError(
+                "examples must be at least 1, got 0: for a plain policy give as many encoder_layers as the network has."
+            )
+        check_outer_loop(self.outer)
+        check_cloning(self.cloning)
+
+    def problem(self) -> Problem:
+        """The bi-level problem of this configuration, checked as a whole.
+
+        Raises:
+          FloppyError: for parts that do not go together.
+        """
+        task = make_task(self.task)
+        versions_of(task.package, why=task.task_id)  # in time, for the card will name them
+        check_own_task(task)
+        check_loss(self.cloning.loss, task.actions)
+        learners = parse_distributions(self.distribution)
+        if self.encoder_layers:
+            network = learners[0].bind(task.observation_shape, task.actions)
+            check_offers(network, (LAYERS,), "An encoder")
+            self._check_encoder(learners)
+        if self.targets == "one-hot" and task.actions.log_std_size:
+            raise FloppyError(f"targets must be learned for continuous actions, as {task.task_id} has, got one-hot.")
+        if self.initial_examples in LABELLED_EXAMPLES and kind_of(task) != LABELLED:
+            raise FloppyError(
+                f"initial_examples must be normal, zeros or random-policy for {task.task_id}, which has no labelled "
+                f"examples, got {self.initial_examples}."
+            )
+        problem = Problem(
+            task=task,
+            learners=learners,
+            cloning=self.cloning,
+            examples=self.examples,
+            initial_rate=self.initial_rate,
+            encoder_layers=self.encoder_layers,
+            outer_steps=self.outer_steps,
+            targets=self.targets,
+            initial_examples=self.initial_examples,
+            learned_rate=self.learned_rate,
+            context=self.outer.context(task),
+        )
+        for each in learners:
+            each.as_entry()  # a network without a name could not be read again
+        self._check_networks(problem)
+        self.outer.check(problem)
+        return problem
+
+    def _check_networks(self, problem: Problem) -> None:
+        for network in problem.networks:
+            if not problem.is_plain:
+                check_fits(self.cloning, network)
+
+    def _check_encoder(self, learners: tuple[Learners, ...]) -> None:
+        if len(learners) > 1 or not learners[0].is_fixed:
+            raise FloppyError(f"An encoder needs one distribution of fixed width and depth, got {self.distribution}.")
+        layers = learners[0].layers
+        if self.encoder_layers > layers:
+            raise FloppyError(f"encoder_layers must be at most the network's {layers}, got {self.encoder_layers}.")
+        if (self.examples == 0) != (self.encoder_layers == layers):
+            raise FloppyError(
+                f"examples must be 0 if and only if the encoder holds every layer, got {self.examples} with "
+                f"encoder_layers = {self.encoder_layers} of {layers}."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON, with the `kind` of cloning and outer loop named."""
+        return dataclasses.asdict(self) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "DistillConfig":
+        """The configuration of which `as_dict` gave the entry; fields left out have their defaults.
+
+        Raises:
+          FloppyError: for unknown kinds or fields, and values that are not allowed.
+        """
+        fields = dict(entry)
+        outer_loops = {kind.__name__: kind for kind in OUTER_LOOPS.values()}
+        for name, kinds in (("cloning", CLONINGS), ("outer", outer_loops)):
+            if name not in fields:
+                continue
+            if not isinstance(fields[name], Mapping):
+                raise FloppyError(
+                    f"A configuration's {name} must be an object with its kind, got {shown(fields[name])}."
+                )
+            part = dict(fields[name])
+            if (kind := part.pop("kind", None)) not in kinds:
+                raise must_be_one_of(f"{name}'s kind", kind, kinds)
+            fields[name] = decode(kinds[kind], part, f"configuration's {name}")
+        if unknown := sorted(fields.keys() - {field.name for field in dataclasses.fields(cls)}):
+            raise FloppyError(f"A configuration has no {', '.join(unknown)}: give fields of DistillConfig.")
+        return cls(**fields)

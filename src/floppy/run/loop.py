@@ -1,0 +1,462 @@
+"""A distillation run: outer steps, selection of the best dataset, checkpoints, the final score."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.cloning.base import Distilled
+from floppy.dataset.file import DistilledDataset, save
+from floppy.errors import DivergedError, FloppyError, shown
+from floppy.evaluation.evaluate import Evaluation
+from floppy.evaluation.score import finite_returns, score_returns
+from floppy.keys import named_key
+from floppy.outer.base import Info, Problem
+from floppy.parallel import first_process_says, is_first_process, replicate
+from floppy.play import Arena, open_arena
+from floppy.play.device import ON_DEVICE
+from floppy.play.normalise import RunningStatistics
+from floppy.run.checkpoint import load_checkpoint, save_checkpoint
+from floppy.run.config import DistillConfig
+from floppy.run.folder import (
+    CHECKPOINT_NAME,
+    DATASET_NAME,
+    METRICS_NAME,
+    Figures,
+    append_metrics,
+    begin,
+    check_resume_or_overwrite,
+    check_same_run,
+    read_metrics,
+    tidy,
+)
+from floppy.run.progress import ProgressBar, ProgressCallback
+from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
+from floppy.teach.codec import CardParts, pack, versions_of
+
+EVALUATIONS_AT_MAXIMUM = 3
+"""A run whose selection score has stood at the task's maximum so many times in a row has nothing left to gain."""
+
+
+class RunState(NamedTuple):
+    """What a checkpoint holds."""
+
+    outer: Any
+    """The outer loop's own state."""
+    step: jax.Array
+    """`[]` int: outer steps done."""
+    best: Distilled
+    best_statistics: RunningStatistics | None
+    best_score: jax.Array
+    """`[]`: selection score of `best`; -inf before the first evaluation."""
+    env_steps: np.ndarray
+    """`[]` int64: environment steps taken; a NumPy array, for JAX has no such integers by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillResult:
+    """What a run gives back."""
+
+    dataset: DistilledDataset
+    outer_steps: int
+    """Done in total, earlier parts of a resumed run included."""
+    env_steps: int
+    """Environment steps used by these outer steps; evaluations are not counted."""
+    seconds: float
+    """Wall-clock time of this call, compilation included."""
+    finished: bool
+    """False when a time limit or Ctrl-C ended the run early."""
+    interrupted: bool
+    """Whether it was Ctrl-C."""
+
+
+def distill(
+    config: DistillConfig,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+    command: str = "",
+    progress: bool | ProgressCallback = True,
+) -> DistillResult:
+    """Distils a task into a dataset.
+
+    The best dataset is chosen by evaluations of fresh learners on seeds of their own, and scored once more at the end
+    on fresh seeds: the score on its card is not the maximum of noisy ones.
+
+    Args:
+      config: what to distil and how.
+      out: folder of the run (`config.json`, `metrics.jsonl`, `checkpoints/`, `dataset.safetensors`); None keeps
+        everything in memory.
+      resume: go on from the checkpoint in `out`; the dataset is the same as that of an undisturbed run, but for a host
+        task: its environments cannot be saved, and start new episodes.
+      overwrite: replace an earlier run in `out`.
+      time_limit: seconds for the run and its final score; it ends at the next evaluation, for a host task at the next
+        outer step.
+      command: written on the card.
+      progress: whether to show a bar on stderr, or what is called after each compiled call instead.
+
+    Returns:
+      The best dataset, scored, and what it took.
+
+    Raises:
+      FloppyError: for a configuration that is not allowed, an `out` that is taken, a checkpoint that does not fit, a
+        run that diverged, or an environment that failed (a `FaultyEnvironmentError`), in which case
+        `out` holds what was reached.
+    """
+    clock = Clock(time_limit)
+    if not isinstance(config, DistillConfig):
+        raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
+    problem = config.problem()
+    folder = None if out is None else Path(out)
+    check_resume_or_overwrite(resume=resume, overwrite=overwrite)
+    with open_arena(problem.task) as arena, _shown(progress, config) as show:
+        run = _Run(config, problem, command, arena, clock)
+        state = _prepare(run, folder, resume=resume, overwrite=overwrite)
+        with _interruptible() as interrupted:
+
+            def is_to_stop() -> bool:
+                return first_process_says(clock.is_late(run.scoring_estimate()) or interrupted.is_set())
+
+            while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
+                state = _advance(run, folder, state, is_to_stop, show)
+                if is_to_stop():
+                    break
+        if isinstance(show, ProgressBar):
+            count, word = config.score_episodes, episode_word(problem.task)
+            show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
+        dataset = run.dataset(state, score=True)
+    if folder is not None and is_first_process():
+        save(dataset, folder / DATASET_NAME, overwrite=True)
+    return DistillResult(
+        dataset,
+        outer_steps=int(state.step),
+        env_steps=int(state.env_steps),
+        seconds=clock.seconds(),
+        finished=int(state.step) >= config.outer_steps or run.is_at_maximum(),
+        interrupted=interrupted.is_set(),
+    )
+
+
+class Clock:
+    """Wall-clock time of a call, and of the parts of a run before it."""
+
+    def __init__(self, limit: float | None = None) -> None:
+        self._started, self._limit = time.monotonic(), limit
+        self.before = 0.0
+        """Seconds of earlier parts of the run."""
+
+    def seconds(self) -> float:
+        """Of this call."""
+        return time.monotonic() - self._started
+
+    def total(self) -> float:
+        """Of the run, earlier parts included."""
+        return self.before + self.seconds()
+
+    def is_late(self, reserve: float) -> bool:
+        """Whether the time limit leaves less than a reserve."""
+        return self._limit is not None and self.seconds() + reserve > self._limit
+
+
+class _Run:
+    """The compiled parts of a run, and the command that made it; holds no state but live environments and scores."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        problem: Problem,
+        command: str,
+        arena: Arena[Any] = ON_DEVICE,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config, self.problem, self.outer = config, problem, config.outer
+        self.command, self.arena, self.clock = command, arena, clock or Clock()
+        # An argument of the compiled functions, not a constant within: another seed compiles nothing anew.
+        self.key = replicate(jax.random.key(config.seed))
+        self.advance = jax.jit(self._advance)
+        self.compiles = True
+        self.selection_scores: list[float] = []
+        self._selection_seconds: list[float] = []
+
+    def init(self) -> RunState:
+        """The state before the first step."""
+        key = named_key(self.key, "init")
+        if self.arena.is_pure:
+            outer = jax.jit(self.outer.init, static_argnums=(0, 2))(self.problem, key, self.arena)
+        else:
+            outer = self.outer.init(self.problem, key, self.arena)
+        outer = replicate(outer)
+        return RunState(
+            outer,
+            jnp.zeros((), jnp.int32),
+            self.outer.distilled(outer),
+            self.outer.statistics(outer),
+            jnp.asarray(-jnp.inf),
+            np.zeros((), np.int64),
+        )
+
+    def _advance(self, state: Any, steps: jax.Array, key: jax.Array) -> tuple[Any, Info]:
+        step_key = named_key(key, "outer step")
+
+        def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
+            return self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
+
+        return jax.lax.scan(one, state, steps)
+
+    def steps(
+        self, state: Any, steps: Sequence[int], is_to_stop: Callable[[], bool]
+    ) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
+        """The outer loop's state after steps, their figures, and what went wrong in a step that is not among them.
+
+        Those of a host task, which may take minutes, stop early when asked to.
+        """
+        if self.arena.is_pure:
+            state, info = self.advance(state, np.asarray(steps), self.key)
+            return state, {name: np.asarray(values) for name, values in info.items()}, None
+        infos: list[Info] = []
+        step_key, fault = named_key(self.key, "outer step"), None
+        try:
+            for step in steps:
+                state, info = self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
+                infos.append(info)
+                if is_to_stop():
+                    break
+        except FaultyEnvironmentError as error:
+            fault = error
+        return state, {name: np.stack([info[name] for info in infos]) for name in (infos or [{}])[0]}, fault
+
+    def returns(
+        self,
+        task: Task,
+        distilled: Distilled,
+        statistics: RunningStatistics | None,
+        key: jax.Array,
+        learners: int,
+        episodes: int,
+    ) -> np.ndarray:
+        """Returns `[distributions · learners, episodes]` of fresh learners."""
+        groups = []
+        for index, network in enumerate(self.problem.networks):
+            evaluation = Evaluation(task, network, self.config.cloning, learners, episodes)
+            group_key = named_key(key, f"group {index}")
+            groups.append(evaluation.returns(distilled, statistics, group_key, arena=self.arena))
+        return np.concatenate(groups)
+
+    def select(self, state: RunState) -> tuple[RunState, float]:
+        """Evaluates the dataset as it stands, on seeds of its own, and keeps it if it is the best so far."""
+        started = time.monotonic()
+        distilled, statistics = self.outer.distilled(state.outer), self.outer.statistics(state.outer)
+        key = jax.random.fold_in(named_key(self.key, "select"), int(state.step))
+        config, task = self.config, selection_view(self.problem.task)
+        returns = self.returns(task, distilled, statistics, key, config.selection_learners, config.selection_episodes)
+        # The scores of the few that did not diverge say nothing of a dataset.
+        usable = np.isfinite(returns).all(axis=1).mean() >= 0.5
+        score = float(finite_returns(returns).mean(dtype=np.float64)) if usable else -float("inf")
+        # On a tie the later dataset wins: it has seen more.
+        if score >= float(state.best_score):
+            state = state._replace(best=distilled, best_statistics=statistics, best_score=jnp.asarray(score))
+        self.selection_scores.append(score)
+        self._selection_seconds.append(time.monotonic() - started)
+        return state, score
+
+    def is_at_maximum(self) -> bool:
+        """Whether the run has nothing left to gain, and is to end by itself."""
+        most, last = self.problem.task.max_return, self.selection_scores[-EVALUATIONS_AT_MAXIMUM:]
+        is_there = most is not None and len(last) == EVALUATIONS_AT_MAXIMUM and all(score >= most for score in last)
+        return self.config.early_stop and is_there
+
+    def scoring_estimate(self) -> float:
+        """Seconds that the final score will take, by what selections took: the first of them has compiled as well."""
+        if len(self._selection_seconds) < 2:  # what of it was compilation is not known yet
+            return sum(self._selection_seconds)
+        config, first, quick = self.config, self._selection_seconds[0], min(self._selection_seconds)
+        work = config.score_learners * config.score_episodes
+        return (first - quick) + quick * work / (config.selection_learners * config.selection_episodes)
+
+    def dataset(self, state: RunState, *, score: bool) -> DistilledDataset:
+        """The best dataset as a file's content; with `score`, evaluated once more on fresh seeds."""
+        entry = None
+        if score:
+            key = named_key(self.key, "score")
+            config, task = self.config, self.problem.task
+            returns = self.returns(
+                task, state.best, state.best_statistics, key, config.score_learners, config.score_episodes
+            )
+            entry = score_returns(returns, task.max_return, config.seed).as_dict()
+        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
+
+
+def to_dataset(
+    config: DistillConfig,
+    problem: Problem,
+    distilled: Distilled,
+    statistics: RunningStatistics | None,
+    score: dict[str, Any] | None,
+    command: str,
+) -> DistilledDataset:
+    """A run's parameters with their card."""
+    parts = CardParts(
+        task=problem.task.task_id,
+        actions=problem.task.actions,
+        cloning=config.cloning,
+        learners=problem.learners,
+        encoder_of=problem.learners[0].layers if config.encoder_layers else 0,
+    )
+    if not problem.reads_log_std:
+        distilled = distilled._replace(log_std=jnp.zeros(0))
+    return pack(
+        parts,
+        distilled,
+        statistics,
+        algorithm={"name": config.outer.name, "config": config.as_dict()},
+        command=command,
+        versions=versions_of("jax", "optax", problem.task.package, why=problem.task.task_id),
+        score=score,
+        seed=config.seed,
+        parents=config.outer.parents(problem),
+    )
+
+
+def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -> RunState:
+    """The state to start from; writes the configuration of a new run."""
+    state = run.init()  # refuses what no run can be made of, before anything is written
+    if folder is None:
+        if resume:
+            raise FloppyError("A run kept in memory cannot be resumed: give the folder of the run to go on with.")
+        return state
+    if resume:
+        return _resume(run, folder, state)
+    begin(folder, run.config, run.outer.parents(run.problem), run.command, overwrite=overwrite)
+    return state
+
+
+def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
+    """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
+    run.command = check_same_run(folder, run.config, run.outer.parents(run.problem))
+    has_checkpoint = (folder / CHECKPOINT_NAME).exists()
+    state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
+    tidy(folder, int(state.step))
+    first_process_says(True)  # the others wait for its mending of the log
+    log = read_metrics(folder)
+    run.clock.before = max((line.get("seconds", 0.0) for line in log), default=0.0)
+    scores = [line["selection_score"] for line in log if "selection_score" in line]
+    run.selection_scores = [-float("inf") if score is None else score for score in scores]
+    outer = state.outer if run.arena.is_pure else run.outer.restarted(state.outer)
+    return state._replace(outer=replicate(outer))
+
+
+def _advance(
+    run: _Run,
+    folder: Path | None,
+    state: RunState,
+    is_to_stop: Callable[[], bool],
+    progress: ProgressCallback | None,
+) -> RunState:
+    """Outer steps till the next evaluation, in one compiled call where that can be; selection, log and checkpoint."""
+    first, every = int(state.step), run.config.evaluate_every
+    steps = range(first, min((first // every + 1) * every, run.config.outer_steps))
+    outer, figures, fault = run.steps(state.outer, steps, is_to_stop)
+    _check_finite(figures, first, folder)
+    env_steps, done = figures.get("env_steps", np.zeros(0)), first + len(next(iter(figures.values()), ()))
+    previous_best = float(state.best_score)
+    state = state._replace(
+        outer=outer,
+        step=jnp.asarray(done, jnp.int32),
+        env_steps=state.env_steps + env_steps.astype(np.int64).sum(),
+    )
+    try:
+        if fault is not None:
+            raise fault
+        state, score = run.select(state)
+    except FaultyEnvironmentError as fault:
+        raise _keep_what_was_reached(run, folder, state, figures, first, fault) from fault
+    if folder is not None and is_first_process():
+        if score >= previous_best:
+            save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
+        said = score if np.isfinite(score) else None  # JSON has no infinity
+        append_metrics(folder / METRICS_NAME, figures, first, selection_score=said, **_clock_figures(run))
+        save_checkpoint(state, folder / CHECKPOINT_NAME)
+    run.compiles = False
+    if progress is not None:
+        latest = {name: float(values[-1]) for name, values in figures.items()}
+        progress(int(state.step), run.config.outer_steps, latest | {"score": score, "best": float(state.best_score)})
+    return state
+
+
+def _clock_figures(run: _Run) -> dict[str, Any]:
+    """What the last line of a call says of the time: seconds of the run so far, and whether the call compiled."""
+    return {"seconds": round(run.clock.total(), 3), "compiles": run.compiles}
+
+
+def _keep_what_was_reached(
+    run: _Run, folder: Path | None, state: RunState, figures: Figures, first: int, fault: FaultyEnvironmentError
+) -> FaultyEnvironmentError:
+    """Saves a run that an environment has ended; gives the fault with what was saved."""
+    if folder is None:
+        return fault
+    if state.best_score == -jnp.inf:  # none was evaluated: the latest is the best known
+        state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
+    if not (folder / DATASET_NAME).exists():
+        save(run.dataset(state, score=False), folder / DATASET_NAME)
+    append_metrics(folder / METRICS_NAME, figures, first, **_clock_figures(run))
+    save_checkpoint(state, folder / CHECKPOINT_NAME)
+    which = "the latest dataset, never evaluated," if state.best_score == -jnp.inf else "the best dataset so far"
+    return FaultyEnvironmentError(
+        f"{str(fault).removesuffix('.')}; the run stopped after outer step {int(state.step)}, from where --resume "
+        f"goes on, and {which} is {folder / DATASET_NAME}."
+    )
+
+
+def _check_finite(figures: Figures, first: int, folder: Path | None) -> None:
+    for name, values in figures.items():
+        if not np.all(np.isfinite(values)):
+            step = first + int(np.argmin(np.isfinite(values))) + 1
+            best = None if folder is None else folder / DATASET_NAME
+            kept = f" (the best dataset so far is {best})" if best and best.exists() else ""
+            raise DivergedError(f"The run diverged: {name} is not finite at outer step {step}{kept}: lower the rate.")
+
+
+@contextmanager
+def _shown(progress: bool | ProgressCallback, config: DistillConfig) -> Iterator[ProgressCallback | None]:
+    """The bar, what stands in its place, or None."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    with ProgressBar(config.outer_steps) if progress else contextlib.nullcontext() as bar:
+        yield bar
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turns Ctrl-C into an event, so that a run ends between two compiled calls; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(*_: object) -> None:
+        event.set()
+        print(
+            "stopping after the steps under way, then scoring what was reached; Ctrl-C again stops at once",
+            file=sys.stderr,
+            flush=True,
+        )
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

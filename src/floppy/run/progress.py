@@ -1,0 +1,63 @@
+"""What a run shows of its progress on stderr: a bar with the time remaining, or plain lines where it is no terminal."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressCallback(Protocol):
+    """Called after each compiled call, and by whoever shows progress in another way."""
+
+    def __call__(self, done: int, total: int, figures: dict[str, float]) -> None:
+        """Steps done, steps in all, and the latest figures by name."""
+
+
+class ProgressBar:
+    """A bar on stderr; plain lines where stderr is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), TimeElapsedColumn(), console=self._console, disable=not self.is_terminal
+        )
+        self._row = self._bar.add_task(f"0/{total} steps", total=total, figures="compiling")
+        self._first: tuple[int, float] | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks."""
+        return self._console.is_terminal
+
+    def __enter__(self) -> Self:
+        """Shows the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leaves the bar as it is."""
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int, figures: dict[str, float]) -> None:
+        """After steps: the score and the speed."""
+        now = time.monotonic()
+        text = f"score {figures['score']:.1f}, best {figures['best']:.1f}"
+        if self._first is None:  # the first call holds the compilation
+            self._first = (done, now)
+        else:
+            text += f", {(done - self._first[0]) / max(now - self._first[1], 1e-9):.1f} steps/s"
+        self._bar.update(self._row, completed=done, description=f"{done}/{total} steps", figures=text)
+        if not self.is_terminal:
+            print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
+
+    def scoring(self, what: str) -> None:
+        """Before the last evaluation."""
+        self._bar.update(self._row, description="scoring", figures=what, completed=0, total=None)
+        if not self.is_terminal:
+            print(f"scoring {what}", file=sys.stderr, flush=True)

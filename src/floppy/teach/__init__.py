@@ -1,0 +1,1 @@
+"""A dataset at work: what its card means, policies trained from it, merging, arrays from elsewhere."""

@@ -1,0 +1,285 @@
+"""What a dataset's card means: the only place where cards are packed from live parts and unpacked into them."""
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, check_fits
+from floppy.cloning.losses import check_loss
+from floppy.cloning.merged import Block
+from floppy.dataset.card import FORMAT, MERGED_FORMAT, Card
+from floppy.dataset.file import DistilledDataset
+from floppy.errors import FloppyError, shown
+from floppy.fields import decode, encode
+from floppy.learner.distribution import describe_distribution, learners_of
+from floppy.learner.network import LAYERS, Learners, Network, check_offers
+from floppy.play.normalise import RunningStatistics
+from floppy.spaces import ActionSpace, space_of
+from floppy.tasks.base import Task
+from floppy.tasks.check import check_own_task
+from floppy.tasks.registry import make_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardParts:
+    """The live parts of a card; `pack` puts them on it, `unpack` reads them from it."""
+
+    task: str
+    """Full id; of a merged dataset those of its tasks, joined by `+`."""
+    actions: ActionSpace
+    cloning: Cloning
+    learners: tuple[Learners, ...]
+    """At least one."""
+    per_evaluation_stats: bool = False
+    """Whether statistics of observations start with zero in every evaluation; else they are in the file, or none."""
+    encoder_of: int = 0
+    """Layers of the whole network, where the file carries the first of them; 0 where it carries none."""
+    blocks: tuple[Block, ...] = ()
+    """Of a merged dataset."""
+
+
+def pack(
+    parts: CardParts, distilled: Distilled, statistics: RunningStatistics | None = None, **card: Any
+) -> DistilledDataset:
+    """A dataset of live parts.
+
+    Args:
+      parts: what its card says of the use of it.
+      distilled: its tensors; a `log_std` of size 0 is left out.
+      statistics: of observations, in the task's units, if they are stored.
+      **card: the other fields of the card: `algorithm`, `command`, `versions`, `score`, `seed`, `notes`, ...
+
+    Returns:
+      The dataset, checked.
+    """
+    check_cloning(parts.cloning)
+    layers = len(distilled.encoder)
+    normaliser = "per-evaluation" if parts.per_evaluation_stats else "none" if statistics is None else "frozen"
+    whole = Card(
+        task=parts.task,
+        actions=parts.actions.as_entry(),
+        cloning=encode(parts.cloning),
+        learners=[each.as_entry() for each in parts.learners],
+        normaliser=normaliser,
+        encoder={"layers": layers, "of": parts.encoder_of} if layers else None,
+        blocks=[dataclasses.asdict(block) for block in parts.blocks],
+        format=MERGED_FORMAT if parts.blocks else FORMAT,
+        **card,
+    )
+    return DistilledDataset(
+        whole,
+        np.asarray(distilled.observations),
+        np.asarray(distilled.targets),
+        log_std=np.asarray(distilled.log_std) if distilled.log_std.size else None,
+        inner_rate=np.asarray(distilled.inner_rate),
+        obs_mean=None if statistics is None else np.asarray(statistics.mean),
+        obs_var=None if statistics is None else np.asarray(statistics.var),
+        encoder={
+            f"{index}/{name}": np.asarray(array)
+            for index, layer in enumerate(distilled.encoder)
+            for name, array in layer.items()
+        },
+    )
+
+
+def versions_of(*packages: str, why: str = "") -> dict[str, str]:
+    """Versions of packages and of floppy itself, for a card.
+
+    Args:
+      *packages: by their distributions' names.
+      why: what needs them, for the complaint, such as a task's id.
+
+    Raises:
+      FloppyError: if one of them is not installed.
+    """
+    found = {}
+    for package in sorted({"floppy", *packages}):
+        try:
+            found[package] = importlib.metadata.version(DISTRIBUTION if package == "floppy" else package)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise FloppyError(
+                f"{why} has package {shown(package)}, which is not installed: give an installed one's name."
+            ) from error
+    return found
+
+
+DISTRIBUTION = "floppy-rl"
+"""The name under which this library is installed."""
+
+
+class Lesson(NamedTuple):
+    """A dataset's card and tensors as live parts: what a learner is taught, and by which recipe."""
+
+    dataset: DistilledDataset
+    actions: ActionSpace
+    cloning: Cloning
+    distilled: Distilled
+    statistics: RunningStatistics | None
+    """By which observations are normalised."""
+    per_evaluation_stats: bool
+    """Whether statistics start with zero in every evaluation."""
+    blocks: tuple[Block, ...]
+    """Of a merged dataset."""
+
+    @property
+    def learners(self) -> tuple[Learners, ...]:
+        """The distributions on the card.
+
+        Raises:
+          FloppyError: for one that is not known here.
+        """
+        return card_learners(self.dataset)
+
+    def network(self, learners: Learners | None = None) -> Network[Any]:
+        """The network of a distribution, by default the card's first, for the dataset.
+
+        Raises:
+          FloppyError: if it does not fit a stored encoder, or lacks what the cloning needs.
+        """
+        learners = self.learners[0] if learners is None else learners
+        network = learners.bind(self.dataset.observation_shape, self.actions)
+        if self.blocks:
+            check_offers(network, (LAYERS,), "A merged dataset")
+        check_fits(self.cloning, network)
+        if self.distilled.encoder:
+            check_offers(network, (LAYERS,), "An encoder")
+            _check_encoder(self, learners, network)
+        return network
+
+    def task(self, name: str = "") -> Task:
+        """The task that the dataset was distilled from, of a merged one that of this `name`; its shapes are checked."""
+        block = self.block(name)
+        task = make_task(block.task if block else self.dataset.card.task)
+        check_own_task(task)
+        shape, actions = self.dataset.observation_shape, self.actions
+        if block:
+            actions = block.own_actions(actions)
+            is_flat = math.prod(task.observation_shape) == block.observations[1]
+            shape = task.observation_shape if is_flat else block.observations[1:]
+        if shape != task.observation_shape or actions != task.actions:
+            raise FloppyError(
+                f"The dataset holds observations of shape {shape} and {actions.size} "
+                f"action outputs, task {task.task_id} has {task.observation_shape} and {task.actions.size}: "
+                "was it distilled for another task?"
+            )
+        return task
+
+    def block(self, name: str = "") -> Block | None:
+        """The named task's part of a merged dataset; None if the dataset is of one task, which is the named one.
+
+        Raises:
+          FloppyError: if the dataset is not of that task, or if it is merged and no task is named.
+        """
+        wanted = make_task(name).task_id if name else ""
+        found = [block for block in self.blocks if block.task == wanted]
+        if self.blocks and not wanted:
+            names = ", ".join(block.task for block in self.blocks)
+            raise FloppyError(
+                f"The dataset is merged of {names}: name one of these tasks (--task), or give a dataset of one task "
+                "where none can be named."
+            )
+        if wanted and not found and wanted != self.dataset.card.task:
+            tasks = " and ".join(block.task for block in self.blocks) or self.dataset.card.task
+            raise FloppyError(
+                f"This is a dataset of {tasks}, not of {wanted}: give a task that it has, or another dataset."
+            )
+        return found[0] if found else None
+
+    def block_statistics(self, block: Block | None, shape: tuple[int, ...]) -> RunningStatistics | None:
+        """The statistics of a block's task, whose observations are of `shape`; those of the dataset without a block."""
+        if block is None or self.statistics is None:
+            return self.statistics
+        mean, var = (block.own_statistic(part, shape) for part in (self.statistics.mean, self.statistics.var))
+        return RunningStatistics(self.statistics.seen, mean, var)
+
+
+def unpack(dataset: DistilledDataset) -> Lesson:
+    """The live parts of a dataset.
+
+    Raises:
+      FloppyError: for a recipe that this version does not know, or blocks that do not fit the tensors.
+    """
+    actions = space_of(dataset.card.actions)
+    return Lesson(
+        dataset,
+        actions,
+        card_cloning(dataset),
+        _distilled(dataset, actions),
+        _statistics(dataset),
+        dataset.card.normaliser == "per-evaluation",
+        _blocks(dataset),
+    )
+
+
+def card_cloning(dataset: DistilledDataset) -> Cloning:
+    """The cloning recipe on the card."""
+    entry = dict(dataset.card.cloning)
+    kind = CLONINGS.get(entry.pop("kind"))
+    if kind is None:
+        raise FloppyError(
+            f"The card asks for cloning by {dataset.card.cloning['kind']}: this version knows {', '.join(CLONINGS)}."
+        )
+    cloning: Cloning = decode(kind, entry, "card's cloning recipe")
+    check_loss(cloning.loss, space_of(dataset.card.actions))
+    return cloning
+
+
+def card_learners(dataset: DistilledDataset) -> tuple[Learners, ...]:
+    """The learner distributions on the card."""
+    return tuple(learners_of(entry) for entry in dataset.card.learners)
+
+
+def _distilled(dataset: DistilledDataset, actions: ActionSpace) -> Distilled:
+    if dataset.inner_rate is None and not dataset.card.is_plain_policy:
+        raise FloppyError("The dataset holds no inner_rate, the rate of its cloning: write the file again with it.")
+    no_std = np.zeros(actions.log_std_size, np.float32)
+    encoder = tuple(
+        {name: jnp.asarray(dataset.encoder[f"{index}/{name}"]) for name in ("kernel", "bias")}
+        for index in range(len(dataset.encoder) // 2)
+    )
+    return Distilled(
+        jnp.asarray(dataset.observations),
+        jnp.asarray(dataset.targets),
+        jnp.asarray(no_std if dataset.log_std is None else dataset.log_std),
+        jnp.asarray(1.0 if dataset.inner_rate is None else dataset.inner_rate, jnp.float32),
+        encoder,
+    )
+
+
+def _statistics(dataset: DistilledDataset) -> RunningStatistics | None:
+    if dataset.obs_mean is None or dataset.obs_var is None:
+        return None
+    return RunningStatistics(jnp.zeros(()), jnp.asarray(dataset.obs_mean), jnp.asarray(dataset.obs_var))
+
+
+def _blocks(dataset: DistilledDataset) -> tuple[Block, ...]:
+    """The blocks of a merged dataset, none for any other, checked against the dataset's shapes."""
+    blocks = tuple(map(Block.from_entry, dataset.card.blocks))
+    shape = (sum(block.rows[1] for block in blocks), sum(block.observations[1] for block in blocks))
+    if blocks and dataset.observations.shape != shape:
+        raise FloppyError(
+            f"The card's blocks have {shape[0]} rows and {shape[1]} observation numbers, the observations are of shape "
+            f"{dataset.observations.shape}: merge again."
+        )
+    return blocks
+
+
+def _check_encoder(lesson: Lesson, learners: Learners, network: Any) -> None:
+    """Checks that a distribution's first layers are those that are stored."""
+    stored = lesson.learners[0]
+    shapes = [layer["kernel"].shape for layer in lesson.distilled.encoder]
+    wanted = network.kernel_shapes[: len(shapes)]
+    if shapes != wanted or not learners.shares_layers_with(stored):
+        raise FloppyError(
+            f"The dataset holds an encoder of layers {shapes} for learners {describe_distribution(stored)}, "
+            f"learners of layers {wanted} ({describe_distribution(learners)}) do not fit it: "
+            "give the architecture on its card."
+        )
+
+
+__all__: Sequence[str] = ("CardParts", "Lesson", "pack", "unpack", "versions_of")

@@ -1,0 +1,438 @@
+"""Policies from a distilled dataset: the use that a dataset is made for."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Self, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from floppy.cloning.base import Cloning, Distilled, clone, map_clones
+from floppy.cloning.merged import Block
+from floppy.dataset.file import DistilledDataset, origin
+from floppy.errors import FloppyError, check_number, check_seed, shown
+from floppy.learner.distribution import as_learners, describe_distribution
+from floppy.learner.ensemble import EnsembleNetwork, assemble
+from floppy.learner.network import Learners, Network
+from floppy.play.normalise import RunningStatistics, normalise
+from floppy.spaces import ActionSpace
+from floppy.tasks.registry import make_task
+from floppy.teach.codec import unpack
+
+MAX_LEARNERS = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where policies come from."""
+
+    dataset: str = ""
+    """What they were trained on: its task, and `sha256:` with the digest of its file."""
+    seed: int | None = None
+    """Of their initial weights, where it was given as a number."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Trained:
+    """What one trained policy and many have in common."""
+
+    network: Network[Any] = dataclasses.field(metadata={"static": True})
+    weights: Any
+    statistics: RunningStatistics | None = None
+    """By which observations are normalised before they reach the network."""
+    per_evaluation_stats: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Whether the dataset asks for statistics that start with zero in every evaluation: there are none to apply then.
+    `policy_outputs` takes observations that the caller has normalised, and `act` asks for `with_statistics`."""
+    task: str = dataclasses.field(default="", metadata={"static": True})
+    """Full id; of policies for several tasks those of its tasks, joined by `+`."""
+    blocks: tuple[Block, ...] = dataclasses.field(default=(), metadata={"static": True})
+    """What of the weights is whose task's, for policies of a merged dataset; see `for_task`."""
+
+    def for_task(self, task: str) -> Self:
+        """The part of policies of a merged dataset that plays one of its tasks.
+
+        Args:
+          task: its id. Policies of one task alone are given back as they are, if it is theirs.
+
+        Returns:
+          Policies that read the task's own observations `[*obs]` and give its own actions.
+
+        Raises:
+          FloppyError: if the policies are not of that task.
+        """
+        known = make_task(task)
+        found = [block for block in self.blocks if block.task == known.task_id]
+        if not found:
+            if not self.blocks and known.task_id == self.task:
+                return self
+            names = " and ".join(block.task for block in self.blocks) or self.task
+            raise FloppyError(f"These are policies of {names}, not of {known.task_id}: give a task that they play.")
+        block, shape = found[0], known.observation_shape
+        network = dataclasses.replace(block.network(self.network), observation_shape=shape)  # type: ignore[arg-type]
+        if math.prod(shape) != block.observations[1] or network.actions != known.actions:
+            raise FloppyError(
+                f"The policies read {block.observations[1]} numbers and have {network.actions.size} action outputs, "
+                f"task {known.task_id} has {shape} and {known.actions.size}: were they trained for another version?"
+            )
+        statistics = self.statistics and RunningStatistics(
+            self.statistics.seen,
+            block.own_statistic(self.statistics.mean, shape),
+            block.own_statistic(self.statistics.var, shape),
+        )
+        own: dict[str, Any] = {"weights": block.cut(self.weights), "statistics": statistics}
+        return dataclasses.replace(self, network=network, task=known.task_id, blocks=(), **own)
+
+    def with_statistics(self, mean: ArrayLike, var: ArrayLike) -> Self:
+        """The same policies with other statistics of observations.
+
+        Args:
+          mean: `[*obs]`, in the task's units.
+          var: `[*obs]`, 0 or more.
+        """
+        shape = self.network.observation_shape
+        mean, var = jnp.asarray(mean, jnp.float32), jnp.asarray(var, jnp.float32)
+        if mean.shape != shape or var.shape != shape:
+            raise FloppyError(
+                f"mean and var must be of shape {list(shape)}, got {list(mean.shape)}, {list(var.shape)}."
+            )
+        statistics = RunningStatistics(jnp.zeros(()), mean, var)
+        return dataclasses.replace(self, statistics=statistics, per_evaluation_stats=False)
+
+    def __repr__(self) -> str:
+        """Without the weights."""
+        drawn = describe_distribution(self.network.learners)
+        return f"<{type(self).__name__} of {self.task or 'no named task'}, {drawn}>"
+
+    def _check_acts(self) -> None:
+        if self.blocks:
+            names = ", ".join(block.task for block in self.blocks)
+            raise FloppyError(f"These are policies of {names} together: choose a task first, policies.for_task(id).")
+        if self.per_evaluation_stats:
+            raise FloppyError(
+                "The dataset asks for statistics of observations that start with zero in every evaluation, so these "
+                "policies have none to normalise by: keep statistics of what you observe and act by "
+                "policies.with_statistics(mean, var)."
+            )
+
+
+_STATIC = ["network", "per_evaluation_stats", "task", "blocks"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["weights", "statistics"], meta_fields=_STATIC, drop_fields=[]
+)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Policy(_Trained):
+    """One trained policy. It is a pytree whose leaves are its weights and statistics.
+
+    `policies[i]` gives one, and `policies.together()` the average of several.
+    """
+
+    def act(self, observation: ArrayLike | jax.Array, key: jax.Array | None = None) -> Any:
+        """What the policy does about an observation of the task, or about each of a batch.
+
+        The observation is normalised, the network gives its output, an action is chosen and clipped to its bounds.
+        It may be traced, so `act` can stand inside `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+
+        Args:
+          observation: `[*obs]` or `[k, *obs]`, in the task's units, as a NumPy or JAX array or lists. Bytes (uint8)
+            are pixels and are scaled to 0 .. 1; all other numbers are taken as they are.
+          key: PRNG key, consumed: the action is sampled. Without one it is the most likely.
+
+        Returns:
+          `[]` int or `[a]` float, of a batch `[k]` or `[k, a]`; a JAX array for a JAX array, else NumPy's.
+
+        Raises:
+          FloppyError: for an observation of another shape, and by policies that cannot know what to do (of several
+            tasks, or with statistics that start with zero in every evaluation).
+        """
+        given = _as_numbers(observation)
+        shape = self.network.observation_shape
+        batch = given.ndim - len(shape)
+        if given.shape[batch:] != shape or not 0 <= batch <= 1:
+            raise _wrong_shape(given, shape, "a batch [k, {}]")
+        return _as_given(given, self._program(self.weights, self.statistics, given, key))
+
+    @functools.cached_property
+    def _program(self) -> Callable[..., jax.Array]:
+        self._check_acts()
+        return _policy_program(self.network)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights", "statistics"],
+    meta_fields=[*_STATIC, "is_ensemble"],
+    drop_fields=["origin"],
+)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Policies(_Trained):
+    """`L` trained policies of one network: what `train` gives and `save_policies` writes.
+
+    It is a pytree whose leaves are the weights, `[L, ...]` each, and the statistics; all else is static. It passes
+    through JAX's transformations, which forget its `origin`: what comes out need not be what was trained.
+    """
+
+    is_ensemble: bool = False
+    """Whether they are meant to act as one, see `together`; `act` and `[i]` take them one by one all the same."""
+    origin: Origin | None = None
+
+    def __len__(self) -> int:
+        """`L`."""
+        return int(self.weights.log_std.shape[0])
+
+    @overload
+    def __getitem__(self, index: int) -> Policy: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> "Policy | Self":
+        """One policy, or some."""
+        if isinstance(index, slice):
+            # The seed gives the first policies, no others.
+            is_first = index.indices(len(self))[0] == 0 and index.step in (None, 1)
+            origin = self.origin if is_first or self.origin is None else dataclasses.replace(self.origin, seed=None)
+            weights = jax.tree.map(lambda leaf: leaf[index], self.weights)
+            return dataclasses.replace(self, weights=weights, origin=origin)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"policy {index} of {len(self)}")
+        return self._one(self.network, _row(self.weights, index % len(self)))
+
+    def __iter__(self) -> Iterator[Policy]:
+        """One after the other."""
+        return (self[index] for index in range(len(self)))
+
+    def together(self) -> Policy:
+        """The ensemble of all of them: one policy, with the average of their action probabilities or of their means."""
+        whole = jax.tree.map(lambda leaf: leaf[0], assemble(self.weights, len(self)))
+        return self._one(EnsembleNetwork(self.network), whole)
+
+    def act(self, observations: ArrayLike | jax.Array, key: jax.Array | None = None) -> Any:
+        """What every policy does; see `Policy.act`.
+
+        Args:
+          observations: `[*obs]`, one for all; `[L, *obs]`, one for each; or `[L, k, *obs]`, `k` for each.
+          key: PRNG key, consumed; policy `i` samples by `jax.random.fold_in(key, i)`. Without one all actions are the
+            most likely.
+
+        Returns:
+          `[L]` int or `[L, a]` float, of `k` observations each `[L, k]` or `[L, k, a]`.
+
+        Raises:
+          FloppyError: as `Policy.act`.
+        """
+        given = _as_numbers(observations)
+        shape = self.network.observation_shape
+        batch = given.ndim - len(shape)
+        if given.shape[batch:] != shape or not 0 <= batch <= 2 or (batch and given.shape[0] != len(self)):
+            raise _wrong_shape(given, shape, f"one for each [{len(self)}, {{0}}] or k for each [{len(self)}, k, {{0}}]")
+        return _as_given(given, self._program(self.weights, self.statistics, given, key))
+
+    @functools.cached_property
+    def _program(self) -> Callable[..., jax.Array]:
+        self._check_acts()
+        return _policies_program(self.network)
+
+    def _one(self, network: Network[Any], weights: Any) -> Policy:
+        return Policy(network, weights, self.statistics, self.per_evaluation_stats, self.task, self.blocks)
+
+
+@jax.jit
+def _row(weights: Any, index: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], weights)
+
+
+def _as_numbers(observations: Any) -> Any:
+    """Observations as an array: a JAX array as it is, anything else NumPy's."""
+    if isinstance(observations, jax.Array):
+        return observations
+    try:
+        array = np.asarray(observations)
+    except ValueError as error:  # lists of different lengths
+        raise FloppyError("The observation must be an array of numbers, got lists of different lengths.") from error
+    if array.dtype.kind not in "biuf":
+        raise FloppyError(f"The observation must be an array of numbers, got {shown(observations)}.")
+    return array
+
+
+def _as_given(given: Any, actions: jax.Array) -> Any:
+    """Actions as NumPy's where the observations were; those of traced weights stay traced."""
+    if isinstance(given, jax.Array) or isinstance(actions, jax.core.Tracer):
+        return actions
+    return np.array(actions)[()]
+
+
+def _wrong_shape(given: Any, shape: tuple[int, ...], others: str) -> FloppyError:
+    inner = ", ".join(map(str, shape))
+    return FloppyError(
+        f"The observation must be of shape [{inner}] or {others.format(inner)}, got {list(given.shape)}."
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _policy_program(network: Network[Any]) -> Callable[..., jax.Array]:
+    """The compiled function behind `Policy.act`. Policies keep it: to find it here takes as long as a small network."""
+    rank = len(network.observation_shape)
+
+    @jax.jit
+    def act(
+        weights: Any, statistics: RunningStatistics | None, observations: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        is_batch = observations.ndim > rank
+        outputs = network.apply(weights, _seen(statistics, observations if is_batch else observations[None]))
+        chosen = _choose(network.actions, outputs, weights.log_std, key)
+        return chosen if is_batch else chosen[0]
+
+    return act
+
+
+@functools.lru_cache(maxsize=64)
+def _policies_program(network: Network[Any]) -> Callable[..., jax.Array]:
+    """The compiled function behind `Policies.act`."""
+    one, rank = _policy_program(network), len(network.observation_shape)
+
+    @jax.jit
+    def act(
+        weights: Any, statistics: RunningStatistics | None, observations: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        own = 0 if observations.ndim > rank else None
+        numbers = jnp.arange(weights.log_std.shape[0])
+        keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+        return jax.vmap(one, (0, None, own, 0))(weights, statistics, observations, keys)
+
+    return act
+
+
+def _seen(statistics: RunningStatistics | None, observations: jax.Array) -> jax.Array:
+    """What the network reads, as in `normalise`; whole numbers become floats."""
+    seen = normalise(statistics, observations)
+    return seen if jnp.issubdtype(seen.dtype, jnp.floating) else seen.astype(jnp.float32)
+
+
+def _choose(actions: ActionSpace, outputs: jax.Array, log_std: jax.Array, key: jax.Array | None) -> jax.Array:
+    chosen = actions.most_likely(outputs) if key is None else actions.sample(key, outputs, log_std[None])
+    return actions.clip(chosen)
+
+
+def train(
+    dataset: DistilledDataset,
+    key: jax.Array | int,
+    *,
+    learners: int = 1,
+    distribution: Learners | str | None = None,
+    task: str = "",
+) -> Policies:
+    """Trains fresh policies on a distilled dataset, with no environment involved.
+
+    Those of a merged dataset read the observations of all its tasks side by side and give actions for all of them, as
+    the `blocks` on its card say; with `task` only its part of them is given. In place of other tasks' observations
+    they take zeros, once normalised.
+
+    Args:
+      dataset: what to learn from, by the cloning recipe on its card.
+      key: PRNG key of the initial weights, consumed; or a seed, `jax.random.key` of it.
+      learners: `L`, how many policies. Policy `i` has the key `jax.random.split(key, L)[i]`.
+      distribution: how fresh policies are drawn, or its text; by default the first distribution on the dataset's card.
+      task: id of one of a merged dataset's tasks, or the dataset's own.
+
+    Returns:
+      The trained policies, weights with a leading axis `L`.
+
+    Raises:
+      FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, if the card's
+        recipe cannot be read, or if the dataset is not of the task.
+    """
+    check_number("learners", learners, least=1, most=MAX_LEARNERS)
+    lesson = unpack(dataset)
+    if task:
+        lesson.task(task)
+    network = lesson.network(None if distribution is None else as_learners(distribution))
+    key, seed = _key_of(key)
+    keys = jax.random.split(key, learners)
+    weights = _clone_many(lesson.cloning, network, lesson.blocks, lesson.distilled, _padded(keys))
+    policies = Policies(
+        network,
+        weights if len(weights.log_std) == learners else _first(learners, weights),
+        lesson.statistics,
+        lesson.per_evaluation_stats,
+        dataset.card.task,
+        lesson.blocks,
+        origin=Origin(_origin(dataset), seed),
+    )
+    return policies.for_task(task) if task and lesson.blocks else policies
+
+
+def _key_of(key: Any) -> tuple[jax.Array, int | None]:
+    """A key, and the seed that it was made of."""
+    if isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim):
+        return key, None
+    if isinstance(key, bool) or not isinstance(key, int | np.integer):
+        raise FloppyError(f"key must be a PRNG key or a whole number, got {shown(key)}.")
+    check_seed(int(key), "key")
+    return jax.random.key(int(key)), int(key)
+
+
+_origin = functools.lru_cache(maxsize=8)(origin)
+
+
+def _padded(keys: jax.Array) -> jax.Array:
+    """Keys `[L]` filled up to a power of two with others of them, so that few counts compile anew.
+
+    It goes by NumPy, whose operations are not compiled for every count. Traced keys stay as they are.
+    """
+    count = keys.shape[0]
+    rows = np.arange(1 << (count - 1).bit_length()) % count
+    if len(rows) == count or isinstance(keys, jax.core.Tracer):
+        return keys
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        return jnp.asarray(np.asarray(keys)[rows])
+    data = jnp.asarray(np.asarray(jax.random.key_data(keys))[rows])
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _first(count: int, weights: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:count], weights)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _clone_many(
+    cloning: Cloning, network: Network[Any], blocks: tuple[Block, ...], distilled: Distilled, keys: jax.Array
+) -> Any:
+    def one(key: jax.Array) -> Any:
+        return clone(cloning, network, distilled, network.init(key), blocks=blocks)
+
+    return map_clones(cloning, one, keys)
+
+
+def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
+    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`.
+
+    Raises:
+      FloppyError: for observations of another shape.
+    """
+    wanted = (len(policies), *policies.network.observation_shape)
+    if observations.ndim != len(wanted) + 1 or (observations.shape[0], *observations.shape[2:]) != wanted:
+        raise FloppyError(
+            f"Observations must be k of each policy's, [{wanted[0]}, k, {', '.join(map(str, wanted[1:]))}], "
+            f"got {list(observations.shape)}."
+        )
+    return jax.vmap(policies.network.apply)(policies.weights, normalise(policies.statistics, observations))
+
+
+def ensemble_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
+    """What the average of `L` policies puts out for raw observations.
+
+    Args:
+      policies: as `train` gives them.
+      observations: `[k, *obs]`, the same for all policies (normalised already where `policies.per_evaluation_stats`).
+
+    Returns:
+      `[k, a]`: log-probabilities of discrete actions, whose exponentials are the policies' mean probabilities; or the
+      mean of continuous actions.
+    """
+    whole = policies.together()
+    return whole.network.apply(whole.weights, normalise(policies.statistics, observations))

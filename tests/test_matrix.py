@@ -1,0 +1,138 @@
+"""The same questions to every combination: {outer loop} x {arena} x {cloning} x {encoder none, part, all}.
+
+The members come from the registries: one that is added is asked too.
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import host_environments  # noqa: F401  registers its environments
+import jax
+import numpy as np
+import pytest
+from probes import ObservationProbe
+
+import floppy
+from floppy.cloning import CLONINGS
+from floppy.dataset.file import to_bytes
+from floppy.errors import FloppyError
+from floppy.outer import OUTER_LOOPS
+from floppy.play import ARENAS, open_arena
+from floppy.run.config import DistillConfig
+from floppy.run.loop import _Run, distill
+from floppy.tasks.base import kind_of
+from floppy.tasks.registry import FAMILIES, make_task, register
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+TASKS = {"jax": "probe/observation", "host": "gymnasium/FloppyTest/Sign-v0", "labelled": "images/digits"}
+"""A task of every kind, which is played in an arena of its own."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "ppmo": {"learners": 2, "environments": 2, "horizon": 4, "minibatch_size": 8, "epochs": 1},
+    "hades": {"population": 4, "initialisations": 1, "environments": 1},
+    "supervised": {"learners": 1, "batch_size": 8},
+    "GradientStep": {"steps": 1},
+    "AdamSteps": {"steps": 2, "loss": "mse"},
+}
+"""What makes a member quick; one that is not here is asked as it is by default."""
+
+LAYERS = 2
+ENCODERS = {"none": 0, "part": 1, "all": LAYERS}
+
+REFUSED = {
+    ("ppmo", "labelled"): "needs episodes",
+    ("supervised", "jax"): "needs labelled examples",
+    ("supervised", "host"): "needs labelled examples",
+}
+"""What cannot be, and the words that say why."""
+
+
+class Combination(NamedTuple):
+    outer: str
+    arena: str
+    cloning: str
+    encoder: str
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+    def config(self) -> DistillConfig:
+        """Two outer steps, each of which is evaluated."""
+        layers = ENCODERS[self.encoder]
+        return DistillConfig(
+            TASKS[self.arena],
+            examples=0 if layers == LAYERS else 2,
+            outer_steps=2,
+            evaluate_every=1,
+            distribution="width=4:depth=1:initialiser=xavier",
+            encoder_layers=layers,
+            cloning=CLONINGS[self.cloning](**SMALL.get(self.cloning, {})),
+            outer=OUTER_LOOPS[self.outer](**SMALL.get(self.outer, {})),
+            early_stop=False,
+            **dict.fromkeys(("selection_learners", "score_learners"), 2),
+            **dict.fromkeys(("selection_episodes", "score_episodes"), 1),
+        )
+
+
+EVERY = [Combination(*each) for each in itertools.product(OUTER_LOOPS, ARENAS, CLONINGS, ENCODERS)]
+# With every layer in the encoder nothing is cloned: one cloning stands for all.
+EVERY = [each for each in EVERY if each.encoder != "all" or each.cloning == next(iter(CLONINGS))]
+POSSIBLE = [each for each in EVERY if each[:2] not in REFUSED]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def probe_family() -> None:
+    if "probe" not in FAMILIES:
+        register("probe", lambda rest: ObservationProbe())
+
+
+def test_every_kind_of_task_is_there() -> None:
+    assert TASKS.keys() == ARENAS.keys()
+    assert {arena: kind_of(make_task(task)) for arena, task in TASKS.items()} == {arena: arena for arena in TASKS}
+
+
+@pytest.mark.parametrize("combination", [each for each in EVERY if each[:2] in REFUSED], ids=str)
+def test_what_cannot_be_is_refused_in_one_sentence(combination: Combination) -> None:
+    with pytest.raises(FloppyError, match=REFUSED[combination[:2]]) as caught:
+        combination.config().problem()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("combination", POSSIBLE, ids=str)
+def test_every_combination(combination: Combination, tmp_path: Path) -> None:
+    """Same key, same bytes; finite; saved, read back and evaluated; gone on with where it was stopped."""
+    config = combination.config()
+    first = distill(config, tmp_path / "run", progress=False).dataset
+    assert all(np.isfinite(tensor).all() for tensor in first.numpy().values())
+    assert first.card.score is not None and np.isfinite(first.card.score["mean"])
+    read = floppy.load(tmp_path / "run/dataset.safetensors")
+    assert to_bytes(read) == to_bytes(first)
+    assert np.isfinite(floppy.evaluate(read, learners=2, episodes=1)["card"].mean)
+    stopped = distill(config, tmp_path / "again", time_limit=0.0, progress=False)
+    assert not stopped.finished
+    again = distill(config, tmp_path / "again", resume=True, progress=False)
+    assert again.finished and again.outer_steps == config.outer_steps
+    if combination.arena == "host":  # its environments cannot be saved, and start new episodes
+        again = distill(config, progress=False)
+    assert to_bytes(again.dataset) == to_bytes(first)
+
+
+ON_DEVICE = [each for each in POSSIBLE if each.arena == "jax" and each.cloning == "GradientStep"]
+
+
+@pytest.mark.parametrize("combination", ON_DEVICE, ids=str)
+def test_outer_steps_are_traced_once(combination: Combination) -> None:
+    config = combination.config()
+    problem = config.problem()
+    with open_arena(problem.task) as arena:
+        run = _Run(config, problem, "", arena)
+        state = run.init().outer
+        for step in range(2):
+            state, _, _ = run.steps(state, [step], lambda: False)
+        assert run.advance._cache_size() == 1
+        changed = dataclasses.replace(config, seed=1)
+        other = _Run(changed, changed.problem(), "", arena)
+        assert jax.tree.structure(other.init().outer) == jax.tree.structure(state)
