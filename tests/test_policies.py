@@ -147,6 +147,15 @@ def test_one_policy_and_some(policies: floppy.Policies) -> None:
     assert "LearnerDistribution" not in repr(policies) + repr(last)
 
 
+def test_mapped_policies_act_as_one_each(policies: floppy.Policies) -> None:
+    """Statistics, of which there is one for all, are not mapped."""
+    observation = jnp.asarray(OBSERVATIONS[0])
+    axes = dataclasses.replace(jax.tree.map(lambda _: 0, policies), statistics=None)
+    actions = jax.vmap(lambda one: one.act(observation), in_axes=(axes,))(policies)
+    wanted = jnp.stack([one.act(observation) for one in policies])
+    np.testing.assert_allclose(actions, wanted, rtol=1e-5, atol=1e-6)
+
+
 # --- Acting ---
 
 

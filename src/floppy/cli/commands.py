@@ -136,6 +136,8 @@ class Evaluate(Command):
         """Lets the policies of a file play."""
         drawn = ("distribution", "learners", "ensemble")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if self.sources.network:  # which has become the default distribution
+            defaults["distribution"] = self.sources.network
         if given := [f"--{name}" for name in drawn if getattr(self, name) != defaults[name]]:
             raise FloppyError(f"{self.dataset} holds policies that are trained already: leave {', '.join(given)} out.")
         policies = load_policies(self.dataset)

@@ -224,6 +224,8 @@ class Policies(_Trained):
         Raises:
           FloppyError: as `Policy.act`.
         """
+        if self.weights.log_std.ndim == 1:  # within `jax.vmap` over the policies there is one
+            return self._one(self.network, self.weights).act(observations, key)
         given = _as_numbers(observations)
         shape = self.network.observation_shape
         batch = given.ndim - len(shape)
