@@ -3,8 +3,9 @@
 An outer loop and an evaluation are written once, for every arena. `L` learners play `E` environments each; `T` is time.
 """
 
+import abc
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +194,66 @@ class Arena(Protocol[T]):
 def no_labels(task: Task, what: str) -> FloppyError:
     """The complaint about labels that a task with episodes does not have."""
     return FloppyError(f"{what} needs labelled examples, {task.task_id} has none: choose a task of images/.")
+
+
+class EpisodicArena(abc.ABC, Generic[T]):
+    """What arenas share in which policies step through episodes, and nothing has labels."""
+
+    @abc.abstractmethod
+    def play_episodes(
+        self,
+        task: T,
+        network: Network[Any],
+        weights: Any,
+        keys: jax.Array,
+        *,
+        episodes: int,
+        statistics: RunningStatistics | None = None,
+        max_episode_steps: int | None = None,
+    ) -> Played:
+        """See `Arena`."""
+
+    @abc.abstractmethod
+    def random_observations(self, task: T, key: jax.Array, count: int) -> jax.Array | np.ndarray:
+        """See `Arena`."""
+
+    def fitness(
+        self,
+        task: T,
+        network: Network[Any],
+        weights: Any,
+        keys: jax.Array,
+        *,
+        episodes: int,
+        statistics: RunningStatistics | None = None,
+        max_episode_steps: int | None = None,
+        share_features: bool = False,
+    ) -> Played:
+        """Episodes' returns."""
+        del share_features  # from the first step on they see different observations
+        return self.play_episodes(
+            task,
+            network,
+            weights,
+            keys,
+            episodes=episodes,
+            statistics=statistics,
+            max_episode_steps=max_episode_steps,
+        )
+
+    def warm_up(self, task: T, key: jax.Array) -> RunningStatistics:
+        """Of observations met by random actions."""
+        return statistics_of_batch(self.random_observations(task, key, WARM_UP))
+
+    def examples_of_classes(self, task: T, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
+        """Refused: there are no labels."""
+        del key, classes
+        raise no_labels(task, f"initial_examples = {'class-means' if means else 'samples'}")
+
+    def labelled_batch(self, task: T, key: jax.Array, learners: int, count: int) -> Labelled:
+        """Refused: there are no labels."""
+        del key, learners, count
+        raise no_labels(task, "The outer loop")
 
 
 class ArenaInPieces:

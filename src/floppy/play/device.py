@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.parallel import chunk_size, shard_rows, sharded_map
-from floppy.play.arena import WARM_UP, Played, Trajectory, no_labels, statistics_of_batch
+from floppy.play.arena import EpisodicArena, Played, Trajectory
 from floppy.play.normalise import RunningStatistics
 from floppy.play.policy import (
     Actor,
@@ -28,7 +27,7 @@ from floppy.play.policy import (
     split_keys,
     step_keys,
 )
-from floppy.tasks.base import JaxTask, Labelled, TaskState, reset_of, step_of
+from floppy.tasks.base import JaxTask, TaskState, reset_of, step_of
 
 RANDOM_STEPS = 100
 
@@ -181,7 +180,7 @@ def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeviceArena:
+class DeviceArena(EpisodicArena[JaxTask]):
     """Where JAX tasks are played: everything is one compiled function, which the caller compiles. See `Arena`."""
 
     is_pure: bool = True
@@ -239,30 +238,6 @@ class DeviceArena:
         policy = NetworkPolicy(network, greedy)
         return play(task, policy, weights, keys, shape, statistics, per_evaluation_stats, max_episode_steps)
 
-    def fitness(
-        self,
-        task: JaxTask,
-        network: Network[Any],
-        weights: Any,
-        keys: jax.Array,
-        *,
-        episodes: int,
-        statistics: RunningStatistics | None = None,
-        max_episode_steps: int | None = None,
-        share_features: bool = False,
-    ) -> Played:
-        """Episodes' returns."""
-        del share_features  # from the first step on they see different observations
-        return self.play_episodes(
-            task,
-            network,
-            weights,
-            keys,
-            episodes=episodes,
-            statistics=statistics,
-            max_episode_steps=max_episode_steps,
-        )
-
     def play_random(self, task: JaxTask, key: jax.Array, episodes: int) -> Played:
         """One episode per environment."""
         return play(task, RandomPolicy(task.actions), None, key[None], (1, episodes))
@@ -270,20 +245,6 @@ class DeviceArena:
     def random_observations(self, task: JaxTask, key: jax.Array, count: int) -> jax.Array:
         """Each of an episode of its own."""
         return random_observations(task, key, count)
-
-    def warm_up(self, task: JaxTask, key: jax.Array) -> RunningStatistics:
-        """Of observations met by random actions."""
-        return statistics_of_batch(self.random_observations(task, key, WARM_UP))
-
-    def examples_of_classes(self, task: JaxTask, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
-        """Refused: there are no labels."""
-        del key, classes
-        raise no_labels(task, f"initial_examples = {'class-means' if means else 'samples'}")
-
-    def labelled_batch(self, task: JaxTask, key: jax.Array, learners: int, count: int) -> Labelled:
-        """Refused: there are no labels."""
-        del key, learners, count
-        raise no_labels(task, "The outer loop")
 
 
 ON_DEVICE = DeviceArena()

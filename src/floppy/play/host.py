@@ -15,7 +15,7 @@ import numpy as np
 from floppy.errors import FloppyError, one_line
 from floppy.keys import named_key
 from floppy.learner.network import Network
-from floppy.play.arena import WARM_UP, ArenaInPieces, Played, Trajectory, no_labels, statistics_of_batch
+from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
 from floppy.play.device import RANDOM_STEPS
 from floppy.play.normalise import RunningStatistics
 from floppy.play.policy import (
@@ -29,7 +29,7 @@ from floppy.play.policy import (
     split_keys,
     step_keys,
 )
-from floppy.tasks.base import FaultyEnvironmentError, HostTask, Labelled
+from floppy.tasks.base import FaultyEnvironmentError, HostTask
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -294,7 +294,7 @@ class EnvironmentHandle(NamedTuple):
     """`[]` int: of the row in the arena. A resumed run has started the same rows anew."""
 
 
-class HostArena(ArenaInPieces):
+class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
     """Where host tasks are played: Python steps the environments, which live until `close`. See `Arena`."""
 
     def __init__(self) -> None:
@@ -365,30 +365,6 @@ class HostArena(ArenaInPieces):
             max_episode_steps=max_episode_steps,
         )
 
-    def fitness(
-        self,
-        task: HostTask,
-        network: Network[Any],
-        weights: Any,
-        keys: jax.Array,
-        *,
-        episodes: int,
-        statistics: RunningStatistics | None = None,
-        max_episode_steps: int | None = None,
-        share_features: bool = False,
-    ) -> Played:
-        """Episodes' returns."""
-        del share_features
-        return self.play_episodes(
-            task,
-            network,
-            weights,
-            keys,
-            episodes=episodes,
-            statistics=statistics,
-            max_episode_steps=max_episode_steps,
-        )
-
     def play_random(self, task: HostTask, key: jax.Array, episodes: int) -> Played:
         """Every environment plays its share."""
         width = _width(1, episodes)
@@ -398,20 +374,6 @@ class HostArena(ArenaInPieces):
     def random_observations(self, task: HostTask, key: jax.Array, count: int) -> np.ndarray:
         """See `random_observations`."""
         return random_observations(self._row(task, max(1, min(count, 16))), key, count)
-
-    def warm_up(self, task: HostTask, key: jax.Array) -> RunningStatistics:
-        """Of observations met by random actions."""
-        return statistics_of_batch(self.random_observations(task, key, WARM_UP))
-
-    def examples_of_classes(self, task: HostTask, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:
-        """Refused: there are no labels."""
-        del key, classes
-        raise no_labels(task, f"initial_examples = {'class-means' if means else 'samples'}")
-
-    def labelled_batch(self, task: HostTask, key: jax.Array, learners: int, count: int) -> Labelled:
-        """Refused: there are no labels."""
-        del key, learners, count
-        raise no_labels(task, "The outer loop")
 
     def _row(self, task: HostTask, count: int) -> HostEnvironments:
         """Environments for plays that leave nothing behind, made once per number."""
