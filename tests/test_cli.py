@@ -577,6 +577,7 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
     [
         ("nonsense", "one of distill, train, evaluate, baseline, import, show, tasks"),
         ("--nonsense", "got '--nonsense'"),
+        ("distil cartpole", "There is no command 'distil': did you mean distill?"),
         ("distill", "needs a task"),
         ("distill --examples 2", "needs a task"),
         ("baseline", "needs a task"),
@@ -595,7 +596,8 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("distill cartpole --rate fast", "--rate must be a number, got 'fast'"),
         ("distill cartpole --examples", "--examples needs a value"),
         ("distill cartpole --out", "--out needs a value"),
-        ("distill cartpole --population 8", "with --outer hades alone"),
+        ("distill cartpole --population 8", "has --population only with --outer hades"),
+        ("distill cartpole --outer hades --learners 2", "--learners only with --outer ppmo or --outer supervised"),
         ("distill cartpole --targets hard", "must be one of learned, one-hot, got 'hard'"),
         ("distill cartpole --network x", "MODULE:NAME"),
         ("distill cartpole --network nowhere_to_be_found:make", "nowhere_to_be_found"),

@@ -226,6 +226,19 @@ def test_observations_are_read_as_in_play(discrete: floppy.Policies) -> None:
     assert (unscaled.act(OBSERVATIONS) != discrete.act(OBSERVATIONS)).any()
 
 
+@pytest.mark.parametrize("acting", ["one", "many"])
+def test_a_number_in_place_of_a_key_is_refused(discrete: floppy.Policies, acting: str) -> None:
+    actor = discrete[0] if acting == "one" else discrete
+    assert "key must be a PRNG key, such as jax.random.key(0), got 0" in refusal(lambda: actor.act(np.ones(4), 0))
+
+
+def test_policies_in_place_of_a_dataset_are_refused(discrete: floppy.Policies, tmp_path: Path) -> None:
+    assert "floppy.evaluate_policies" in refusal(lambda: floppy.evaluate(discrete))  # type: ignore[arg-type]
+    assert "must be a DistilledDataset" in refusal(lambda: floppy.train(3, 0))  # type: ignore[call-overload]
+    floppy.save_policies(discrete, tmp_path / "policies.safetensors")
+    assert "holds trained policies" in refusal(lambda: floppy.load(tmp_path / "policies.safetensors"))
+
+
 @pytest.mark.parametrize("wrong", [np.ones(3), np.ones((2, 5)), np.ones((1, 2, 4)), 1.0, [[1.0], [1.0, 2.0]], "left"])
 def test_an_observation_of_another_kind_is_refused(discrete: floppy.Policies, wrong: Any) -> None:
     assert "observation must be" in refusal(lambda: discrete[0].act(wrong))

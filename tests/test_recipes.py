@@ -246,6 +246,7 @@ def test_the_recipes_own_kind_of_cloning_changes_nothing(task: str, start: str, 
         (("cartpol",), {}, "did you mean cartpole"),
         (("cartpole",), {"cloning": "nonsense"}, "GradientStep, AdamSteps"),
         (("cartpole",), {"examples": 0}, "examples"),
+        (("cartpole",), {"examples": "2"}, "examples must be a whole number, got '2'"),
         (("cartpole",), {"seed": -1}, "seed"),
     ],
 )

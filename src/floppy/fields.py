@@ -46,7 +46,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         name, value = prefix + field.name, getattr(config, field.name)
-        plain = _plain(name, value, hints[field.name])
+        plain = plain_value(name, value, hints[field.name])
         if plain is not value:
             object.__setattr__(config, field.name, plain)
         if BOUNDS in field.metadata and plain is not None:
@@ -59,8 +59,12 @@ def check_fields(config: Any, prefix: str = "") -> None:
                 raise must_be_one_of(name, plain, (each or '""' for each in allowed))
 
 
-def _plain(name: str, value: Any, hint: Any) -> Any:
-    """The value as Python's own number, text or truth where the hint asks for one; anything else as it is."""
+def plain_value(name: str, value: Any, hint: Any) -> Any:
+    """A value as Python's own number, text or truth value where the hint asks for one; anything else as it is.
+
+    Raises:
+      FloppyError: naming the field, if the value is of another type.
+    """
     kinds = _alternatives(hint)
     if value is None and type(None) in kinds:
         return value
@@ -72,7 +76,7 @@ def _plain(name: str, value: Any, hint: Any) -> Any:
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         if len(each) != len(value):
             raise FloppyError(f"{name} must be {len(each)} values, got {len(value)}.")
-        return tuple(_plain(name, element, kind) for element, kind in zip(value, each, strict=True))
+        return tuple(plain_value(name, element, kind) for element, kind in zip(value, each, strict=True))
     for kind, words in ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text")):
         if kind in kinds:
             found = _as(kind, value)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep
 from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError, must_be_one_of, shown
+from floppy.fields import plain_value
 from floppy.learner.distribution import (
     NATURE_DISTRIBUTION,
     PYRAMID_DISTRIBUTION,
@@ -283,7 +284,7 @@ _HADES_DISCRETE: Row = {
     ),
     "selection_learners": 32,
 }
-# Evolution of images from the class means, with noise alike in neighbouring pixels.
+# Evolution of images from the class means, with noise that neighbouring pixels share.
 _IMAGES_LOOP = part(HaDES, population=64, initialisations=1, environments=1024, sigma=0.05, rate=0.02, smoothness=1.0)
 # HaDES-R that finishes on a CPU of two cores: narrow learners, few Adam steps, a small population.
 _HADES: dict[str, Row] = {
@@ -421,7 +422,7 @@ def recipe(
     Raises:
       FloppyError: for an unknown name, a value that is not allowed, or a task that the recipe does not suit.
     """
-    known = make_task(task)
+    known, examples = make_task(task), plain_value("examples", examples, int | None)
     name = name or DEFAULT_RECIPES.get(_row_name(known), "ppmo")
     check_recipe(name)
     config = _configured(known, name, examples or None)

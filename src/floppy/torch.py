@@ -178,13 +178,13 @@ def _fresh_modules(module: Any, learners: int, seed: int) -> list[nn.Module]:
 
 
 def _redraw(module: nn.Module) -> None:
-    """Draws the weights of all layers afresh."""
+    """Draws new weights for all layers."""
     for part in module.modules():
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()  # type: ignore[operator]
         elif next(part.parameters(recurse=False), None) is not None:
             raise FloppyError(
-                f"{type(part).__name__} has weights and no reset_parameters to draw them afresh: for several learners "
+                f"{type(part).__name__} has weights and no reset_parameters to draw new ones: for several learners "
                 "give a function that makes the module."
             )
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from floppy.cli.options import NAME, Group
@@ -117,12 +118,19 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
     enable_compilation_cache()
     with task_sources(words):  # which may register commands
         if name not in call.commands:
-            raise must_be_one_of("The command", name, call.commands)
+            raise _unknown_command(name, call.commands)
         parsed = call.commands[name].parse(words)
         result = parsed.run(call)
         if not is_first_process():
             return ""
         return json.dumps(result) if parsed.json else parsed.text(result)
+
+
+def _unknown_command(name: str, known: Iterable[str]) -> FloppyError:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return FloppyError(f"There is no command {shown(name)}: did you mean {nearest[0]}? `floppy --help` lists all.")
+    return must_be_one_of("The command", name, known)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -26,6 +27,8 @@ from floppy.teach.policies import train
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
 
 SHELLS = ("bash", "zsh", "fish")
+LONG = 100
+"""Characters from which a value of a card is printed over several lines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -251,7 +254,9 @@ class Show(Command):
         """Tensors, then the card."""
         lines = [f"{self.dataset}: {result['examples']} examples, {result['floats']} floats"]
         lines += [f"  {name} {list(tensor['shape'])}" for name, tensor in result["tensors"].items()]
-        lines += [f"  {key}: {json.dumps(value)}" for key, value in result["card"].items()]
+        for key, value in result["card"].items():
+            text = json.dumps(value)
+            lines.append(f"  {key}: {text if len(text) < LONG else textwrap.indent(json.dumps(value, indent=2), '  ')}")
         return "\n".join(lines)
 
 

@@ -150,7 +150,7 @@ class Parser:
             return FloppyError(f"{self._name} was given {shown(token)}, which is one argument too many: {self._help}.")
         if token[2:] in self.elsewhere:
             needed = self.elsewhere[token[2:]]
-            return FloppyError(f"{self._name} has {token} with {needed} alone: give both of them, or none.")
+            return FloppyError(f"{self._name} has {token} only with {needed}: give both, or neither.")
         known = [option.typed for option in self.options.values() if not option.is_positional]
         known += [f"--no-{option.name}" for option in self.options.values() if isinstance(option.default, bool)]
         nearest = difflib.get_close_matches(token, known, n=1, cutoff=0.7)

@@ -237,12 +237,12 @@ def default_config(words: list[str], command: str) -> DistillConfig:
 
 def options_of_others() -> dict[str, str]:
     """The options of every outer loop and kind of cloning, and what chooses it."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for choice, prefix, kinds in (("--outer", "", OUTER_LOOPS), ("--cloning", "cloning.", CLONINGS)):
         for name, kind in kinds.items():
             for field in dataclasses.fields(kind):
-                found[prefix + field.name.replace("_", "-")] = f"{choice} {name}"
-    return found
+                found.setdefault(prefix + field.name.replace("_", "-"), []).append(f"{choice} {name}")
+    return {option: " or ".join(choices) for option, choices in found.items()}
 
 
 def run_name(config: DistillConfig) -> str:

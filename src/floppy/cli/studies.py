@@ -86,7 +86,7 @@ def study_command(kind: type[Study]) -> type[StudyRun]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Redraw(Command):
-    """Writes a study's summary and figure anew from its table."""
+    """Rewrites a study's summary and figure from its table."""
 
     name: ClassVar[str] = "redraw"
     positional: ClassVar[tuple[str, ...]] = ("folder",)

@@ -162,21 +162,21 @@ class CloningDefaults:
 
     @property
     def steps(self) -> int:
-        """One."""
+        """One step, which every example takes part in."""
         return 1
 
     @property
     def is_annealed(self) -> bool:
-        """No."""
+        """Rates stay as they are over the steps."""
         return False
 
     @property
     def is_heavy(self) -> bool:
-        """Where it has several steps."""
+        """Whether cloning costs much beside play: true where it has several steps."""
         return self.steps > 1
 
     def defaults(self) -> dict[str, Any]:
-        """A rate of 1."""
+        """What a recipe sets for this kind: itself, at a rate of 1."""
         return {"cloning": self, "initial_rate": 1.0}
 
 

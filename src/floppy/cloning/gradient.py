@@ -48,7 +48,7 @@ class GradientStep(CloningDefaults):
 def scan_in_blocks(step: Callable[[Carry, jax.Array], Carry], carry: Carry, xs: jax.Array) -> Carry:
     """`step` for every entry of `xs [n]`, in about `√n` blocks, of which the gradient keeps the first states only.
 
-    It computes a block's other states anew, and so holds `2√n` of them at a time in place of `n`.
+    It recomputes a block's other states, and so holds `2√n` of them at a time in place of `n`.
     """
     whole = math.isqrt(xs.shape[0])
     rest = xs.shape[0] % whole

@@ -45,7 +45,7 @@ class Block:
     def cut(self, weights: Weights) -> Weights:
         """The task's own policy out of a joint one, whose leaves may have leading axes: the same outputs.
 
-        What observations of other tasks would have met in the first layer goes, and so do the others' outputs.
+        The first layer's weights for other tasks' observations go, and so do the others' outputs.
         """
         layers = list(weights.layers)
         read, given = _slice(self.observations), _slice(self.actions)

@@ -26,6 +26,9 @@ TEMPORARY_FILES = ".floppy-*.tmp"
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
 
+POLICIES_KEY = "floppy-policies"
+"""The same of a file of trained policies (docs/policy-file.md), which `load` tells from a broken dataset."""
+
 _REQUIRED_TENSORS = ("observations", "targets")
 _OPTIONAL_TENSORS = ("log_std", "inner_rate", "obs_mean", "obs_var")
 _ENCODER_PREFIX = "encoder/"
@@ -289,6 +292,11 @@ def _check_is_file(path: Path) -> None:
 def _read(file: Any) -> DistilledDataset:
     """Builds a dataset from an open safetensors file, its card first."""
     metadata = file.metadata() or {}
+    if POLICIES_KEY in metadata:
+        raise FloppyError(
+            "The file holds trained policies, not a dataset: play them with `floppy evaluate` or read them with "
+            "floppy.load_policies."
+        )
     if METADATA_KEY not in metadata:
         raise FloppyError(
             f"The file has no card (metadata key {METADATA_KEY!r}), so it is no floppy dataset: "

@@ -25,7 +25,7 @@ from floppy.tasks.base import Task, default_episodes
 from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import make_task
 from floppy.teach.codec import Lesson, unpack
-from floppy.teach.policies import MAX_LEARNERS, Policies
+from floppy.teach.policies import MAX_LEARNERS, Policies, Policy
 
 CARD, ALL = "card", "all"
 """Names that stand for the first distribution on the card, and for the six named ones."""
@@ -155,6 +155,8 @@ def evaluate(
     Raises:
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
+    if isinstance(dataset, Policies | Policy):
+        raise FloppyError(f"dataset must be a DistilledDataset, got {dataset!r}: floppy.evaluate_policies plays it.")
     _check_counts(learners, 1 if episodes is None else episodes, seed)
     check_number("ensemble", ensemble, least=1, most=MAX_MEMBERS)
     lesson = unpack(dataset)

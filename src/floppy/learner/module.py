@@ -229,7 +229,7 @@ NETWORKS: Registry[Learners] = Registry("network")
 
 
 def network(module: Any, name: str = "") -> ModuleLearners:
-    """A network of your own as a distribution of fresh policies, to be given wherever a distribution is taken.
+    """A network of your own as a distribution of fresh policies, accepted in place of any distribution.
 
     Args:
       module: one of

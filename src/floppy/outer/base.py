@@ -107,17 +107,18 @@ class Problem:
         """The dataset before the first step.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
-        met by random actions, normalised by `statistics`, and the targets zeros, which ask for no action in particular.
+        seen under random actions, normalised by `statistics`, and the targets zeros, which ask for no action in
+        particular.
         With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
         targets their labels, as probabilities or as logits around 0. The encoder is fresh.
         """
-        met: Any = None
+        seen: Any = None
         if self.initial_examples == "random-policy":
-            met = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
+            seen = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
         if self.initial_examples in LABELLED_EXAMPLES and self.examples:
             own_key, means = named_key(key, self.initial_examples), self.initial_examples == "class-means"
-            met = arena.examples_of_classes(self.task, own_key, self._classes, means=means)
-        start: Distilled = arena.compiled(Problem._init_distilled)(self, key, statistics, met)
+            seen = arena.examples_of_classes(self.task, own_key, self._classes, means=means)
+        start: Distilled = arena.compiled(Problem._init_distilled)(self, key, statistics, seen)
         return start
 
     def fitness(
@@ -176,14 +177,16 @@ class Problem:
         """`[k]`: a class per example, spread evenly."""
         return np.arange(self.examples) * self.task.actions.size // max(self.examples, 1)
 
-    def _init_distilled(self, key: jax.Array, statistics: RunningStatistics | None, met: jax.Array | None) -> Distilled:
+    def _init_distilled(
+        self, key: jax.Array, statistics: RunningStatistics | None, seen: jax.Array | None
+    ) -> Distilled:
         actions = self.task.actions
         observations = jax.random.normal(named_key(key, "observations"), (self.examples, *self.task.observation_shape))
         targets = jax.random.normal(named_key(key, "targets"), (self.examples, actions.size))
         if self.initial_examples == "zeros":
             observations, targets = jnp.zeros_like(observations), jnp.zeros_like(targets)
-        if met is not None:
-            observations, targets = normalise(statistics, met), jnp.zeros_like(targets)
+        if seen is not None:
+            observations, targets = normalise(statistics, seen), jnp.zeros_like(targets)
         one_hot = jax.nn.one_hot(self._classes, actions.size)
         if self.initial_examples in LABELLED_EXAMPLES:
             is_probability = self._takes_probabilities
@@ -296,12 +299,12 @@ class OuterLoopDefaults:
     """What most outer loops are like; one of your own may inherit it."""
 
     def context(self, task: Task) -> Hashable:
-        """Nothing."""
+        """Nothing: the loop reads no files."""
         del task
         return None
 
     def parents(self, problem: Problem) -> list[str]:
-        """None."""
+        """None: no other dataset takes part."""
         del problem
         return []
 

@@ -103,7 +103,7 @@ class Arena(Protocol[T]):
         steps: int,
         statistics: RunningStatistics | None = None,
     ) -> tuple[Any, Trajectory]:
-        """Plays `steps` steps with sampled actions, starting the next episode wherever one ends.
+        """Plays `steps` steps with sampled actions, starting the next episode when one ends.
 
         Args:
           task: what is played.
@@ -171,7 +171,7 @@ class Arena(Protocol[T]):
         """Complete episodes with uniformly random actions, as one learner."""
 
     def random_observations(self, task: T, key: jax.Array, count: int) -> jax.Array | np.ndarray:
-        """Observations `[count, *obs]` met by uniformly random actions, each at a random time."""
+        """Observations `[count, *obs]` seen under uniformly random actions, each at a random time."""
 
     def warm_up(self, task: T, key: jax.Array) -> RunningStatistics:
         """Statistics `[*obs]` to start from, before anything was learnt."""
@@ -242,7 +242,7 @@ class EpisodicArena(abc.ABC, Generic[T]):
         )
 
     def warm_up(self, task: T, key: jax.Array) -> RunningStatistics:
-        """Of observations met by random actions."""
+        """Of observations seen under random actions."""
         return statistics_of_batch(self.random_observations(task, key, WARM_UP))
 
     def examples_of_classes(self, task: T, key: jax.Array, classes: np.ndarray, *, means: bool) -> jax.Array:

@@ -93,7 +93,7 @@ def collect(
 
 
 def random_observations(task: JaxTask, key: jax.Array, count: int) -> jax.Array:
-    """Observations `[count, *obs]` met by uniformly random actions, each at a random time of an episode of its own.
+    """Observations `[count, *obs]` seen under uniformly random actions, each at a random time of an episode of its own.
 
     The time is uniform over the first 100 steps, or over the part of them that the episode lasts.
     """

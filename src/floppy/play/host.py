@@ -270,7 +270,7 @@ def _seeds(keys: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def random_observations(row: HostEnvironments, key: jax.Array, count: int) -> np.ndarray:
-    """Observations `[count, *obs]` met by uniformly random actions at random times.
+    """Observations `[count, *obs]` seen under uniformly random actions at random times.
 
     They come from the first 100 steps of every environment of the row, episodes following one another, or from more
     steps where so many observations are asked for.
@@ -291,7 +291,7 @@ class EnvironmentHandle(NamedTuple):
     """Stands for live environments in a state, which holds arrays only."""
 
     number: jax.Array
-    """`[]` int: of the row in the arena. A resumed run has started the same rows anew."""
+    """`[]` int: of the row in the arena. A resumed run has started the same rows again."""
 
 
 class HostArena(ArenaInPieces, EpisodicArena[HostTask]):

@@ -73,7 +73,7 @@ class RandomPolicy:
 
 
 class ObservationStats(NamedTuple):
-    """Statistics of the observations met so far."""
+    """Statistics of the observations seen so far."""
 
     moments: Moments | None
     """As in `Played`."""

@@ -18,7 +18,7 @@ def cache_folder() -> Path | None:
 
 def enable_compilation_cache() -> None:
     """Lets JAX keep compiled programs between processes; a cache folder that JAX was already given is left alone."""
-    import jax  # only here: whoever asks where the folder is does not wait for it
+    import jax  # only here: asking where the folder is must not wait for it
 
     folder = cache_folder()
     given: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]

@@ -183,7 +183,7 @@ class _Run:
     ) -> None:
         self.config, self.problem, self.outer = config, problem, config.outer
         self.command, self.arena, self.clock = command, arena, clock or Clock()
-        # An argument of the compiled functions, not a constant within: another seed compiles nothing anew.
+        # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.advance = jax.jit(self._advance)
         self.compiles = True

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class ProgressCallback(Protocol):
-    """Called after each compiled call, and by whoever shows progress in another way."""
+    """What is called after each compiled call, in place of the bar."""
 
     def __call__(self, done: int, total: int, figures: dict[str, float]) -> None:
         """Steps done, steps in all, and the latest figures by name."""

@@ -87,7 +87,7 @@ def run_study(
 
 
 def draw_study(folder: Path | str) -> Row:
-    """Writes a study's summary and figure anew from its table.
+    """Rewrites a study's summary and figure from its table.
 
     Returns:
       The summary.
@@ -111,7 +111,7 @@ def draw_study(folder: Path | str) -> Row:
         ) from error
     except (TypeError, ValueError) as error:
         raise FloppyError(
-            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study anew with "
+            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study again with "
             "--overwrite."
         ) from error
     figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
@@ -205,7 +205,7 @@ def _check_same_study(study: Study, folder: Path) -> None:
     changed = [path for path, digest in _digests(study).items() if known.get(path, digest) != digest]
     if changed:
         raise FloppyError(
-            f"{' '.join(changed)} changed after {folder} began: put the old file back, or run the study anew with "
+            f"{' '.join(changed)} changed after {folder} began: put the old file back, or run the study again with "
             "--overwrite."
         )
 
@@ -252,7 +252,7 @@ def _read_texts(folder: Path | str) -> list[Texts]:
         raise FloppyError(f"{folder} holds no rows of a study ({one_line(error)}): run it first.") from error
     # So the reader of CSV marks rows that are longer or shorter than the first line.
     if not rows or any(None in row or None in row.values() for row in rows):
-        raise FloppyError(f"{path} is no table of a study: restore it, or run the study anew with --overwrite.")
+        raise FloppyError(f"{path} is no table of a study: restore it, or run the study again with --overwrite.")
     return rows
 
 

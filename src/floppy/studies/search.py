@@ -136,7 +136,7 @@ class Search:
         Correlations are over the architectures that PPO trained, with 95% percentile-bootstrap intervals over them.
         That of the number of weights is what ranking by size alone has, that given the number of weights (a partial
         one) what the dataset knows beyond it. Those between seeds, of one way alone, say how far noise lets any ranking
-        agree with that one. A correlation is null where all architectures score alike in one of the lists, which then
+        agree with that one. A correlation is null where all scores of one of the lists are equal, which then
         ranks nothing.
         """
         ranking = self._ranking(rows)
@@ -299,7 +299,7 @@ def _best(scores: np.ndarray, count: int) -> list[int]:
 
 
 def _correlation(kind: str, first: np.ndarray, second: np.ndarray) -> float:
-    """NaN where all architectures score alike in one of the lists, which then ranks nothing."""
+    """NaN where all scores of one of the lists are equal, which then ranks nothing."""
     import scipy.stats  # takes a second
 
     if np.ptp(first) == 0 or np.ptp(second) == 0:

@@ -167,7 +167,7 @@ def _widths(lesson: Lesson) -> tuple[int, int] | None:
 
 
 def _at_width(lesson: Lesson, width: int) -> Learners:
-    """The dataset's learners at a width, drawn anew even where the dataset was made for a single draw."""
+    """The dataset's learners at a width, drawn for every learner even where the dataset was made for a single draw."""
     own: Any = lesson.learners[0]
     if _widths(lesson) is None:
         raise FloppyError(f"The learners {own} have no width to vary: give a dataset for built-in networks.")

@@ -40,7 +40,7 @@ def _frames_last(observations: np.ndarray) -> np.ndarray:
 class Games(VectorEnv):
     """ALE's vector environment, as `HostTask` promises one. No copy rests.
 
-    Lost lives and the end of a game are dealt with here. Of ALE's own options `episodic_life` would start the game anew
+    Lost lives and the end of a game are dealt with here. Of ALE's own options `episodic_life` would restart the game
     after every life, so that what follows the first were never seen, and in its mode of same-step resets the
     `final_obs` of ale-py 0.12.1 lie in memory that is used for something else already.
     """

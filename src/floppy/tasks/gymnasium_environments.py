@@ -203,6 +203,6 @@ class _Copy(gymnasium.Wrapper):
                 f"{self.task_id} returned an observation of shape {np.shape(observation)}, its space says "
                 f"{self.raw_shape}: repair the environment."
             )
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is met as such
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
             # A copy: some environments write each observation into the same array.
             return np.array(observation, self.dtype).reshape(self.observation_shape)

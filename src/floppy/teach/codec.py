@@ -202,8 +202,11 @@ def unpack(dataset: DistilledDataset) -> Lesson:
     """The live parts of a dataset.
 
     Raises:
-      FloppyError: for a recipe that this version does not know, or blocks that do not fit the tensors.
+      FloppyError: for anything but a dataset, a recipe that this version does not know, or blocks that do not fit the
+        tensors.
     """
+    if not isinstance(dataset, DistilledDataset):
+        raise FloppyError(f"dataset must be a DistilledDataset, as floppy.load gives one, got {shown(dataset)}.")
     actions = space_of(dataset.card.actions)
     return Lesson(
         dataset,

@@ -151,6 +151,7 @@ class Policy(_Trained):
             tasks, or with statistics that start with zero in every evaluation).
         """
         given = _as_numbers(observation)
+        _check_key(key)
         shape = self.network.observation_shape
         batch = given.ndim - len(shape)
         if given.shape[batch:] != shape or not 0 <= batch <= 1:
@@ -227,6 +228,7 @@ class Policies(_Trained):
         if self.weights.log_std.ndim == 1:  # within `jax.vmap` over the policies there is one
             return self._one(self.network, self.weights).act(observations, key)
         given = _as_numbers(observations)
+        _check_key(key)
         shape = self.network.observation_shape
         batch = given.ndim - len(shape)
         if given.shape[batch:] != shape or not 0 <= batch <= 2 or (batch and given.shape[0] != len(self)):
@@ -258,6 +260,11 @@ def _as_numbers(observations: Any) -> Any:
     if array.dtype.kind not in "biuf":
         raise FloppyError(f"The observation must be an array of numbers, got {shown(observations)}.")
     return array
+
+
+def _check_key(key: Any) -> None:
+    if isinstance(key, int | float | np.generic):
+        raise FloppyError(f"key must be a PRNG key, such as jax.random.key({key}), got {shown(key)}.")
 
 
 def _as_given(given: Any, actions: jax.Array) -> Any:
@@ -381,7 +388,7 @@ _origin = functools.lru_cache(maxsize=8)(origin)
 
 
 def _padded(keys: jax.Array) -> jax.Array:
-    """Keys `[L]` filled up to a power of two with others of them, so that few counts compile anew.
+    """Keys `[L]` filled up to a power of two with others of them, so that few counts need a new compilation.
 
     It goes by NumPy, whose operations are not compiled for every count. Traced keys stay as they are.
     """

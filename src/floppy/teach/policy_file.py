@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from floppy.cloning.merged import Block
 from floppy.dataset.card import FORMAT as CARD_FORMAT
 from floppy.dataset.card import MERGED_FORMAT, Card
-from floppy.dataset.file import write_atomically
+from floppy.dataset.file import POLICIES_KEY, write_atomically
 from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
@@ -26,9 +26,6 @@ from floppy.teach.policies import MAX_LEARNERS, Origin, Policies
 
 FORMAT = 1
 """The version of the file format."""
-
-METADATA_KEY = "floppy-policies"
-"""The key of the safetensors metadata under which the description stands."""
 
 SAMPLING = {Discrete.kind: "softmax", Continuous.kind: "clipped-normal"}
 """How actions are sampled, by their kind."""
@@ -81,14 +78,14 @@ def save_policies(
     tensors = _tensors_of(policies)
     _check_finite(tensors)
     text = json.dumps(about, sort_keys=True, allow_nan=False)
-    write_atomically(path, safetensors.numpy.save(tensors, {METADATA_KEY: text}))
+    write_atomically(path, safetensors.numpy.save(tensors, {POLICIES_KEY: text}))
 
 
 def is_policy_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file says that it holds policies; it may still be a damaged one."""
     try:
         with safe_open(Path(path), framework="numpy") as file:
-            return METADATA_KEY in (file.metadata() or {})
+            return POLICIES_KEY in (file.metadata() or {})
     except (SafetensorError, OSError, ValueError):
         return False
 
@@ -190,13 +187,13 @@ def _read(file: Any) -> Policies:
 
 def _description_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The description of a file, checked."""
-    if METADATA_KEY not in metadata:
+    if POLICIES_KEY not in metadata:
         raise FloppyError(
-            f"The file has no description of policies (metadata key {METADATA_KEY!r}), so it is no policy file: "
+            f"The file has no description of policies (metadata key {POLICIES_KEY!r}), so it is no policy file: "
             "give one that `floppy train --save` wrote."
         )
     try:
-        about = json.loads(metadata[METADATA_KEY])
+        about = json.loads(metadata[POLICIES_KEY])
     except (ValueError, RecursionError) as error:
         raise FloppyError(f"The description is not JSON ({one_line(error)}): write the file again.") from error
     number = about.get("format") if isinstance(about, dict) else None

@@ -75,7 +75,7 @@ def published_gae(
 def discounted_returns(
     rewards: jax.Array, ended: jax.Array, before: jax.Array, *, discount: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Discounted sums of the rewards met so far in an episode, `G_t = γ G_{t-1} + r_t`, by which rewards are scaled.
+    """Discounted sums of the rewards so far in an episode, `G_t = γ G_{t-1} + r_t`, by which rewards are scaled.
 
     Args:
       rewards: `[T, ...]`.
