@@ -213,7 +213,7 @@ def test_evaluate_plays_a_policy_file(dataset: Path, run: Run, capsys: pytest.Ca
 def test_evaluate_prints_a_score_per_distribution(dataset: Path, run: Run) -> None:
     words = ["evaluate", dataset, "--learners", "2", "--episodes", "3", "--distribution", "card,lambda"]
     result = run(*words)
-    assert list(result) == ["task", "dataset", "distributions"]
+    assert list(result) == ["task", "distilled_for", "dataset", "distributions"]
     assert (result["task"], result["dataset"]) == ("ndcartpole/1", str(dataset))
     assert list(result["distributions"]) == ["card", "lambda"]
     for score in result["distributions"].values():

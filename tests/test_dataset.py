@@ -14,7 +14,7 @@ import safetensors.numpy
 from floppy.dataset import DistilledDataset, load, save
 from floppy.dataset import file as dataset_file
 from floppy.dataset.card import FORMAT, Card
-from floppy.dataset.file import METADATA_KEY, write_atomically
+from floppy.dataset.file import METADATA_KEY
 from floppy.errors import FloppyError
 from floppy.learner.cnn import CONVOLUTIONS
 from floppy.learner.initialisers import INITIALISERS
@@ -493,12 +493,6 @@ def test_unwritable_places_are_refused(tmp_path: Path) -> None:
             save(make_dataset(), path, overwrite=True)
         assert "cannot be written" in one_sentence(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
-
-
-def test_write_atomically_writes_the_bytes(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "new/report.html", b"one")
-    write_atomically(tmp_path / "new/report.html", b"two")
-    assert (tmp_path / "new/report.html").read_bytes() == b"two"
 
 
 def test_card_written_is_the_current_format() -> None:

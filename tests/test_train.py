@@ -262,7 +262,7 @@ CONTINUOUS = {"kind": "continuous", "size": 2, "low": [-1.0, -1.0], "high": [1.0
     ids=["observations", "actions", "dimensions", "kind of actions"],
 )
 def test_a_dataset_that_does_not_fit_its_task_is_refused(card: dict[str, Any], sizes: tuple[int, int]) -> None:
-    assert "for another task" in refusal(lambda: unpack(hand_dataset(card, sizes=sizes)).task())
+    assert "the same spaces" in refusal(lambda: unpack(hand_dataset(card, sizes=sizes)).task())
 
 
 def test_a_dataset_of_an_unknown_task_is_refused() -> None:

@@ -277,7 +277,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], wanted: str
         ("plain", "whole policy"),
         ("annealed", "annealed over its own 4 steps"),
         ("encoder", "encoder"),
-        ("other", "another task"),
+        ("other", "the same spaces"),
     ],
 )
 def test_a_dataset_that_cannot_be_varied_is_refused(name: str, wanted: str, tmp_path: Path) -> None:

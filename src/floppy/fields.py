@@ -126,7 +126,7 @@ class Registry(Mapping[str, Member], Generic[Member]):
         Raises:
           FloppyError: if another one has the name.
         """
-        if name in self._members and not _is_same(self._members[name], member):
+        if name in self._members and not is_same_member(self._members[name], member):
             raise FloppyError(f"A {self.what} called {name} is registered already: choose another name.")
         self._members[name] = member
 
@@ -150,7 +150,7 @@ class Registry(Mapping[str, Member], Generic[Member]):
         return len(self._members)
 
 
-def _is_same(old: Any, new: Any) -> bool:
+def is_same_member(old: Any, new: Any) -> bool:
     """Whether one replaces the other: equal, or the same class once more, as when a notebook's cell is run again."""
     places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (old, new)]
     return bool(old == new) or (places[0] == places[1] and None not in places[0])

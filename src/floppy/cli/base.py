@@ -61,7 +61,7 @@ class Command:
     """Options that are typed without their names."""
     groups: ClassVar[tuple[Group, ...]] = (
         Group("", "", ()),
-        Group("general", "For every command.", ("sources", "json")),
+        Group("general", "For every command.", ("sources", "json", "traceback")),
     )
     """Of the options in its help."""
     can_resume: ClassVar[bool] = False
@@ -70,6 +70,8 @@ class Command:
     sources: Sources = dataclasses.field(default_factory=Sources)
     json: bool = False
     """Print exactly one JSON object."""
+    traceback: bool = False
+    """After a complaint print where it comes from too, which helps with code of your own."""
 
     def run(self, call: Call) -> Json:
         """Does the work; gives what `--json` prints."""
@@ -120,7 +122,8 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
         if name not in call.commands:
             raise _unknown_command(name, call.commands)
         parsed = call.commands[name].parse(words)
-        result = parsed.run(call)
+        with contextlib.redirect_stdout(sys.stderr):  # environments may print; stdout is for the result alone
+            result = parsed.run(call)
         if not is_first_process():
             return ""
         return json.dumps(result) if parsed.json else parsed.text(result)
@@ -145,10 +148,11 @@ def task_sources(words: list[str]) -> Iterator[None]:
     if given["data"]:
         os.environ[DATA_VARIABLE] = given["data"]
     try:
-        for name in given["import"].split(",") if given["import"] else ():
-            import_module(name.strip())
-        if given["network"]:
-            register_by_name(given["network"])
+        with contextlib.redirect_stdout(sys.stderr):
+            for name in given["import"].split(",") if given["import"] else ():
+                import_module(name.strip())
+            if given["network"]:
+                register_by_name(given["network"])
         yield
     finally:
         sys.path.remove(here)

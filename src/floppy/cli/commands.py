@@ -20,8 +20,9 @@ from floppy.errors import FloppyError, check_seed
 from floppy.evaluation.evaluate import evaluate, evaluate_policies
 from floppy.fields import one_of
 from floppy.learner.distribution import parse_distribution
-from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks, make_task
+from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks, make_task, task_of_file
 from floppy.teach.arrays import import_npz, read_published
+from floppy.teach.codec import unpack
 from floppy.teach.merge import merge
 from floppy.teach.policies import train
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
@@ -107,7 +108,8 @@ class Evaluate(Command):
     """Of the learners, by comma: card (the first distribution on the card), all (the six of the PPMO paper's Table 1),
     a name, or pairs such as width=128:depth=3:initialiser=xavier."""
     task: str = ""
-    """Insist that the dataset is of this task; of a merged dataset, the task to be played."""
+    """The task to be played: of a merged dataset one of its tasks; else the dataset's own, or another one with the same
+    spaces."""
     ensemble: int = 1
     """Clones per learner, which acts by the average of their action probabilities, or of their continuous actions."""
     seed: int = 0
@@ -130,8 +132,8 @@ class Evaluate(Command):
             task=self.task,
             ensemble=self.ensemble,
         )
-        task = make_task(self.task).task_id if self.task else dataset.card.task
-        result = {"task": task, "dataset": str(self.dataset)}
+        played = unpack(dataset).task(self.task).task_id
+        result = {"task": played, "distilled_for": dataset.card.task, "dataset": str(self.dataset)}
         more: Json = {"ensemble": self.ensemble} if self.ensemble > 1 else {}
         return result | more | {"distributions": {name: score.as_dict() for name, score in scores.items()}}
 
@@ -145,20 +147,23 @@ class Evaluate(Command):
             raise FloppyError(f"{self.dataset} holds policies that are trained already: leave {', '.join(given)} out.")
         policies = load_policies(self.dataset)
         score = evaluate_policies(policies, task=self.task, episodes=self.episodes, seed=self.seed, greedy=self.greedy)
-        task = make_task(self.task or policies.task).task_id
-        return {"task": task, "policies": str(self.dataset), "score": score.as_dict()}
+        played = make_task(self.task).task_id if self.task else task_of_file(policies.task).task_id
+        return {"task": played, "trained_for": policies.task, "policies": str(self.dataset), "score": score.as_dict()}
 
     def text(self, result: Json) -> str:
         """One line per distribution, or one for policies."""
         task = result["task"]
+        made_for = result.get("distilled_for") or result["trained_for"]
+        # A merged dataset's task is one of several, joined by +.
+        note = "" if task in made_for.split("+") else f" (made for {made_for})"
         if "policies" in result:
             score = result["score"]
             what = "one policy" if score["learners"] == 1 else f"{score['learners']} policies"
-            return f"{task}: {what} x {episodes_text(task, score)}\n{_evaluated(task, score)}"
+            return f"{task}{note}: {what} x {episodes_text(task, score)}\n{_evaluated(task, score)}"
         lines: list[str] = []
         for name, score in result["distributions"].items():
             what = "fresh learners" if self.ensemble == 1 else f"ensembles of {self.ensemble} fresh learners"
-            lines = lines or [f"{task}: {self.learners} {what} x {episodes_text(task, score)} each"]
+            lines = lines or [f"{task}{note}: {self.learners} {what} x {episodes_text(task, score)} each"]
             lines.append(f"{name:>13}: {_evaluated(task, score)}")
         return "\n".join(lines)
 

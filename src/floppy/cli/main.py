@@ -5,11 +5,14 @@ module knows where commands are and imports none of them, nor JAX, before one is
 """
 
 import ast
+import contextlib
 import importlib
 import os
 import shlex
 import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -78,14 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if said := _answer(words):
-            print(said, flush=True)
+        with _faults_of_closing() as faults:
+            if said := _answer(words):
+                print(said, flush=True)
+        for fault in faults:
+            print(f"floppy: {fault}", file=sys.stderr)
+        return USER_ERROR if faults else 0
     except SystemExit as stop:  # a command's --help
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except FloppyError as error:
+        if "--traceback" in words:
+            traceback.print_exc()
         print(f"floppy: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:  # a disk that is full, a name that is too long: what the library did not foresee
@@ -96,7 +105,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = "; the same command with --resume goes on" if can_resume else ""
         print(f"floppy: interrupted{again}", file=sys.stderr)
         return INTERRUPTED
-    return 0
+
+
+@contextlib.contextmanager
+def _faults_of_closing() -> Iterator[list[str]]:
+    """The sentences about environments that called `sys.exit` when closed; the result is printed before them."""
+    said: list[str] = []
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def note(message: Any, category: Any, *place: Any, **options: Any) -> None:
+            if category.__name__ == "FaultyEnvironmentWarning":  # its class would bring JAX
+                said.append(str(message))
+            else:
+                before(message, category, *place, **options)
+
+        warnings.showwarning = note
+        warnings.filterwarnings("always", message=".* called sys.exit when closed")
+        yield said
 
 
 def overview() -> str:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,19 @@ from safetensors import SafetensorError, safe_open
 
 from floppy.dataset.card import FORMAT, Card
 from floppy.errors import FloppyError, listed, one_line, shown
-
-TEMPORARY_FILES = ".floppy-*.tmp"
-"""What a write that was killed may leave behind."""
+from floppy.files import MEBIBYTE, as_path, check_file, size_text, write_atomically
 
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
 
 POLICIES_KEY = "floppy-policies"
 """The same of a file of trained policies (docs/policy-file.md), which `load` tells from a broken dataset."""
+
+MOST_BYTES = 256 * MEBIBYTE
+"""Of a dataset's file: it holds a few examples, and at most the layers of an encoder."""
+
+MOST_HEADER_BYTES = MEBIBYTE
+"""Of the card and the names of tensors, which take a hundred times the memory once they are read."""
 
 _REQUIRED_TENSORS = ("observations", "targets")
 _OPTIONAL_TENSORS = ("log_std", "inner_rate", "obs_mean", "obs_var")
@@ -205,7 +208,7 @@ def save(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: 
     Raises:
       FloppyError: if the path exists and `overwrite` is false, or if it cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     if not overwrite and os.path.lexists(path):
         raise FloppyError(f"{path} exists already, nothing was written: choose another name or --overwrite.")
     write_atomically(path, to_bytes(dataset))
@@ -233,9 +236,9 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
     Raises:
       FloppyError: if there is no such file, or if it is anything else than a valid dataset of a known format.
     """
-    path = Path(path)
+    path = as_path(path)
+    check_safetensors(path, "a dataset, a .safetensors file that floppy wrote", most=MOST_BYTES)
     try:
-        _check_is_file(path)
         with safe_open(path, framework="numpy") as file:
             return _read(file)
     except FloppyError as error:
@@ -249,44 +252,28 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): check the path and its permissions.") from error
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes bytes to a file so that no reader, and no crash, ever meets half of them.
-
-    The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. On
-    failure the temporary file is removed and a file that stood there before is as it was.
+def check_safetensors(path: Path, what: str, *, most: int) -> None:
+    """Checks the sizes that a safetensors file announces, before anything reads it.
 
     Args:
-      path: the file; missing parent folders are made.
-      data: all of its bytes.
+      path: the file.
+      what: it should be, as messages call it.
+      most: bytes of the file.
 
     Raises:
-      FloppyError: if the file cannot be written.
+      FloppyError: for anything but a regular file, and for what is larger than allowed.
     """
-    path = Path(path)
-    temporary = path.parent / TEMPORARY_FILES.replace("*", secrets.token_hex(8))
+    check_file(path, what, most=most)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with path.open("rb") as file:
+            announced = int.from_bytes(file.read(8), "little")
     except OSError as error:
+        raise FloppyError(f"{path} cannot be read ({one_line(error)}): check its permissions.") from error
+    if MOST_HEADER_BYTES < announced <= path.stat().st_size:
         raise FloppyError(
-            f"{path} cannot be written ({one_line(error)}): choose a folder that is writable and has room."
-        ) from error
-
-
-def _check_is_file(path: Path) -> None:
-    if path.is_dir():
-        raise FloppyError("This is a folder, not a dataset: give the path of a .safetensors file inside it.")
-    if not path.exists():
-        raise FloppyError("There is no such file: give the path of a .safetensors file that floppy wrote.")
-    if not path.is_file():
-        raise FloppyError("This is not a regular file: copy the dataset to one first.")
+            f"{path} has a header of {size_text(announced)}, it may have {size_text(MOST_HEADER_BYTES)} at most: "
+            "give a file that floppy wrote."
+        )
 
 
 def _read(file: Any) -> DistilledDataset:

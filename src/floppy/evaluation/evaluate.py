@@ -23,7 +23,7 @@ from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import Task, default_episodes
 from floppy.tasks.check import check_own_task
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import make_task, task_of_file
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS, Policies, Policy
 
@@ -145,7 +145,8 @@ def evaluate(
       episodes: per learner; by default 100, or all test images.
       seed: of initial weights, environments and actions. The stream is never used in distillation.
       greedy: most likely actions in place of sampled ones.
-      task: id of the task to be played; a merged dataset asks for one, all of whose tasks its learners learn.
+      task: id of the task to be played: of a merged dataset one of its tasks, all of which its learners learn; else the
+        dataset's own, or another one with the same spaces.
       ensemble: `N`, of how many clones every learner is the average (see `ensemble.py`); learner `i` is that of
         learners `i N` to `i N + N - 1` of an evaluation without ensembles.
 
@@ -221,7 +222,8 @@ def evaluate_policies(
 
     Args:
       policies: as `train` or `load_policies` gives them.
-      task: id of the task to be played, of policies of a merged dataset; of others it must be theirs.
+      task: id of the task to be played: one of those of a merged dataset; else theirs, or another one with the same
+        spaces.
       episodes: per policy; by default 100, or all test images.
       seed: of environments and actions. Every policy depends on it and its own number alone.
       greedy: most likely actions in place of sampled ones.
@@ -236,13 +238,6 @@ def evaluate_policies(
     _check_counts(len(policies), 1 if episodes is None else episodes, seed)
     known = _task_of(policies, task)
     own = policies.for_task(known.task_id)
-    fits = own.network.observation_shape == known.observation_shape and own.network.actions == known.actions
-    if not fits:
-        raise FloppyError(
-            f"The policies read observations of shape {own.network.observation_shape} and have "
-            f"{own.network.actions.size} action outputs, task {known.task_id} has {known.observation_shape} and "
-            f"{known.actions.size}: were they trained for another task?"
-        )
     network, weights = own.network, own.weights
     if ensemble or own.is_ensemble:
         check_number("policies of an ensemble", len(own), least=1, most=MAX_MEMBERS)
@@ -262,7 +257,7 @@ def _task_of(policies: Policies, task: str) -> Task:
     if policies.blocks and not task:
         names = ", ".join(block.task for block in policies.blocks)
         raise FloppyError(f"These are policies of {names} together: name one of these tasks (--task).")
-    known = make_task(task or policies.task)
+    known = make_task(task) if task else task_of_file(policies.task)
     check_own_task(known)
     return known
 

@@ -5,6 +5,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from floppy.play.policy import (
     split_keys,
     step_keys,
 )
-from floppy.tasks.base import FaultyEnvironmentError, HostTask
+from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -96,9 +97,15 @@ class HostEnvironments:
         return Step(reached, rewards, np.asarray(terminated, bool), np.asarray(truncated, bool))
 
     def close(self) -> None:
-        """Closes the environments; errors while closing are ignored."""
+        """Closes the environments; errors while closing are ignored, and a call of `sys.exit` is warned of."""
         try:
             self.vector.close()
+        except SystemExit:
+            warnings.warn(
+                f"{self.task.task_id} called sys.exit when closed: repair the environment.",
+                FaultyEnvironmentWarning,
+                stacklevel=2,
+            )
         except Exception:  # the run's own outcome counts
             return
 

@@ -12,8 +12,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from floppy.dataset.file import write_atomically
 from floppy.errors import FloppyError, one_line
+from floppy.files import write_atomically
 
 Tree = TypeVar("Tree")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from floppy.dataset.file import TEMPORARY_FILES, write_atomically
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode
+from floppy.files import TEMPORARY_FILES, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 

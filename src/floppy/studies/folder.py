@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from floppy.dataset.file import write_atomically
 from floppy.errors import FloppyError, one_line
+from floppy.files import write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.studies.base import (
     CELLS_NAME,

@@ -24,7 +24,7 @@ from floppy.play import open_arena
 from floppy.recipes import RECIPES, recipe
 from floppy.studies.base import Row, by, check_some, column
 from floppy.studies.runs import BudgetedRun, configure_method, run
-from floppy.tasks import make_task
+from floppy.tasks import make_task, task_of_file
 from floppy.tasks.base import Task
 from floppy.teach.codec import unpack
 
@@ -97,7 +97,7 @@ class MinimumSize:
 
     def summary(self, rows: list[Row]) -> Row:
         """The criterion, the paper's minimum, and by activation and loss the least size that meets the criterion."""
-        task = make_task(self.task)
+        task = task_of_file(self.task)
         return {
             "paper_minimum": paper_minimum(task),
             "score_of_success": self.threshold(task),
@@ -119,7 +119,7 @@ class MinimumSize:
             axes.plot(sizes, [max(of_size) for of_size in shares], color=colour, label=label)
             for size, of_size in zip(sizes, shares, strict=True):
                 axes.plot([size] * len(of_size), of_size, "o", color=colour, alpha=0.5)
-        axes.axvline(paper_minimum(make_task(self.task)), color="black", linestyle="--", label="the paper's minimum")
+        axes.axvline(paper_minimum(task_of_file(self.task)), color="black", linestyle="--", label="the paper's minimum")
         axes.axhline(self.enough, color="black", linewidth=0.8, linestyle=":")
         axes.set_xticks(sorted(by(rows, "examples")))
         axes.set_xlabel("examples")

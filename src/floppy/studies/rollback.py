@@ -15,7 +15,7 @@ from floppy.run.folder import DATASET_NAME
 from floppy.studies.base import CELLS_NAME, Row, column, error_bars, finite
 from floppy.studies.runs import BudgetedRun, try_run
 from floppy.tasks.base import score_unit
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import task_of_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ class Rollback:
             axes.errorbar(levels, means, error_bars(means, intervals), fmt="o-", capsize=3)
             axes.set_xticks(levels)
         axes.set_xlabel("encoder layers")
-        axes.set_ylabel(score_unit(make_task(self.config.task)))
+        axes.set_ylabel(score_unit(task_of_file(self.config.task)))
 
     def _run_of(self, cell: Row) -> BudgetedRun:
         return BudgetedRun(*apply_budget(dataclasses.replace(self.config, **cell), self.budget))

@@ -41,6 +41,10 @@ class FaultyEnvironmentError(FloppyError):
     """An environment raised, or returned NaN, infinity or a wrong shape: a run ends here, with what it has reached."""
 
 
+class FaultyEnvironmentWarning(UserWarning):
+    """An environment ended the program while it was closed: what it has given before counts all the same."""
+
+
 JAX, HOST, LABELLED = "jax", "host", "labelled"
 """Kinds of tasks: `JaxTask`, `HostTask`, `SupervisedTask`."""
 

@@ -6,10 +6,11 @@ Gymnasium is optional: all that needs it stands in `gymnasium_environments.py`.
 import dataclasses
 import importlib.util
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from floppy.spaces import Continuous, Discrete
-from floppy.tasks.lookup import import_module, import_optional, unknown_task
+from floppy.tasks.lookup import foreign_module, import_module, import_optional, unknown_task, unregistered_task
 
 if TYPE_CHECKING:
     from gymnasium.vector import SyncVectorEnv
@@ -109,6 +110,21 @@ def make(rest: str) -> GymnasiumTask:
         hint = "--import MODULE brings environments of your own."
         raise unknown_task(f"{FAMILY}/{rest}", [f"{FAMILY}/{name}" for name in known], hint)
     return GymnasiumTask(rest)
+
+
+def from_file(rest: str, command: str) -> str:
+    """The name as it is, if it needs no module that is not imported yet; see `task_of_file`.
+
+    Raises:
+      FloppyError: saying what to import.
+    """
+    known = _environments().registered_names()
+    module, colon, name = rest.rpartition(":")
+    if colon and module not in sys.modules:
+        raise foreign_module(f"{FAMILY}/{rest}", module)
+    if name not in known:
+        raise unregistered_task(f"{FAMILY}/{rest}", command)
+    return rest
 
 
 def names() -> list[str]:

@@ -60,8 +60,21 @@ def describe(name: str) -> Description:
       FloppyError: if it cannot be made, or if it cannot be a task.
     """
     environment = make_environment(name)
-    observation_space, action_space, spec = environment.observation_space, environment.action_space, environment.spec
-    environment.close()
+    try:
+        observation_space, action_space = environment.observation_space, environment.action_space
+    except Exception as error:  # a space may be missing, or be computed by the environment's own code
+        raise _unfit(
+            name,
+            f"has no space ({type(error).__name__}: {one_line(error)})",
+            "give it observation_space and action_space",
+        ) from error
+    spec = environment.spec
+    try:
+        environment.close()
+    except SystemExit as error:
+        raise FloppyError(f"{FAMILY}/{name} called sys.exit when closed: repair the environment.") from error
+    except Exception:  # one that plays may be closed as it likes
+        pass
     if spec is None or not spec.max_episode_steps:
         raise _unfit(name, "has no time limit", "register it with max_episode_steps")
     if not isinstance(observation_space, spaces.Box):
@@ -86,7 +99,7 @@ def make_environment(name: str) -> gymnasium.Env:
     with _quiet():
         try:
             return gymnasium.make(name, disable_env_checker=True)
-        except Exception as error:  # the environment's own code may raise anything
+        except (Exception, SystemExit) as error:  # the environment's own code may raise anything
             spec = gymnasium.registry.get(name)
             is_mujoco = spec is not None and "mujoco" in _module(spec.entry_point)
             missing = isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled)

@@ -268,6 +268,25 @@ def make(rest: str) -> ImageTask:
     return image_task(rest)
 
 
+def from_file(rest: str, command: str) -> str:
+    """The name of images that the user has given in place of a path that a file names; see `task_of_file`.
+
+    Raises:
+      FloppyError: where only the file names them.
+    """
+    del command
+    if rest in NAMES:
+        return rest
+    given = os.environ.get(DATA_VARIABLE, "")
+    moved = Path(given) / Path(rest).name
+    if given.endswith(".npz") or moved.is_file():
+        return given if given.endswith(".npz") else str(moved)
+    raise FloppyError(
+        f"The file is of task images/{rest}, and no path is opened because a file names it: say where the images are, "
+        f"by --data {Path(rest).name} or {DATA_VARIABLE}."
+    )
+
+
 def names() -> list[str]:
     """Those with a name of their own."""
     return list(NAMES)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,30 @@ def unknown_task(name: str, known: Iterable[str], hint: str = "") -> FloppyError
     offer = f"did you mean {by_lower[nearest[0]]}? " if nearest else ""
     return FloppyError(
         " ".join(filter(None, (f"There is no task {shown(name)}: {offer}`floppy tasks` lists them all.", hint)))
+    )
+
+
+def unregistered_task(name: str, command: str = "") -> FloppyError:
+    """The complaint about a task that a file names and that nothing here has registered.
+
+    Args:
+      name: its id.
+      command: what made the file; the `--import` in it is offered.
+    """
+    words = command.replace("=", " ").split()
+    given = [after for word, after in itertools.pairwise(words) if word == "--import"]
+    module = f"--import {given[0]}, as the command that made the file did," if given else "--import MODULE"
+    return FloppyError(
+        f"The file is of task {shown(name)}, which is not registered here: give {module} if you trust the module that "
+        "registers it."
+    )
+
+
+def foreign_module(name: str, module: str) -> FloppyError:
+    """The complaint about a task in a file for which a module would have to be imported."""
+    return FloppyError(
+        f"The file is of task {shown(name)}, which asks for module {shown(module)}: give --import {module} if you "
+        "trust it."
     )
 
 
@@ -54,8 +79,14 @@ def import_module(name: str) -> None:
     """
     try:
         importlib.import_module(name)
+    except SystemExit as error:
+        raise FloppyError(
+            f"Module {shown(name)} ended the program while it was imported (SystemExit: {one_line(error)}): take its "
+            "call of sys.exit out."
+        ) from error
     except Exception as error:  # the module's own code may raise anything
-        is_absent = isinstance(error, ModuleNotFoundError) and error.name is not None and name.startswith(error.name)
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        is_absent = absent is not None and f"{name}.".startswith(f"{absent}.")
         if name.endswith(".py"):
             remedy = f"give its name without the ending, {name.removesuffix('.py')}"
         elif is_absent:

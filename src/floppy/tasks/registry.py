@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from floppy.errors import FloppyError, shown
+from floppy.fields import is_same_member
 from floppy.tasks.base import Task
-from floppy.tasks.lookup import import_module, unknown_task
+from floppy.tasks.lookup import import_module, unknown_task, unregistered_task
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",
@@ -22,8 +23,10 @@ FAMILIES: dict[str, str | Callable[[str], Task]] = {
 it is first asked for, or the function that `register` was given.
 
 A module offers `make(rest)`, which makes the task `prefix/rest`; `names()`, the `rest` of every id that is listed;
-`DESCRIPTION`, a line on the tasks that there are; and, if it likes, `SHORT_NAMES` from short names to `rest`. Importing
-it must be quick, and must work without the packages that its tasks need: it imports those in functions.
+`DESCRIPTION`, a line on the tasks that there are; and, if it likes, `SHORT_NAMES` from short names to `rest`. One whose
+`make` imports or opens what `rest` names also offers `from_file(rest, command)`, see `task_of_file`: it refuses what
+the user has not given, and returns the `rest` to be made. Importing the module must be quick, and must work without the
+packages that its tasks need: it imports those in functions.
 """
 
 
@@ -63,10 +66,38 @@ def make_task(name: str) -> Task:
     Raises:
       FloppyError: if no task has this name; the message offers the nearest one.
     """
-    prefix, _, rest = full_task_id(name).partition("/")
+    full = full_task_id(name)
+    prefix, _, rest = full.partition("/")
     if prefix not in FAMILIES or not rest:
         raise unknown_task(name, [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))])
     task: Task = _family(prefix).make(rest)
+    _ASKED_FOR.add(full)
+    return task
+
+
+_ASKED_FOR: set[str] = set()
+"""Ids that `make_task` was given in this process: what the user has named once may be read back from a file."""
+
+
+def task_of_file(name: str, command: str = "") -> Task:
+    """The task that a file names, such as a dataset's card.
+
+    Files come from anywhere: unlike `make_task` this imports no module and opens no file because one of them says so.
+
+    Args:
+      name: the id.
+      command: what made the file, as its card says. It tells people which `--import` they have forgotten.
+
+    Raises:
+      FloppyError: if there is no such task without that; it says what the user may give.
+    """
+    prefix, _, rest = name.partition("/")
+    if name in _ASKED_FOR:
+        return make_task(name)
+    if prefix not in FAMILIES or not rest:
+        raise unregistered_task(name, command)
+    from_file: Callable[[str, str], str] = getattr(_family(prefix), "from_file", lambda rest, command: rest)
+    task: Task = _family(prefix).make(from_file(rest, command))
     return task
 
 
@@ -85,7 +116,7 @@ def register(name_prefix: str, factory: Callable[[str], Task]) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name_prefix):
         raise FloppyError(f"name_prefix must consist of letters, digits, _, . and -, got {shown(name_prefix)}.")
-    if name_prefix in FAMILIES:
+    if name_prefix in FAMILIES and not is_same_member(FAMILIES[name_prefix], factory):
         raise FloppyError(f"A family of tasks is registered as {name_prefix} already: choose another prefix.")
     FAMILIES[name_prefix] = factory
 
@@ -120,4 +151,5 @@ __all__ = [
     "list_tasks",
     "make_task",
     "register",
+    "task_of_file",
 ]

@@ -17,7 +17,7 @@ from floppy.learner.distribution import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUT
 from floppy.learner.initialisers import FLAX_ORTHOGONAL
 from floppy.learner.network import Layer
 from floppy.play.normalise import RunningStatistics
-from floppy.tasks import Task, make_task
+from floppy.tasks import Task, make_task, task_of_file
 from floppy.teach.codec import CardParts, pack, unpack, versions_of
 
 
@@ -55,7 +55,7 @@ def import_npz(
     arrays, published = _read_npz(Path(path)), read_published(Path(path))
     if not (task or published):
         raise FloppyError(f"{path} does not say which task it is of: name the task (--task).")
-    known = make_task(task or published["task"])
+    known = make_task(task) if task else task_of_file(published["task"])
     given = {"cloning": cloning, "rate": rate, "distribution": distribution, "normaliser": normaliser, "notes": notes}
     published |= {name: value for name, value in given.items() if value not in (None, "")}
     distilled = _distilled(path, arrays, known, published)
@@ -81,7 +81,7 @@ def import_npz(
         notes=published.get("notes", ""),
     )
     lesson = unpack(dataset)
-    lesson.task()
+    lesson.task(task)
     lesson.network()
     return dataset
 

@@ -22,7 +22,7 @@ from floppy.play.normalise import RunningStatistics
 from floppy.spaces import ActionSpace, space_of
 from floppy.tasks.base import Task
 from floppy.tasks.check import check_own_task
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import make_task, task_of_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,9 +152,16 @@ class Lesson(NamedTuple):
         return network
 
     def task(self, name: str = "") -> Task:
-        """The task that the dataset was distilled from, of a merged one that of this `name`; its shapes are checked."""
-        block = self.block(name)
-        task = make_task(block.task if block else self.dataset.card.task)
+        """The task to be played: the dataset's own, or the named one.
+
+        Args:
+          name: of a merged dataset's tasks one; of any other dataset any task with the same spaces.
+
+        Raises:
+          FloppyError: if it is not of the dataset's shapes, or cannot be made.
+        """
+        block, card = self.block(name), self.dataset.card
+        task = make_task(name) if name else task_of_file(card.task, card.command)
         check_own_task(task)
         shape, actions = self.dataset.observation_shape, self.actions
         if block:
@@ -163,32 +170,34 @@ class Lesson(NamedTuple):
             shape = task.observation_shape if is_flat else block.observations[1:]
         if shape != task.observation_shape or actions != task.actions:
             raise FloppyError(
-                f"The dataset holds observations of shape {shape} and {actions.size} "
-                f"action outputs, task {task.task_id} has {task.observation_shape} and {task.actions.size}: "
-                "was it distilled for another task?"
+                f"The dataset, of {block.task if block else card.task}, holds observations of shape {shape} and "
+                f"{actions.size} action outputs, task {task.task_id} has {task.observation_shape} and "
+                f"{task.actions.size}: give a task with the same spaces."
             )
         return task
 
     def block(self, name: str = "") -> Block | None:
-        """The named task's part of a merged dataset; None if the dataset is of one task, which is the named one.
+        """The named task's part of a merged dataset; None if the dataset is of one task.
 
         Raises:
-          FloppyError: if the dataset is not of that task, or if it is merged and no task is named.
+          FloppyError: if a merged dataset is not of that task, or none is named.
         """
+        if not self.blocks:
+            return None
         wanted = make_task(name).task_id if name else ""
         found = [block for block in self.blocks if block.task == wanted]
-        if self.blocks and not wanted:
+        if not wanted:
             names = ", ".join(block.task for block in self.blocks)
             raise FloppyError(
                 f"The dataset is merged of {names}: name one of these tasks (--task), or give a dataset of one task "
                 "where none can be named."
             )
-        if wanted and not found and wanted != self.dataset.card.task:
-            tasks = " and ".join(block.task for block in self.blocks) or self.dataset.card.task
+        if not found:
+            tasks = " and ".join(block.task for block in self.blocks)
             raise FloppyError(
                 f"This is a dataset of {tasks}, not of {wanted}: give a task that it has, or another dataset."
             )
-        return found[0] if found else None
+        return found[0]
 
     def block_statistics(self, block: Block | None, shape: tuple[int, ...]) -> RunningStatistics | None:
         """The statistics of a block's task, whose observations are of `shape`; those of the dataset without a block."""

@@ -20,7 +20,8 @@ from floppy.learner.ensemble import EnsembleNetwork, assemble
 from floppy.learner.network import Learners, Network
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.spaces import ActionSpace
-from floppy.tasks.registry import make_task
+from floppy.tasks.base import Task
+from floppy.tasks.registry import make_task, task_of_file
 from floppy.teach.codec import unpack
 
 MAX_LEARNERS = 1_000_000
@@ -56,7 +57,7 @@ class _Trained:
         """The part of policies of a merged dataset that plays one of its tasks.
 
         Args:
-          task: its id. Policies of one task alone are given back as they are, if it is theirs.
+          task: its id. Policies of one task alone are given back as they are, if the task has their spaces.
 
         Returns:
           Policies that read the task's own observations `[*obs]` and give its own actions.
@@ -64,12 +65,12 @@ class _Trained:
         Raises:
           FloppyError: if the policies are not of that task.
         """
-        known = make_task(task)
+        known = task_of_file(task) if task == self.task else make_task(task)
         found = [block for block in self.blocks if block.task == known.task_id]
+        if not self.blocks:
+            return self._checked_for(known)
         if not found:
-            if not self.blocks and known.task_id == self.task:
-                return self
-            names = " and ".join(block.task for block in self.blocks) or self.task
+            names = " and ".join(block.task for block in self.blocks)
             raise FloppyError(f"These are policies of {names}, not of {known.task_id}: give a task that they play.")
         block, shape = found[0], known.observation_shape
         network = dataclasses.replace(block.network(self.network), observation_shape=shape)  # type: ignore[arg-type]
@@ -85,6 +86,16 @@ class _Trained:
         )
         own: dict[str, Any] = {"weights": block.cut(self.weights), "statistics": statistics}
         return dataclasses.replace(self, network=network, task=known.task_id, blocks=(), **own)
+
+    def _checked_for(self, task: Task) -> Self:
+        own = self.network
+        if own.observation_shape != task.observation_shape or own.actions != task.actions:
+            raise FloppyError(
+                f"The policies, of {self.task or 'no named task'}, read observations of shape {own.observation_shape} "
+                f"and have {own.actions.size} action outputs, task {task.task_id} has {task.observation_shape} and "
+                f"{task.actions.size}: give a task with the same spaces."
+            )
+        return self
 
     def with_statistics(self, mean: ArrayLike, var: ArrayLike) -> Self:
         """The same policies with other statistics of observations.

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from floppy.cloning.merged import Block
 from floppy.dataset.card import FORMAT as CARD_FORMAT
 from floppy.dataset.card import MERGED_FORMAT, Card
-from floppy.dataset.file import POLICIES_KEY, write_atomically
+from floppy.dataset.file import POLICIES_KEY, check_safetensors
 from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
+from floppy.files import MEBIBYTE, as_path, write_atomically
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
 from floppy.play.normalise import RunningStatistics
@@ -26,6 +26,10 @@ from floppy.teach.policies import MAX_LEARNERS, Origin, Policies
 
 FORMAT = 1
 """The version of the file format."""
+
+WHAT = "a policy file, which `floppy train --save` wrote"
+MOST_BYTES = 8192 * MEBIBYTE
+"""Of a policy file: it may hold many thousand policies."""
 
 SAMPLING = {Discrete.kind: "softmax", Continuous.kind: "clipped-normal"}
 """How actions are sampled, by their kind."""
@@ -69,7 +73,7 @@ def save_policies(
       FloppyError: if the path exists and `overwrite` is false, if it cannot be written, or if the policies cannot be
         stored: they are of a network that has no registered name, or not finite.
     """
-    path = Path(path)
+    path = as_path(path)
     if not isinstance(policies, Policies):
         raise FloppyError("A policy file holds several policies: give policies[i : i + 1] for one of them.")
     if not overwrite and os.path.lexists(path):
@@ -84,7 +88,9 @@ def save_policies(
 def is_policy_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file says that it holds policies; it may still be a damaged one."""
     try:
-        with safe_open(Path(path), framework="numpy") as file:
+        path = as_path(path)
+        check_safetensors(path, WHAT, most=MOST_BYTES)
+        with safe_open(path, framework="numpy") as file:
             return POLICIES_KEY in (file.metadata() or {})
     except (SafetensorError, OSError, ValueError):
         return False
@@ -97,10 +103,9 @@ def load_policies(path: str | os.PathLike[str]) -> Policies:
       FloppyError: if there is no such file, if it is anything else than a valid policy file of a known format, or if
         its policies are of a network of the writer's own that is not registered here.
     """
-    path = Path(path)
+    path = as_path(path)
+    check_safetensors(path, WHAT, most=MOST_BYTES)
     try:
-        if not path.is_file():
-            raise FloppyError("There is no such file: give the path of a file that `floppy train --save` wrote.")
         with safe_open(path, framework="numpy") as file:
             return _read(file)
     except FloppyError as error:
