@@ -30,6 +30,7 @@ from floppy.play.device import ON_DEVICE
 from floppy.run.config import DistillConfig
 from floppy.run.loop import Clock, DistillResult, distill
 from floppy.tasks.registry import FAMILIES, register
+from floppy.teach.codec import versions_of
 
 WORDS = shlex.split(
     "cartpole --outer-steps 60 --evaluate-every 2 --selection-learners 2 --selection-episodes 2 --rate 0.02 "
@@ -58,7 +59,9 @@ CONFIG = dataclasses.replace(
 """One configuration for nearly all tests, so that it is compiled once; the same on the command line and here."""
 
 COMMAND = "floppy distill ..."
-RUN_FILES = {"config.json", "metrics.jsonl", "checkpoints", "checkpoints/latest.safetensors", "dataset.safetensors"}
+CHECKPOINT, PREVIOUS = "checkpoints/latest.safetensors", "checkpoints/previous.safetensors"
+RUN_FILES = {".lock", "config.json", "metrics.jsonl", "checkpoints", CHECKPOINT, PREVIOUS, "dataset.safetensors"}
+VERSIONS = [versions_of("jax", "optax")]
 
 module: Any = floppy.run.loop
 
@@ -113,9 +116,9 @@ def assert_same_run(folder: Path, undisturbed: Undisturbed) -> None:
     assert dataclasses.replace(dataset.card, command=COMMAND) == undisturbed.result.dataset.card
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("command") == dataset.card.command
-    assert config == {"parents": []} | CONFIG.as_dict()
-    checkpoint = "checkpoints/latest.safetensors"
-    assert (folder / checkpoint).read_bytes() == (undisturbed.folder / checkpoint).read_bytes()
+    assert config == {"parents": [], "versions": VERSIONS} | CONFIG.as_dict()
+    for checkpoint in (CHECKPOINT, PREVIOUS):
+        assert (folder / checkpoint).read_bytes() == (undisturbed.folder / checkpoint).read_bytes()
     assert logged(folder) == logged(undisturbed.folder)
     assert contents(folder).keys() == RUN_FILES
 
@@ -169,7 +172,8 @@ def fake_run(
 def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None:
     folder, result, _ = undisturbed
     assert contents(folder).keys() == RUN_FILES
-    assert json.loads((folder / "config.json").read_text()) == {"command": COMMAND, "parents": []} | CONFIG.as_dict()
+    about = {"command": COMMAND, "parents": [], "versions": VERSIONS}
+    assert json.loads((folder / "config.json").read_text()) == about | CONFIG.as_dict()
     lines = metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, CONFIG.outer_steps + 1))
     evaluated = [line["step"] % CONFIG.evaluate_every == 0 for line in lines]
@@ -343,7 +347,7 @@ def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) ->
     assert f"--resume goes on from step {result['outer_steps']}" in err
     assert "Traceback" not in err
     assert load(folder / "dataset.safetensors").card.score == result["score"]
-    assert contents(folder).keys() == RUN_FILES
+    assert contents(folder).keys() | {PREVIOUS} == RUN_FILES
     assert [line["step"] for line in metrics(folder)] == list(range(1, result["outer_steps"] + 1))
     assert distill(CONFIG, folder, resume=True).finished
     assert_same_run(folder, undisturbed)
@@ -497,9 +501,15 @@ def test_what_the_outer_loop_cannot_improve_is_refused_before_anything_runs(tmp_
 
 
 def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "no run" in refusal(CONFIG, tmp_path / "nowhere", resume=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1}\n')
+    assert "no run" in refusal(CONFIG, tmp_path / "run", resume=True)
     assert "folder" in refusal(CONFIG, None, resume=True)
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    assert distill(CONFIG, tmp_path / "run", resume=True, command=COMMAND).finished
+    assert_same_run(tmp_path / "run", undisturbed)
 
 
 def test_an_earlier_run_is_refused(undisturbed: Undisturbed) -> None:
@@ -521,11 +531,70 @@ def other_shapes(_: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [first_bytes, other_shapes, lambda _: b"", lambda _: b"\0" * 99])
 def test_a_broken_checkpoint_is_refused(tmp_path: Path, undisturbed: Undisturbed, damage: Any) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
-    path = folder / "checkpoints/latest.safetensors"
-    path.write_bytes(damage(path.read_bytes()))
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
     before = contents(folder)
-    assert str(path) in refusal(CONFIG, folder, resume=True)
+    assert str(folder / CHECKPOINT) in refusal(CONFIG, folder, resume=True)
     assert contents(folder) == before
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a tensor."""
+    return content[:-5] + bytes([content[-5] ^ 4]) + content[-4:]
+
+
+@pytest.mark.parametrize("damage", [first_bytes, flipped, None])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    tmp_path: Path, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str], damage: Any
+) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    if damage is None:  # somebody has removed it
+        (folder / CHECKPOINT).unlink()
+    else:
+        (folder / CHECKPOINT).write_bytes(damage((folder / CHECKPOINT).read_bytes()))
+    distill(CONFIG, folder, resume=True, command=COMMAND, progress=False)
+    said = capsys.readouterr().err
+    assert ("going on from the one before it, at step 58" in said) == (damage is not None)
+    assert_same_run(folder, undisturbed)
+
+
+@pytest.mark.parametrize(("name", "value"), [(".step", 10**9), (".step", -3), (".env_steps", -1)])
+def test_numbers_of_a_checkpoint_that_cannot_be_are_refused(
+    tmp_path: Path, undisturbed: Undisturbed, name: str, value: int
+) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    (folder / PREVIOUS).unlink()
+    arrays = safetensors.numpy.load_file(folder / CHECKPOINT)
+    arrays[name] = np.asarray(value, arrays[name].dtype)
+    data = safetensors.numpy.save(arrays, {"sha256": floppy.run.checkpoint._checksum(arrays)})
+    (folder / CHECKPOINT).write_bytes(data)
+    assert f"{value}" in refusal(CONFIG, folder, resume=True)
+
+
+def test_a_log_that_lacks_what_the_checkpoint_has_seen_is_refused(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:30]) + lines[30][:9] + "".join(lines[31:]))
+    before = contents(folder)
+    assert "metrics.jsonl ends at step 30, the checkpoint" in refusal(CONFIG, folder, resume=True)
+    assert contents(folder) == before
+    (folder / "metrics.jsonl").unlink()
+    assert distill(CONFIG, folder, resume=True, progress=False).finished
+
+
+def test_other_versions_are_said_and_both_are_kept(
+    tmp_path: Path, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["versions"] = [VERSIONS[0] | {"jax": "0.0.1"}]
+    (folder / "config.json").write_text(json.dumps(config))
+    now = VERSIONS[0]["jax"]
+    for _ in range(2):
+        dataset = distill(CONFIG, folder, resume=True, progress=False).dataset
+        assert f"jax 0.0.1, now {now}; the card names them all" in capsys.readouterr().err
+        assert dataset.card.versions["jax"] == f"0.0.1, then {now}"
+        assert dataset.card.versions["optax"] == VERSIONS[0]["optax"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b'{"task": ', b"\xff\xfe"])

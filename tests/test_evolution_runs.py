@@ -37,6 +37,7 @@ from floppy.play.arena import WARM_UP, Played
 from floppy.play.device import ON_DEVICE, DeviceArena, random_observations
 from floppy.play.normalise import Moments, RunningStatistics
 from floppy.run.config import DistillConfig
+from floppy.run.folder import About
 from floppy.run.loop import DistillResult, distill, to_dataset
 from floppy.tasks import Discrete, JaxTask
 from floppy.tasks.ndcartpole import NDCartPole
@@ -274,7 +275,7 @@ def test_log_std_is_searched_where_it_is_read(loss: str, encoder_layers: int, se
     first, last, _ = evolve(TINY, problem, KEY, 1)
     assert np.any(first.distilled.log_std != last.distilled.log_std) == searched
     config = DistillConfig("pendulum", outer=TINY, cloning=problem.cloning, **shape)
-    stored = to_dataset(config, problem, last.distilled, None, None, "").log_std
+    stored = to_dataset(config, problem, last.distilled, None, None, About("", [], [])).log_std
     assert (stored is not None) == searched
 
 

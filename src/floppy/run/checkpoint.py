@@ -1,40 +1,78 @@
-"""Saving and restoring a run's state, a pytree of arrays, as one file that is replaced atomically.
+"""Saving and restoring a run's state, a pytree of arrays, as one file with a checksum that is replaced atomically.
 
 Orbax was tried first: it refuses arrays of size 0, which a discrete policy's `log_std` is.
 """
 
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from floppy.errors import FloppyError, one_line
-from floppy.files import write_atomically
+from floppy.files import MEBIBYTE, TEMPORARY_FILES, read_file, write_atomically
 
 Tree = TypeVar("Tree")
 
+CHECKSUM = "sha256"
+"""The key of the safetensors metadata under which the checksum stands."""
 
-def save_checkpoint(tree: object, path: Path) -> None:
-    """Writes a pytree of arrays; an interruption leaves the old file whole."""
+MOST_BYTES = 16_384 * MEBIBYTE
+"""Of a checkpoint: it holds an outer loop's state, in which critics and environments are the largest part."""
+
+
+class DamagedCheckpointError(FloppyError):
+    """A checkpoint that is missing or not as it was written; the one before it may be whole."""
+
+    def __init__(self, what: str, remedy: str = "run without --resume") -> None:
+        super().__init__(f"{what}: {remedy}.")
+        self.what = what
+
+
+def save_checkpoint(tree: object, path: Path, *, previous: Path | None = None) -> None:
+    """Writes a pytree of arrays; an interruption leaves the old file whole.
+
+    Args:
+      tree: what to save.
+      path: the file.
+      previous: where the checkpoint that stands at `path` is kept, if there is one.
+
+    Raises:
+      FloppyError: if it cannot be written.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     arrays = {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in leaves}
-    write_atomically(path, safetensors.numpy.save(arrays))
+    data = safetensors.numpy.save(arrays, {CHECKSUM: _checksum(arrays)})
+    if previous is not None and path.exists():
+        _keep_as(path, previous)
+    write_atomically(path, data)
+
+
+def _keep_as(path: Path, previous: Path) -> None:
+    """Gives a file a second name, of which the first can be written again; at no moment is one of them missing."""
+    temporary = previous.with_name(TEMPORARY_FILES.replace("*", secrets.token_hex(8)))
+    try:
+        os.link(path, temporary)
+        os.replace(temporary, previous)
+    except OSError:  # a file system without hard links
+        write_atomically(previous, read_file(path, "a checkpoint", most=MOST_BYTES))
 
 
 def load_checkpoint(like: Tree, path: Path) -> Tree:
     """Reads a pytree of the structure, shapes and dtypes of `like` (arrays, or what `jax.eval_shape` gives).
 
     Raises:
-      FloppyError: if the file is missing, broken, or of another run's shapes.
+      DamagedCheckpointError: if the file is missing, or is not as it was written.
+      FloppyError: if it is of another run's shapes.
     """
-    try:
-        arrays = safetensors.numpy.load(path.read_bytes())
-    except (OSError, SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
-        raise FloppyError(f"{path} is no readable checkpoint ({one_line(error)}): run without --resume.") from error
+    arrays = _read(path)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(where) for where, _ in leaves]
     fits = set(names) == set(arrays) and all(
@@ -48,3 +86,26 @@ def load_checkpoint(like: Tree, path: Path) -> Tree:
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, restored)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that is as it was written."""
+    try:
+        arrays = safetensors.numpy.load(read_file(path, "a checkpoint", most=MOST_BYTES))
+        with safe_open(path, framework="numpy") as file:
+            said = (file.metadata() or {}).get(CHECKSUM, "")
+    except (FloppyError, OSError, SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype NumPy lacks
+        raise DamagedCheckpointError(f"{path} is no readable checkpoint ({one_line(error)})") from error
+    if said != _checksum(arrays):
+        raise DamagedCheckpointError(f"{path} is not as it was written, its checksum is another one")
+    return arrays
+
+
+def _checksum(arrays: Mapping[str, Any]) -> str:
+    """Of names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {arrays[name].shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,19 +1,20 @@
 """A run's folder: its files, which are replaced atomically, and how a run goes on from them.
 
-`config.json`, `metrics.jsonl` (a line per outer step), `checkpoints/`, and `dataset.safetensors`, the best so far.
+`config.json`, `metrics.jsonl` (a line per outer step), `checkpoints/`, and `dataset.safetensors`, the best so far. All
+of them come from the disk and are read as what anybody may have written.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode
-from floppy.files import TEMPORARY_FILES, write_atomically
+from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, read_file, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -21,6 +22,23 @@ DATASET_NAME = "dataset.safetensors"
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINT_NAME = "checkpoints/latest.safetensors"
+PREVIOUS_NAME = "checkpoints/previous.safetensors"
+"""The checkpoint before the latest, to fall back to."""
+
+MOST_CONFIG_BYTES = MEBIBYTE
+MOST_METRICS_BYTES = 2048 * MEBIBYTE
+
+
+class About(NamedTuple):
+    """What `config.json` says of a run beside its configuration."""
+
+    command: str
+    """That started it."""
+    parents: list[str]
+    """Datasets that take part."""
+    versions: list[dict[str, str]]
+    """Of packages, one entry for each part of the run that had others than the part before."""
+
 
 Figures = dict[str, np.ndarray]
 """What outer steps report, by name, `[steps]`."""
@@ -34,7 +52,8 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
 
 def files_of_run(folder: Path) -> list[str]:
     """What a folder holds of an earlier run."""
-    return [name for name in (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, METRICS_NAME) if (folder / name).exists()]
+    names = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
+    return [name for name in names if (folder / name).exists()]
 
 
 def already_taken(folder: Path) -> FloppyError:
@@ -42,13 +61,13 @@ def already_taken(folder: Path) -> FloppyError:
     return FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
 
 
-def begin(folder: Path, config: DistillConfig, parents: list[str], command: str, *, overwrite: bool) -> None:
-    """Clears a folder and writes the configuration of a new run.
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Checks that a run can begin in a folder.
 
     Raises:
       FloppyError: if it is taken, or no folder.
     """
-    if first_process_says(folder.is_file()):
+    if first_process_says(folder.exists() and not folder.is_dir()):
         raise FloppyError(f"{folder} is a file: give a folder.")
     taken = files_of_run(folder)
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
@@ -57,11 +76,22 @@ def begin(folder: Path, config: DistillConfig, parents: list[str], command: str,
     blocked = [str(folder / name) for name in taken if (folder / name).is_dir()]
     if first_process_says(bool(blocked)):
         raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
+
+
+def begin(folder: Path, config: DistillConfig, about: About) -> None:
+    """Clears a folder of an earlier run and writes the configuration of a new one.
+
+    Raises:
+      FloppyError: if the folder cannot be written.
+    """
     if not is_first_process():
         return
-    for name in taken:
+    for name in files_of_run(folder):
         (folder / name).unlink()
-    entry = {"command": command, "parents": parents} | config.as_dict()
+    _write_config(folder, about._asdict() | config.as_dict())
+
+
+def _write_config(folder: Path, entry: Mapping[str, Any]) -> None:
     write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode())
 
 
@@ -75,25 +105,61 @@ def tidy(folder: Path, step: int) -> None:
     _truncate_metrics(folder / METRICS_NAME, step)
 
 
-def check_same_run(folder: Path, config: DistillConfig, parents: list[str]) -> str:
-    """Checks that a folder holds a run of this configuration; gives the command that started it, for the card.
+def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
+    """Checks that a folder holds a run of this configuration.
+
+    Versions that are others than those of the run's earlier parts are added to its `config.json`.
+
+    Args:
+      folder: of the run.
+      config: what is asked for.
+      about: what is known of this part of the run.
+
+    Returns:
+      The command that started the run, and the versions of all its parts.
 
     Raises:
       FloppyError: naming the options that differ.
     """
-    try:
-        saved = dict(json.loads((folder / CONFIG_NAME).read_bytes()))
-    except (OSError, TypeError, ValueError) as error:
-        raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
+    saved = _read_config(folder)
+    versions = [each for each in saved.pop("versions", []) if isinstance(each, dict)]
     command = str(saved.pop("command", ""))
-    if saved.pop("parents", []) != parents:
+    if saved.pop("parents", []) != about.parents:
         raise FloppyError(f"{folder} holds a run with another teacher's file: put that file back, or start a new run.")
     differing = _differing(saved, json.loads(json.dumps(config.as_dict())), _defaults_of(config))
     if differing:
         raise FloppyError(
             f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
-    return command
+    whole = About(command, about.parents, [*versions, *(each for each in about.versions if each not in versions[-1:])])
+    if is_first_process() and whole.versions != versions:
+        _write_config(folder, whole._asdict() | config.as_dict())
+    return whole
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(read_file(folder / CONFIG_NAME, "a run's config.json", most=MOST_CONFIG_BYTES)))
+    except (TypeError, ValueError, RecursionError) as error:  # a FloppyError is a ValueError
+        raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
+
+
+def changed_versions(about: About) -> str:
+    """What a run goes on with in another version than before, such as `jax 0.10.1, now 0.10.2`; empty for nothing."""
+    if len(about.versions) < 2:
+        return ""
+    before, now = about.versions[-2:]
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return "; ".join(f"{name} {before.get(name, 'none')}, now {now.get(name, 'none')}" for name in names)
+
+
+def versions_of_parts(about: About) -> dict[str, str]:
+    """Versions for the card: of a package that changed between parts of a run all of them, the first one first."""
+    by_name: dict[str, dict[str, None]] = {}
+    for part in about.versions:
+        for name, version in part.items():
+            by_name.setdefault(str(name), {})[str(version)] = None
+    return {name: ", then ".join(versions) for name, versions in sorted(by_name.items())}
 
 
 def _defaults_of(config: DistillConfig) -> dict[str, Any]:
@@ -136,27 +202,45 @@ def append_metrics(path: Path, figures: Figures, first: int, **last: Any) -> Non
     ]
     if lines:
         lines[-1] |= last
-    with path.open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    append_to(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; none where there is no log.
+    """The lines of a run's log; none where there is no log. What follows the first line that is not whole is left out.
 
     Raises:
       FloppyError: if it is no log of a run.
     """
-    path = folder / METRICS_NAME
-    try:
-        return [dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    except (OSError, TypeError, ValueError) as error:
-        raise FloppyError(f"{path} is no log of a run ({one_line(error)}): run without --resume.") from error
+    return [entry for entry, _ in _logged(folder / METRICS_NAME)]
+
+
+def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
+    """The entries of a log with their lines: step after step from 1, up to the first that is broken or missing."""
+    if not path.exists():
+        return []
+    found: list[tuple[dict[str, Any], str]] = []
+    for line in read_file(path, "a run's log", most=MOST_METRICS_BYTES).decode(errors="replace").splitlines(True):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        is_next = isinstance(entry, dict) and entry.get("step") == len(found) + 1 and line.endswith("\n")
+        if not is_next or not all(value is None or _is_number(value) for value in entry.values()):
+            break
+        found.append((entry, line))
+    if path.stat().st_size and not found:
+        raise FloppyError(f"{path} is no log of a run: put the run's log back, or delete it to go on without.")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < MOST_NUMBER)
+
+
+MOST_NUMBER = 1e300
+"""In a log: a whole number beyond it is no float."""
 
 
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops what was logged after the checkpoint, the last line of a killed run included."""
-    try:
-        kept = path.read_text().splitlines(keepends=True)[:step] if path.exists() else []
-    except ValueError as error:
-        raise FloppyError(f"{path} is no log of a run ({one_line(error)}): run without --resume.") from error
-    write_atomically(path, "".join(kept).encode())
+    write_atomically(path, "".join(line for _, line in _logged(path)[:step]).encode())

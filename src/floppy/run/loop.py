@@ -20,26 +20,34 @@ from floppy.dataset.file import DistilledDataset, save
 from floppy.errors import DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import finite_returns, score_returns
+from floppy.files import as_path
 from floppy.keys import named_key
 from floppy.outer.base import Info, Problem
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.play import Arena, open_arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics
-from floppy.run.checkpoint import load_checkpoint, save_checkpoint
+from floppy.run.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from floppy.run.config import DistillConfig
 from floppy.run.folder import (
     CHECKPOINT_NAME,
     DATASET_NAME,
     METRICS_NAME,
+    PREVIOUS_NAME,
+    About,
     Figures,
     append_metrics,
     begin,
+    changed_versions,
+    check_free,
     check_resume_or_overwrite,
     check_same_run,
+    files_of_run,
     read_metrics,
     tidy,
+    versions_of_parts,
 )
+from floppy.run.lock import hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
 from floppy.teach.codec import CardParts, pack, versions_of
@@ -119,11 +127,16 @@ def distill(
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
     problem = config.problem()
-    folder = None if out is None else Path(out)
+    folder = None if out is None else as_path(out)
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
-    with open_arena(problem.task) as arena, _shown(progress, config) as show:
+    with open_arena(problem.task) as arena, _shown(progress, config) as show, contextlib.ExitStack() as held:
         run = _Run(config, problem, command, arena, clock)
-        state = _prepare(run, folder, resume=resume, overwrite=overwrite)
+        fresh = run.init()  # refuses what no run can be made of, before anything is written
+        if folder is not None and not resume:
+            check_free(folder, overwrite=overwrite)
+        if folder is not None:
+            held.enter_context(hold(folder))
+        state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
         with _interruptible() as interrupted:
 
             def is_to_stop() -> bool:
@@ -137,8 +150,8 @@ def distill(
             count, word = config.score_episodes, episode_word(problem.task)
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
         dataset = run.dataset(state, score=True)
-    if folder is not None and is_first_process():
-        save(dataset, folder / DATASET_NAME, overwrite=True)
+        if folder is not None and is_first_process():
+            save(dataset, folder / DATASET_NAME, overwrite=True)
     return DistillResult(
         dataset,
         outer_steps=int(state.step),
@@ -182,7 +195,9 @@ class _Run:
         clock: Clock | None = None,
     ) -> None:
         self.config, self.problem, self.outer = config, problem, config.outer
-        self.command, self.arena, self.clock = command, arena, clock or Clock()
+        self.arena, self.clock = arena, clock or Clock()
+        versions = versions_of("jax", "optax", problem.task.package, why=problem.task.task_id)
+        self.about = About(command, config.outer.parents(problem), [versions])
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.advance = jax.jit(self._advance)
@@ -295,7 +310,7 @@ class _Run:
                 task, state.best, state.best_statistics, key, config.score_learners, config.score_episodes
             )
             entry = score_returns(returns, task.max_return, config.seed).as_dict()
-        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.command)
+        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about)
 
 
 def to_dataset(
@@ -304,7 +319,7 @@ def to_dataset(
     distilled: Distilled,
     statistics: RunningStatistics | None,
     score: dict[str, Any] | None,
-    command: str,
+    about: About,
 ) -> DistilledDataset:
     """A run's parameters with their card."""
     parts = CardParts(
@@ -321,32 +336,34 @@ def to_dataset(
         distilled,
         statistics,
         algorithm={"name": config.outer.name, "config": config.as_dict()},
-        command=command,
-        versions=versions_of("jax", "optax", problem.task.package, why=problem.task.task_id),
+        command=about.command,
+        versions=versions_of_parts(about),
         score=score,
         seed=config.seed,
-        parents=config.outer.parents(problem),
+        parents=about.parents,
     )
 
 
-def _prepare(run: _Run, folder: Path | None, *, resume: bool, overwrite: bool) -> RunState:
+def _prepare(run: _Run, folder: Path | None, fresh: RunState, *, resume: bool, overwrite: bool) -> RunState:
     """The state to start from; writes the configuration of a new run."""
-    state = run.init()  # refuses what no run can be made of, before anything is written
     if folder is None:
         if resume:
             raise FloppyError("A run kept in memory cannot be resumed: give the folder of the run to go on with.")
-        return state
-    if resume:
-        return _resume(run, folder, state)
-    begin(folder, run.config, run.outer.parents(run.problem), run.command, overwrite=overwrite)
-    return state
+        return fresh
+    # A run that was killed before it wrote anything begins.
+    if resume and first_process_says(bool(files_of_run(folder))):
+        return _resume(run, folder, fresh)
+    check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
+    begin(folder, run.config, run.about)
+    return fresh
 
 
 def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
-    """The state of the checkpoint in `folder`; `fresh` where the run ended before its first checkpoint."""
-    run.command = check_same_run(folder, run.config, run.outer.parents(run.problem))
-    has_checkpoint = (folder / CHECKPOINT_NAME).exists()
-    state = load_checkpoint(fresh, folder / CHECKPOINT_NAME) if has_checkpoint else fresh
+    """The state of the latest whole checkpoint in `folder`; `fresh` where the run ended before its first one."""
+    run.about = check_same_run(folder, run.config, run.about)
+    if changed := changed_versions(run.about):
+        _say(f"{folder} goes on with other versions than before: {changed}; the card names them all")
+    state = _last_whole(run, folder, fresh)
     tidy(folder, int(state.step))
     first_process_says(True)  # the others wait for its mending of the log
     log = read_metrics(folder)
@@ -355,6 +372,50 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     run.selection_scores = [-float("inf") if score is None else score for score in scores]
     outer = state.outer if run.arena.is_pure else run.outer.restarted(state.outer)
     return state._replace(outer=replicate(outer))
+
+
+def _last_whole(run: _Run, folder: Path, fresh: RunState) -> RunState:
+    """The latest checkpoint that is as it was written and that the log reaches; `fresh` where there is none at all."""
+    has_log, logged, problem = (folder / METRICS_NAME).exists(), len(read_metrics(folder)), None
+    for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
+        if not (folder / name).exists():
+            continue
+        try:
+            state = load_checkpoint(fresh, folder / name)
+            _check_bounds(run, state, folder / name)
+            if has_log and logged < int(state.step):
+                raise DamagedCheckpointError(
+                    f"{folder / METRICS_NAME} ends at step {logged}, the checkpoint {folder / name} stands at "
+                    f"{int(state.step)}",
+                    "put the log back, or delete it to go on without",
+                )
+        except DamagedCheckpointError as error:
+            problem = problem or error
+            continue
+        if problem is not None:
+            _say(f"{problem.what}; going on from the one before it, at step {int(state.step)}")
+            if is_first_process():  # else it would take the place of the whole one when the next is written
+                (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+        return state
+    if problem is not None:
+        raise problem
+    return fresh
+
+
+def _check_bounds(run: _Run, state: RunState, path: Path) -> None:
+    """Checks the numbers of a checkpoint that no shape tells of."""
+    step = int(state.step)
+    if not 0 <= step <= run.config.outer_steps or int(state.env_steps) < 0 or np.isnan(state.best_score):
+        raise DamagedCheckpointError(
+            f"{path} stands at step {step} of {run.config.outer_steps} with {int(state.env_steps)} environment steps "
+            f"and a best score of {float(state.best_score)}"
+        )
+
+
+def _say(sentence: str) -> None:
+    """To people, on stderr."""
+    if is_first_process():
+        print(f"floppy: {sentence}", file=sys.stderr, flush=True)
 
 
 def _advance(
@@ -387,7 +448,7 @@ def _advance(
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         said = score if np.isfinite(score) else None  # JSON has no infinity
         append_metrics(folder / METRICS_NAME, figures, first, selection_score=said, **_clock_figures(run))
-        save_checkpoint(state, folder / CHECKPOINT_NAME)
+        save_checkpoint(state, folder / CHECKPOINT_NAME, previous=folder / PREVIOUS_NAME)
     run.compiles = False
     if progress is not None:
         latest = {name: float(values[-1]) for name, values in figures.items()}
@@ -411,7 +472,7 @@ def _keep_what_was_reached(
     if not (folder / DATASET_NAME).exists():
         save(run.dataset(state, score=False), folder / DATASET_NAME)
     append_metrics(folder / METRICS_NAME, figures, first, **_clock_figures(run))
-    save_checkpoint(state, folder / CHECKPOINT_NAME)
+    save_checkpoint(state, folder / CHECKPOINT_NAME, previous=folder / PREVIOUS_NAME)
     which = "the latest dataset, never evaluated," if state.best_score == -jnp.inf else "the best dataset so far"
     return FaultyEnvironmentError(
         f"{str(fault).removesuffix('.')}; the run stopped after outer step {int(state.step)}, from where --resume "

@@ -1,0 +1,64 @@
+"""One process at a time works in a folder: a lock of the operating system, which ends with the process."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from floppy.errors import FloppyError, one_line
+from floppy.parallel import first_process_says, is_first_process
+
+LOCK_NAME = ".lock"
+"""The file that is locked; it stays behind, and says who held the lock last."""
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made if need be, against other runs; of processes that share a run the first one does.
+
+    Raises:
+      FloppyError: if a run holds it, with that run's process and host; or if the folder cannot be written.
+    """
+    lock, problem = None, ""
+    if is_first_process():
+        try:
+            lock = _locked(folder)
+        except FloppyError as error:
+            problem = str(error)
+    if not first_process_says(not problem):  # the others would wait for the first one for ever
+        raise FloppyError(problem or f"{folder} is held by another run: wait for it, or give another folder.")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _locked(folder: Path) -> FileLock:
+    path = folder / LOCK_NAME
+    lock = FileLock(path, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    except Timeout:
+        raise FloppyError(
+            f"{folder} is in use by {_holder(path)}: wait for it, stop it, or give another folder."
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise FloppyError(f"{folder} cannot be written ({one_line(error)}): give another folder.") from error
+    return lock
+
+
+def _holder(path: Path) -> str:
+    """Who wrote into a lock's file."""
+    try:
+        found = json.loads(path.read_bytes()[:1000])
+        return f"process {int(found['pid'])} on {str(found['host'])[:100]}"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return "another process"
