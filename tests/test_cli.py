@@ -617,8 +617,7 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("distill cartpole --encoder-layers 3", "examples must be 0"),
         ("distill cartpole --encoder-layers 1 --distribution random-depth", "one distribution of fixed width"),
         ("distill cartpole --learners 3 --distribution lambda,xavier", "multiple of 2"),
-        ("distill cartpole --resume", "no run"),
-        ("distill cartpole --resume --out nowhere", "no run"),
+        ("distill cartpole --resume --overwrite", "one of --resume and --overwrite"),
         ("rollback", "needs a task"),
         ("rollback cartpole --levels 4", "at most the network's 3"),
         ("rollback cartpole --encoder-layers 1", "choose them by levels"),
@@ -1043,7 +1042,6 @@ def test_bad_input_with_overwrite_loses_nothing(refuse: Refuse, words: str) -> N
 def test_a_file_in_place_of_the_folder_is_refused(refuse: Refuse) -> None:
     Path("taken").write_text("precious")
     assert "taken is a file: give a folder" in refuse("distill", "cartpole", *SMALL, "--out", "taken")
-    assert "No such file" in refuse("distill", "cartpole", *SMALL, "--out", "nothing", "--resume")
 
 
 def test_a_folder_in_place_of_a_file_of_the_run_is_refused(refuse: Refuse) -> None:

@@ -2,6 +2,6 @@
 
 import sys
 
-from floppy.cli.main import main
+from floppy.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

@@ -17,6 +17,12 @@ Member = TypeVar("Member")
 
 BOUNDS, CHOICES = "bounds", "choices"
 
+LARGEST = 1e30
+"""No number of a configuration is larger: float32 ends at 3e38, and some are multiplied."""
+
+LARGEST_INTEGER = 2**32 - 1
+"""The same of whole numbers: seeds have 32 bits."""
+
 
 def bounded(
     default: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf, **options: Any
@@ -49,9 +55,11 @@ def check_fields(config: Any, prefix: str = "") -> None:
         plain = plain_value(name, value, hints[field.name])
         if plain is not value:
             object.__setattr__(config, field.name, plain)
-        if BOUNDS in field.metadata and plain is not None:
-            for number in plain if isinstance(plain, tuple) else (plain,):
-                check_number(name, number, **field.metadata[BOUNDS])
+        for number in plain if isinstance(plain, tuple) else (plain,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                check_number(name, number, **field.metadata.get(BOUNDS, {}))
+                most = LARGEST_INTEGER if isinstance(number, int) else LARGEST
+                check_number(name, number, least=-most, most=most)
         if CHOICES in field.metadata:
             allowed = field.metadata[CHOICES]
             allowed = tuple(allowed() if callable(allowed) else allowed)

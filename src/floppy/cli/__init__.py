@@ -1,5 +1,5 @@
 """The command line."""
 
-from floppy.cli.main import COMMANDS, main
+from floppy.cli.main import COMMANDS, main, program
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "program"]

@@ -64,9 +64,6 @@ class Command:
         Group("general", "For every command.", ("sources", "json", "traceback")),
     )
     """Of the options in its help."""
-    can_resume: ClassVar[bool] = False
-    """Whether the same command with --resume goes on after Ctrl-C."""
-
     sources: Sources = dataclasses.field(default_factory=Sources)
     json: bool = False
     """Print exactly one JSON object."""

@@ -16,7 +16,7 @@ from floppy.cloning.base import CLONINGS
 from floppy.cloning.losses import LOSSES
 from floppy.dataset import load, save
 from floppy.dataset.card import NORMALISERS, SPANS
-from floppy.errors import FloppyError, check_seed
+from floppy.errors import DivergedError, FloppyError, check_seed
 from floppy.evaluation.evaluate import evaluate, evaluate_policies
 from floppy.fields import one_of
 from floppy.learner.distribution import parse_distribution
@@ -67,6 +67,12 @@ class Train(Command):
             policies = train(dataset, self.seed, learners=self.learners, distribution=distribution)
             jax.block_until_ready(policies.weights)
             seconds.append(time.perf_counter() - started)
+        diverged = int(policies.diverged().sum())
+        if diverged == self.learners:
+            raise DivergedError(
+                f"All {diverged} policies diverged, their weights are not finite: give learners that the dataset is "
+                "for (--distribution), or distil again."
+            )
         if self.save is not None:
             save_policies(policies, self.save, overwrite=self.overwrite, ensemble=self.ensemble)
         return {
@@ -74,6 +80,7 @@ class Train(Command):
             "dataset": str(self.dataset),
             "learners": self.learners,
             "ensemble": self.ensemble,
+            "diverged": diverged,
             "seconds": seconds[1],
             "seconds_with_compilation": seconds[0],
             "policies": None if self.save is None else str(self.save),
@@ -83,6 +90,7 @@ class Train(Command):
         """How long it took."""
         saved = "" if self.save is None else f"\n{self.save}"
         made = f"{result['learners']} fresh policies" + (", one ensemble," if self.ensemble else "")
+        made += f", {result['diverged']} of which diverged," if result["diverged"] else ""
         return (
             f"{made} for {result['task']} in {1000 * result['seconds']:.1f} ms "
             f"({result['seconds_with_compilation']:.1f} s with compilation){saved}"

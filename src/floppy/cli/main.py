@@ -18,10 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from floppy.cli.interrupts import INTERRUPTED, prompt_interrupts
 from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR = 2
+RESUMABLE = ("distill", "baseline", "reproduce", *STUDIES)
+"""Commands that go on with --resume after Ctrl-C."""
 
 HOMES = {
     "distill": "runs:Distill",
@@ -101,10 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        can_resume = words[0] in COMMANDS and COMMANDS[words[0]].can_resume
-        again = "; the same command with --resume goes on" if can_resume else ""
-        print(f"floppy: interrupted{again}", file=sys.stderr)
+        print(f"floppy: {_interrupted(words)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def program() -> int:
+    """Runs the command of the process's own words; returns the exit code. It can be interrupted at any moment."""
+    with prompt_interrupts(lambda: _interrupted(sys.argv[1:])) as interrupts:
+        code = main()
+        interrupts.is_answered.set()
+        return code
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    again = "; the same command with --resume goes on" if words and words[0] in RESUMABLE else ""
+    return f"interrupted{again}"
 
 
 @contextlib.contextmanager

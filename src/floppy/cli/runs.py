@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
+from floppy.cli.interrupts import end
 from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
@@ -21,11 +22,12 @@ from floppy.parallel import Processes
 from floppy.recipes import RECIPES, apply_budget, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
-from floppy.run.loop import DistillResult, distill
+from floppy.run.loop import STEP_TIMEOUT, DistillResult, distill
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import episode_word
 from floppy.tasks.registry import make_task
 
+USER_ERROR = 2
 RANDOM = "random"
 """The baseline of random actions."""
 
@@ -63,7 +65,6 @@ class Kinds:
 class Distill(Command):
     """Distils a task into a few synthetic examples. The defaults shown are those of the recipe for TASK."""
 
-    can_resume: ClassVar[bool] = True
     name: ClassVar[str] = "distill"
     positional: ClassVar[tuple[str, ...]] = ("task",)
     groups: ClassVar[tuple[Group, ...]] = GROUPS
@@ -80,6 +81,9 @@ class Distill(Command):
     """Go on with what is in --out."""
     overwrite: bool = False
     """Replace what is in --out."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a run ends in which nothing moves: a reset or step of a host environment, or a compiled call
+    that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
     shared: Processes = dataclasses.field(default_factory=Processes)
 
     @classmethod
@@ -109,6 +113,8 @@ class Distill(Command):
             command=call.typed,
             resume=self.resume,
             overwrite=self.overwrite,
+            step_timeout=self.step_timeout,
+            on_stall=end_stalled,
         )
         _say_how_to_go_on(result)
         return {
@@ -139,7 +145,6 @@ class Distill(Command):
 class Baseline(Command):
     """Scores what a dataset is compared with: plain PPO or neuroevolution through the same code, or random actions."""
 
-    can_resume: ClassVar[bool] = True
     name: ClassVar[str] = "baseline"
     positional: ClassVar[tuple[str, ...]] = ("task",)
     groups: ClassVar[tuple[Group, ...]] = GROUPS
@@ -158,6 +163,8 @@ class Baseline(Command):
     """Go on with the run in --out."""
     overwrite: bool = False
     """Replace the run in --out."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a run ends in which nothing moves, as for distill."""
     shared: Processes = dataclasses.field(default_factory=Processes)
 
     @classmethod
@@ -192,6 +199,8 @@ class Baseline(Command):
                 command=call.typed,
                 resume=self.resume,
                 overwrite=self.overwrite,
+                step_timeout=self.step_timeout,
+                on_stall=end_stalled,
             )
             if self.out:
                 _say_how_to_go_on(run)
@@ -203,6 +212,11 @@ class Baseline(Command):
         """The score."""
         task, score = result["task"], result["score"]
         return f"{task}, {result['method']}: {score_text(task, score)} over {episodes_text(task, score)}"
+
+
+def end_stalled(sentence: str) -> None:
+    """Ends the process of a run that hangs."""
+    end(sentence, USER_ERROR)
 
 
 def configured(words: list[str], name: str) -> Json:

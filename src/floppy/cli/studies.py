@@ -21,7 +21,6 @@ class StudyRun(Command):
     """Any study, with what it shares with the others."""
 
     kind: ClassVar[type[Study]]
-    can_resume: ClassVar[bool] = True
     study: Study
     out: Path | None = None
     """Folder of the study: its table, summary and figure; by default runs/STUDY."""
@@ -106,8 +105,6 @@ class Redraw(Command):
 @dataclasses.dataclass(frozen=True)
 class Reproduce(reproduce.Reproduce, Command):
     """Runs the commands behind a table or figure of the papers; without a name it lists them all."""
-
-    can_resume: ClassVar[bool] = True
 
     def run(self, call: Call) -> Json:
         """Lists, prints or runs."""

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.cloning.base import CloningDefaults, Term, register_cloning, step_rates, total_loss
+from floppy.cloning.base import MAX_STEPS, CloningDefaults, Term, register_cloning, step_rates, total_loss
 from floppy.cloning.gradient import scan_in_blocks
 from floppy.cloning.losses import LOSSES
-from floppy.errors import MAX_COUNT
 from floppy.fields import bounded, check_fields, one_of
 
 
@@ -23,7 +22,7 @@ class AdamSteps(CloningDefaults):
     balances_rates: ClassVar[bool] = False
     loss: str = one_of("cross-entropy", lambda: LOSSES)
     """A loss by name. Cross-entropy is for discrete actions, gaussian-nll for continuous ones."""
-    steps: int = bounded(64, least=1, most=MAX_COUNT)
+    steps: int = bounded(64, least=1, most=MAX_STEPS)
     """Adam steps, each on the full batch."""
     max_grad_norm: float = bounded(0.5, least=0)
     """Gradients are scaled down to this norm; 0 leaves them alone."""

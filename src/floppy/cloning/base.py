@@ -16,6 +16,9 @@ from floppy.errors import FloppyError, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.learner.network import FeatureNetwork, Layer, LayerNetwork, Network, check_offers
 
+MAX_STEPS = 1_000_000
+"""Of a cloning: a card is to teach in milliseconds, and must not keep its reader busy for days."""
+
 
 class Distilled(NamedTuple):
     """θ, the free parameters of a distilled dataset."""

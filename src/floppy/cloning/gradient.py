@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 import jax
 
-from floppy.cloning.base import CloningDefaults, Term, register_cloning, step_rates, total_loss
+from floppy.cloning.base import MAX_STEPS, CloningDefaults, Term, register_cloning, step_rates, total_loss
 from floppy.cloning.losses import LOSSES
-from floppy.errors import MAX_COUNT
 from floppy.fields import bounded, check_fields, one_of
 
 MIN_BLOCK = 4
@@ -28,7 +27,7 @@ class GradientStep(CloningDefaults):
 
     loss: str = one_of("mse", lambda: LOSSES)
     """A loss by name. Cross-entropy is for discrete actions, gaussian-nll for continuous ones."""
-    steps: int = bounded(1, least=1, most=MAX_COUNT)
+    steps: int = bounded(1, least=1, most=MAX_STEPS)
     """Gradient steps, each on the full batch."""
 
     def __post_init__(self) -> None:

@@ -20,6 +20,15 @@ KNOWN_FORMATS = (FORMAT, MERGED_FORMAT)
 NORMALISERS = ("none", "frozen", "per-evaluation")
 ACTION_KINDS = ("discrete", "continuous")
 
+LARGEST = 1e30
+"""No number of a card is larger, so that all of them are numbers for float32 too, and leave room to compute with."""
+
+MAX_COUNT = 2**31 - 1
+"""The largest count, such as of actions or layers."""
+
+WEIGHTS = (1e-6, 1e6)
+"""Between these bounds is the weight of a merged task's loss."""
+
 SPANS = ("rows", "observations", "actions")
 """What a block of a merged dataset has `[first, count]` of."""
 
@@ -99,6 +108,7 @@ class Card:
             object.__setattr__(self, name, value)
         _check_format(self.format)
         _check_card_types(self)
+        _check_numbers(vars(self))
         _check_actions(self.actions)
         _check_card_contents(self)
         _check_encoder_entry(self.encoder)
@@ -203,6 +213,19 @@ def _check_card_types(card: Card) -> None:
             raise FloppyError(f"The card's {name} is {shown(values)}, it must be {_CARD_TYPES[name][1]}: correct it.")
 
 
+def _check_numbers(values: dict[str, Any]) -> None:
+    """Checks the size of every number, however deep it lies."""
+    ahead = list(values.items())
+    while ahead:
+        name, value = ahead.pop()
+        if isinstance(value, dict):
+            ahead += [(f"{name}.{key}", each) for key, each in value.items()]
+        elif isinstance(value, list):
+            ahead += [(name, each) for each in value]
+        elif isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise FloppyError(f"The card's {name} is {shown(value)}, numbers are at most {LARGEST:g}: correct it.")
+
+
 def _check_card_contents(card: Card) -> None:
     if not card.task:
         raise FloppyError("The card's task is empty: give a task id such as gymnax/CartPole-v1.")
@@ -226,9 +249,9 @@ def _check_actions(actions: dict[str, Any]) -> None:
         raise FloppyError(
             f"The card's actions have kind {shown(kind)}, allowed are {' and '.join(ACTION_KINDS)}: choose one."
         )
-    if type(size) is not int or size < 1:
+    if type(size) is not int or not 1 <= size <= MAX_COUNT:
         raise FloppyError(
-            f"The card's actions have size {shown(size)}, it must be an integer of at least 1: correct it."
+            f"The card's actions have size {shown(size)}, it must be an integer from 1 to {MAX_COUNT}: correct it."
         )
     if kind == "continuous":
         low, high = actions.get("low"), actions.get("high")
@@ -251,7 +274,7 @@ def _check_encoder_entry(encoder: dict[str, Any] | None) -> None:
         return
     layers = encoder.get("layers")
     of = encoder.get("of", layers)
-    if type(layers) is not int or type(of) is not int or not 1 <= layers <= of:
+    if type(layers) is not int or type(of) is not int or not 1 <= layers <= of <= MAX_COUNT:
         raise FloppyError(
             f"The card's encoder is {shown(encoder)}, it must give layers, at least 1, and may give of, the number of "
             "layers of the whole network: correct it, or use null for no encoder."
@@ -268,8 +291,8 @@ def _check_blocks(card: Card) -> None:
     for block in card.blocks:
         if not (_is_block(block) and all(block[name][0] == ends[name] for name in SPANS)):
             raise FloppyError(
-                f"The card's blocks hold {shown(block)}: give {', '.join(_BLOCK_KEYS)}, the weight above 0, "
-                f"and {', '.join(SPANS)} as [first, count], block after block without gaps."
+                f"The card's blocks hold {shown(block)}: give {', '.join(_BLOCK_KEYS)}, the weight from {WEIGHTS[0]:g} "
+                f"to {WEIGHTS[1]:g}, and {', '.join(SPANS)} as [first, count], block after block without gaps."
             )
         ends = {name: sum(block[name]) for name in SPANS}
     if card.blocks and (ends["actions"] != card.actions["size"] or card.encoder or card.normaliser == "per-evaluation"):
@@ -289,4 +312,5 @@ def _is_block(block: dict[str, Any]) -> bool:
         return False
     spans = [block[name] for name in SPANS]
     are_spans = all(isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span) for span in spans)
-    return are_spans and all(count >= 1 for _, count in spans) and block["weight"] > 0
+    is_in_range = WEIGHTS[0] <= block["weight"] <= WEIGHTS[1]
+    return are_spans and all(count >= 1 for _, count in spans) and is_in_range

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ import numpy as np
 
 from floppy.cloning.base import Distilled
 from floppy.dataset.file import DistilledDataset, save
-from floppy.errors import DivergedError, FloppyError, shown
+from floppy.errors import DivergedError, FloppyError, check_number, shown
 from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import finite_returns, score_returns
 from floppy.files import as_path
@@ -47,10 +45,14 @@ from floppy.run.folder import (
     tidy,
     versions_of_parts,
 )
+from floppy.run.interrupts import Watchdog, stoppable
 from floppy.run.lock import hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
 from floppy.teach.codec import CardParts, pack, versions_of
+
+STEP_TIMEOUT = 600.0
+"""Seconds."""
 
 EVALUATIONS_AT_MAXIMUM = 3
 """A run whose selection score has stood at the task's maximum so many times in a row has nothing left to gain."""
@@ -97,6 +99,8 @@ def distill(
     time_limit: float | None = None,
     command: str = "",
     progress: bool | ProgressCallback = True,
+    step_timeout: float = STEP_TIMEOUT,
+    on_stall: Callable[[str], None] | None = None,
 ) -> DistillResult:
     """Distils a task into a dataset.
 
@@ -114,6 +118,10 @@ def distill(
         outer step.
       command: written on the card.
       progress: whether to show a bar on stderr, or what is called after each compiled call instead.
+      step_timeout: seconds after which a reset or step of a host environment has failed, and a compiled call counts as
+        stalled, see `Watchdog`.
+      on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
+        end; by default the sentence goes to stderr.
 
     Returns:
       The best dataset, scored, and what it took.
@@ -124,6 +132,7 @@ def distill(
         `out` holds what was reached.
     """
     clock = Clock(time_limit)
+    check_number("step_timeout", step_timeout, above=0)
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
     problem = config.problem()
@@ -137,13 +146,16 @@ def distill(
         if folder is not None:
             held.enter_context(hold(folder))
         state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
-        with _interruptible() as interrupted:
+        watchdog = held.enter_context(Watchdog(step_timeout, on_stall or _say))
+        with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
                 return first_process_says(clock.is_late(run.scoring_estimate()) or interrupted.is_set())
 
             while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
                 state = _advance(run, folder, state, is_to_stop, show)
+                interrupted.has_steps = True
+                watchdog.beat()
                 if is_to_stop():
                     break
         if isinstance(show, ProgressBar):
@@ -497,27 +509,3 @@ def _shown(progress: bool | ProgressCallback, config: DistillConfig) -> Iterator
         return
     with ProgressBar(config.outer_steps) if progress else contextlib.nullcontext() as bar:
         yield bar
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns Ctrl-C into an event, so that a run ends between two compiled calls; a second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(*_: object) -> None:
-        event.set()
-        print(
-            "stopping after the steps under way, then scoring what was reached; Ctrl-C again stops at once",
-            file=sys.stderr,
-            flush=True,
-        )
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)

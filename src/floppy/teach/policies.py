@@ -213,6 +213,15 @@ class Policies(_Trained):
             raise IndexError(f"policy {index} of {len(self)}")
         return self._one(self.network, _row(self.weights, index % len(self)))
 
+    def diverged(self) -> np.ndarray:
+        """`[L]` bool: of which policies a weight is NaN or infinite."""
+        finite = [
+            jnp.isfinite(leaf).reshape(len(self), -1).all(axis=1)
+            for leaf in jax.tree.leaves(self.weights)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        ]
+        return ~np.logical_and.reduce([np.asarray(each) for each in finite])
+
     def __iter__(self) -> Iterator[Policy]:
         """One after the other."""
         return (self[index] for index in range(len(self)))
