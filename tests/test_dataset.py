@@ -59,6 +59,8 @@ def make_full_dataset() -> DistilledDataset:
         licence="MIT",
         parents=["a", "b"],
         notes="Größe, naïve, 箱 and a \n new line",
+        epsilon=0.0,
+        format=3,
     )
     random = np.random.default_rng(0)
     return DistilledDataset(
@@ -186,6 +188,7 @@ def make_plain_policy(encoder: dict[str, int]) -> DistilledDataset:
 
 CONTINUOUS = {"kind": "continuous", "size": 2, "low": [-1, -1], "high": [1, 1]}
 
+BOX = {"kind": "continuous", "size": 1, "low": [-2.0], "high": [2.0]}
 BAD_CARDS: list[tuple[dict[str, Any], str]] = [
     ({"task": ""}, "task"),
     ({"task": 3}, "task"),
@@ -211,6 +214,13 @@ BAD_CARDS: list[tuple[dict[str, Any], str]] = [
     ({"versions": {"jax": 10}}, "versions"),
     ({"encoder": {}}, "encoder"),
     ({"encoder": {"layers": 0}}, "encoder"),
+    ({"epsilon": 0.0}, "is of format 3"),
+    ({"epsilon": -1.0, "format": 3}, "epsilon is -1.0"),
+    ({"actions": BOX | {"centre": [0.0], "half_width": [2.0]}}, "is of format 3"),
+    ({"actions": BOX | {"centre": [0.0]}, "format": 3}, "centre and half_width"),
+    ({"actions": BOX | {"centre": [0.0], "half_width": [0.0]}, "format": 3}, "half_width above 0"),
+    ({"actions": BOX | {"centre": ["x"], "half_width": [1.0]}, "format": 3}, "of 1 numbers each"),
+    ({"actions": {"kind": "discrete", "size": 2, "centre": [0, 0], "half_width": [1, 1]}, "format": 3}, "continuous"),
     ({"encoder": {"layers": 10**12}}, "encoder"),
     ({"score": {"mean": 10**400, "sd": 1.0, "learners": 1, "episodes": 1, "seed": 0}}, "score.mean is 1000"),
     ({"cloning": {"kind": "AdamSteps", "eps": 1e31}}, "cloning.eps is 1e+31, numbers are at most 1e+30"),

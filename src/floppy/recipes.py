@@ -125,6 +125,11 @@ def if_slow(slow: int, usual: int) -> Callable[[Wanted], int]:
     return lambda wanted: slow if wanted.profile.is_slow else usual
 
 
+def unless_of_unit_size(wanted: Wanted) -> bool:
+    """Whether to scale by running statistics: nobody knows in which units a user's task is."""
+    return not wanted.profile.is_of_unit_size
+
+
 # --- PPMO ---
 
 # MinAtar's size of image. One step from a fresh network does not generalise over them: give an encoder layer.
@@ -144,11 +149,16 @@ _PPMO_IMAGES: Row = {
         rate=5e-3,
         critic_rate=5e-3,
         entropy_bonus=0.02,
+        normalise_observations=unless_of_unit_size,
+        normalise_rewards=unless_of_unit_size,
     ),
 }
 # The corrected PPMO with several learners per outer step, of the size that suits the task.
 _PPMO: dict[str, Row] = {
-    "vector": {"examples": 16, "outer": part(PPMO)},
+    "vector": {
+        "examples": 16,
+        "outer": part(PPMO, normalise_observations=unless_of_unit_size, normalise_rewards=unless_of_unit_size),
+    },
     "cartpole": {
         "examples": least_for_cart_pole,
         "outer_steps": cart_pole_steps,
@@ -231,7 +241,13 @@ _PAPERS_LOOP = part(
     critic_rate=2.5e-4,
     anneal=False,
 )
-_PAPERS: Row = {"initial_rate": 0.02, "initial_examples": "normal", "outer_steps": 3000, "evaluate_every": 50}
+_PAPERS: Row = {
+    "initial_rate": 0.02,
+    "initial_examples": "normal",
+    "outer_steps": 3000,
+    "evaluate_every": 50,
+    "scaled_actions": False,
+}
 _PPMO_PAPER: dict[str, Row] = {name: row | _PAPERS | {"outer": _PAPERS_LOOP} for name, row in _PPMO.items()}
 _PPMO_PAPER["continuous"] |= {"outer": _PAPERS_LOOP.but(clip=0.1, normalise_observations=True)}
 

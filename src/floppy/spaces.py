@@ -32,6 +32,25 @@ class Discrete:
         """The form that a dataset's card stores."""
         return {"kind": self.kind, "size": self.size}
 
+    @property
+    def raw(self) -> "Discrete":
+        """The space itself: numbers of actions have no units."""
+        return self
+
+    @property
+    def in_units(self) -> "Discrete":
+        """The space itself: numbers of actions have no units."""
+        return self
+
+    def of_policy(self, values: jax.Array) -> jax.Array:
+        """The values as they are."""
+        return values
+
+    def log_std_of_policy(self, log_std: jax.Array, other: "ActionSpace") -> jax.Array:
+        """The (empty) values as they are."""
+        del other
+        return log_std
+
     def part(self, first: int, count: int) -> "Discrete":
         """The space of `count` of the actions."""
         del first
@@ -92,12 +111,58 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Continuous:
-    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds as many log deviations."""
+    """Actions in a box of `size` dimensions; a policy puts out `size` means and holds as many log deviations.
+
+    Policies act in units: an action of the policy's is the task's `centre + half_width · action`.
+    """
 
     kind: ClassVar[str] = "continuous"
     size: int
     low: tuple[float, ...]
     high: tuple[float, ...]
+    centre: tuple[float, ...] = ()
+    """Of the units, in the task's; empty together with `half_width` where policies act in the task's own units."""
+    half_width: tuple[float, ...] = ()
+    """Of the units, in the task's."""
+
+    @property
+    def raw(self) -> "Continuous":
+        """The same space, in the task's own units."""
+        return Continuous(self.size, self.low, self.high)
+
+    @property
+    def in_units(self) -> "Continuous":
+        """The same space in units of its bounds, which are -1 and 1 then; as it is where they are so already."""
+        bounds = list(zip(self.low, self.high, strict=True))
+        # Halves first: the sum of two large bounds may be infinite.
+        centre, half = (
+            tuple(low / 2 + high / 2 for low, high in bounds),
+            tuple(high / 2 - low / 2 for low, high in bounds),
+        )
+        if set(centre) == {0.0} and set(half) == {1.0}:
+            return self.raw
+        return Continuous(self.size, self.low, self.high, centre, half)
+
+    def of_task(self, values: jax.Array) -> jax.Array:
+        """Policies' actions `[..., a]` in the task's units."""
+        if not self.half_width:
+            return values
+        centre, half = (_aligned(jnp.array(each), values) for each in (self.centre, self.half_width))
+        return centre + half * values
+
+    def of_policy(self, values: jax.Array) -> jax.Array:
+        """The task's actions `[..., a]` in units of policies."""
+        if not self.half_width:
+            return values
+        centre, half = (_aligned(jnp.array(each), values) for each in (self.centre, self.half_width))
+        return (values - centre) / half
+
+    def log_std_of_policy(self, log_std: jax.Array, other: "ActionSpace") -> jax.Array:
+        """Log standard deviations `[..., a]` in units of this space, from those in units of another one."""
+        log_units = [
+            jnp.log(jnp.array(getattr(each, "half_width", ()) or (1.0,) * self.size)) for each in (self, other)
+        ]
+        return log_std + _aligned(log_units[1] - log_units[0], log_std)
 
     @property
     def log_std_size(self) -> int:
@@ -106,18 +171,24 @@ class Continuous:
 
     def as_entry(self) -> dict[str, Any]:
         """The form that a dataset's card stores."""
-        return {"kind": self.kind, "size": self.size, "low": list(self.low), "high": list(self.high)}
+        entry: dict[str, Any] = {"kind": self.kind, "size": self.size, "low": list(self.low), "high": list(self.high)}
+        units = {"centre": list(self.centre), "half_width": list(self.half_width)}
+        return entry | (units if self.half_width else {})
 
     def part(self, first: int, count: int) -> "Continuous":
         """The space of `count` of the dimensions."""
         given = slice(first, first + count)
-        return Continuous(count, self.low[given], self.high[given])
+        return Continuous(count, self.low[given], self.high[given], self.centre[given], self.half_width[given])
 
     def joined(self, others: "Sequence[ActionSpace]") -> "Continuous":
         """The space of its dimensions and those of others of its kind side by side."""
         every: list[Any] = [self, *others]
         low, high = (tuple(bound for each in every for bound in getattr(each, name)) for name in ("low", "high"))
-        return Continuous(len(low), low, high)
+        if not any(each.half_width for each in every):
+            return Continuous(len(low), low, high)
+        centre = tuple(number for each in every for number in each.centre or (0.0,) * each.size)
+        half_width = tuple(number for each in every for number in each.half_width or (1.0,) * each.size)
+        return Continuous(len(low), low, high, centre, half_width)
 
     def sample(self, key: jax.Array, output: jax.Array, log_std: jax.Array) -> jax.Array:
         """Samples an action: `[..., a]`, not yet clipped (see `clip`)."""
@@ -128,14 +199,14 @@ class Continuous:
         return output
 
     def random(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Uniformly random actions of leading `shape`, within the bounds."""
+        """Uniformly random actions of leading `shape`, within the bounds, in units of policies."""
         low, high = jnp.array(self.low), jnp.array(self.high)
-        return jax.random.uniform(key, (*shape, self.size), minval=low, maxval=high)
+        return self.of_policy(jax.random.uniform(key, (*shape, self.size), minval=low, maxval=high))
 
     def clip(self, action: jax.Array) -> jax.Array:
-        """The action that the task receives: clipped to its bounds."""
+        """The action that the task receives: in its units, clipped to its bounds."""
         low, high = (_aligned(jnp.array(bounds), action) for bounds in (self.low, self.high))
-        return jnp.clip(action, low, high)
+        return jnp.clip(self.of_task(action), low, high)
 
     def without_nan(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions `[n, a]` that an environment may be given, and `[n]` whether another one was meant, a NaN."""
@@ -179,4 +250,5 @@ def space_of(entry: Mapping[str, Any]) -> ActionSpace:
     """The action space that a card's `actions` describe."""
     if entry["kind"] == Discrete.kind:
         return Discrete(entry["size"])
-    return Continuous(entry["size"], tuple(entry["low"]), tuple(entry["high"]))
+    units = (tuple(entry.get(name, ())) for name in ("centre", "half_width"))
+    return Continuous(entry["size"], tuple(entry["low"]), tuple(entry["high"]), *units)

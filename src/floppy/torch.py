@@ -16,9 +16,9 @@ from floppy.cloning.gradient import GradientStep
 from floppy.cloning.implicit import ImplicitStep
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError, check_number, check_seed, one_line, shown
-from floppy.play.normalise import CLIP, EPSILON
+from floppy.play.normalise import CLIP
 from floppy.spaces import ActionSpace, Continuous
-from floppy.teach.codec import Lesson, unpack
+from floppy.teach.codec import Lesson, epsilon_of, unpack
 from floppy.teach.policies import MAX_LEARNERS
 
 try:
@@ -39,6 +39,7 @@ class TorchPolicy(nn.Module):
         self.module = module
         self.observation_shape = lesson.dataset.observation_shape
         self.actions: ActionSpace = lesson.actions
+        self.epsilon = epsilon_of(lesson.dataset)
         self.per_evaluation_stats = lesson.per_evaluation_stats
         self.log_std = nn.Parameter(log_std)
         statistics = lesson.statistics
@@ -92,7 +93,7 @@ class TorchPolicy(nn.Module):
             seen = seen / 255.0
         if self.obs_mean is None or self.obs_var is None:
             return seen
-        return ((seen - self.obs_mean) / torch.sqrt(self.obs_var + EPSILON)).clamp(-CLIP, CLIP)
+        return ((seen - self.obs_mean) / torch.sqrt(self.obs_var + self.epsilon)).clamp(-CLIP, CLIP)
 
     def _choose(self, outputs: Tensor, generator: torch.Generator | None) -> Tensor:
         if isinstance(self.actions, Continuous):
@@ -100,6 +101,11 @@ class TorchPolicy(nn.Module):
             if generator is not None:
                 noise = torch.randn(outputs.shape, generator=generator, device=generator.device)
                 chosen = outputs + torch.exp(self.log_std) * noise.to(outputs)
+            if self.actions.half_width:
+                centre, half = (
+                    torch.tensor(each).to(outputs) for each in (self.actions.centre, self.actions.half_width)
+                )
+                chosen = centre + half * chosen
             low, high = (torch.tensor(bound).to(outputs) for bound in (self.actions.low, self.actions.high))
             return torch.clamp(chosen, low, high)
         if generator is None:

@@ -40,7 +40,7 @@ GROUPS = (
             *("budget", "seed", "out", "resume", "overwrite"),
         ),
     ),
-    Group("dataset", "What is distilled.", ("targets", "initial_examples", "modules", "data")),
+    Group("dataset", "What is distilled.", ("targets", "initial_examples", "scaled_actions", "modules", "data")),
     Group("learner", "Who learns.", ("network", "encoder_layers")),
     Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "cloning")),
     Group("outer-loop", "How the dataset is improved.", ("outer_steps", "outer")),

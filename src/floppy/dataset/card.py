@@ -14,7 +14,10 @@ FORMAT = 1
 MERGED_FORMAT = 2
 """The version of the file format of a merged dataset, whose card has `blocks`."""
 
-KNOWN_FORMATS = (FORMAT, MERGED_FORMAT)
+UNITS_FORMAT = 3
+"""The version of a dataset, of one task or merged, whose card has units of actions, or an `epsilon`."""
+
+KNOWN_FORMATS = (FORMAT, MERGED_FORMAT, UNITS_FORMAT)
 """The versions that this module reads."""
 
 NORMALISERS = ("none", "frozen", "per-evaluation")
@@ -52,7 +55,10 @@ _CARD_TYPES: dict[str, tuple[Any, str]] = {
     "parents": (list, "a list of texts"),
     "notes": (str, "text"),
     "blocks": (list, "a list of objects"),
+    "epsilon": (float | int | None, "a number or null"),
 }
+_SINCE_LATER_FORMATS = ("blocks", "epsilon")
+"""Keys that readers of format 1 do not know: left out where they are empty."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,8 @@ class Card:
     task: str
     """Full task id, such as `ndcartpole/1`; of a merged dataset those of its tasks, joined by `+`."""
     actions: dict[str, Any]
-    """`{"kind": "discrete", "size": n}` or `{"kind": "continuous", "size": n, "low": [n], "high": [n]}`."""
+    """`{"kind": "discrete", "size": n}` or `{"kind": "continuous", "size": n, "low": [n], "high": [n]}`, the
+    latter with `"centre": [n], "half_width": [n]` where policies act in units of these."""
     cloning: dict[str, Any]
     """The recipe that turns a fresh policy and the dataset into a trained policy, by its `kind`."""
     learners: list[dict[str, Any]]
@@ -99,6 +106,8 @@ class Card:
     blocks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """Of a merged dataset: for each `task` its `rows`, `observations` and `actions`, each as `[first, count]`, and the
     `weight` of its loss."""
+    epsilon: float | None = None
+    """Added to the variances of observations; null stands for 1e-8."""
     format: int = FORMAT
     """Version of the file format."""
 
@@ -110,6 +119,7 @@ class Card:
         _check_card_types(self)
         _check_numbers(vars(self))
         _check_actions(self.actions)
+        _check_units(self)
         _check_card_contents(self)
         _check_encoder_entry(self.encoder)
         _check_blocks(self)
@@ -121,8 +131,11 @@ class Card:
 
     def to_json(self) -> str:
         """The card as JSON in ASCII, keys sorted: the same card is the same bytes."""
-        # Readers of format 1 know no blocks.
-        values = {name: value for name, value in vars(self).items() if name != "blocks" or value}
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in _SINCE_LATER_FORMATS or value not in ([], None)
+        }
         return json.dumps(values, sort_keys=True, allow_nan=False)
 
     @classmethod
@@ -262,9 +275,33 @@ def _check_actions(actions: dict[str, Any]) -> None:
             )
 
 
+def _check_units(card: Card) -> None:
+    """Checks the units of actions and the epsilon, which formats 1 and 2 do not have."""
+    units = [card.actions[name] for name in ("centre", "half_width") if name in card.actions]
+    if card.format != UNITS_FORMAT and (units or card.epsilon is not None):
+        raise FloppyError(
+            f"Format {card.format} was given with units of actions or an epsilon: a dataset with them is of format "
+            f"{UNITS_FORMAT}."
+        )
+    if units:
+        low, high = ([bound * sign for bound in units[-1]] if isinstance(units[-1], list) else None for sign in (-1, 1))
+        is_numbers = len(units) == 2 and _are_numbers(units[0], card.actions["size"])
+        if card.actions["kind"] != "continuous" or not is_numbers or not _are_bounds(low, high, card.actions["size"]):
+            raise FloppyError(
+                f"The card's actions have units {shown(units)}: continuous actions may have centre and half_width, of "
+                f"{card.actions['size']} numbers each, the half_width above 0."
+            )
+    if card.epsilon is not None and not 0 <= card.epsilon <= 1:
+        raise FloppyError(f"The card's epsilon is {shown(card.epsilon)}, it must be from 0 to 1: correct it.")
+
+
+def _are_numbers(values: Any, size: int) -> bool:
+    return isinstance(values, list) and len(values) == size and all(type(each) in (int, float) for each in values)
+
+
 def _are_bounds(low: Any, high: Any, size: int) -> bool:
     for bounds in (low, high):
-        if not isinstance(bounds, list) or len(bounds) != size or not all(type(b) in (int, float) for b in bounds):
+        if not _are_numbers(bounds, size):
             return False
     return all(least < most for least, most in zip(low, high, strict=True))
 
@@ -282,7 +319,7 @@ def _check_encoder_entry(encoder: dict[str, Any] | None) -> None:
 
 
 def _check_blocks(card: Card) -> None:
-    if bool(card.blocks) != (card.format == MERGED_FORMAT):
+    if card.format != UNITS_FORMAT and bool(card.blocks) != (card.format == MERGED_FORMAT):
         raise FloppyError(
             f"Format {card.format} was given with {len(card.blocks)} blocks: a merged dataset, which has them, is of "
             f"format {MERGED_FORMAT}, any other one of format {FORMAT}."

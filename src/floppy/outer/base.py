@@ -17,6 +17,7 @@ from floppy.learner.network import Learners, Network
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, normalise
+from floppy.spaces import ActionSpace
 from floppy.tasks.base import LABELLED, Task, kind_of
 
 Parameters = dict[str, Any]
@@ -60,6 +61,8 @@ class Problem:
     """Where the examples start: see `init_distilled`."""
     learned_rate: bool = True
     """Whether η is improved too."""
+    scaled_actions: bool = True
+    """Whether policies act in units of the actions' bounds."""
     context: Hashable = None
     """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
     the problem by its hash."""
@@ -67,7 +70,12 @@ class Problem:
     @property
     def networks(self) -> tuple[Network[Any], ...]:
         """One per member of the mixture."""
-        return tuple(each.bind(self.task.observation_shape, self.task.actions) for each in self.learners)
+        return tuple(each.bind(self.task.observation_shape, self.actions) for each in self.learners)
+
+    @property
+    def actions(self) -> ActionSpace:
+        """The task's, in the units in which policies act."""
+        return self.task.actions.in_units if self.scaled_actions else self.task.actions
 
     @property
     def reads_log_std(self) -> bool:

@@ -281,7 +281,9 @@ class ImageArena(ArenaInPieces):
         del task, key
         images = self._splits["train"].images
         known = statistics_of_batch(images.reshape(-1, images.shape[-1]))
-        return RunningStatistics(known.seen, *(jnp.broadcast_to(x, images.shape[1:]) for x in known[1:]))
+        return known._replace(
+            mean=jnp.broadcast_to(known.mean, images.shape[1:]), var=jnp.broadcast_to(known.var, images.shape[1:])
+        )
 
     def labelled_batch(self, task: SupervisedTask, key: jax.Array, learners: int, count: int) -> Labelled:
         """Random training images."""

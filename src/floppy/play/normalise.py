@@ -4,9 +4,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
 
 CLIP = 10.0
 EPSILON = 1e-8
+"""Added to the variances of files of format 1 and 2: spreads below 1e-4 are not told apart."""
+
+FILE_FLOOR = np.array([EPSILON, 0.0], np.float32)
+"""The `floor` of statistics in those files."""
+
+UNIT_FREE_FLOOR = np.array([1e-24, 1e-12], np.float32)
+"""The `floor` of statistics that a run keeps: the same for a task in any units. What varies by less than a millionth of
+its mean is noise of float32."""
 
 
 class RunningStatistics(NamedTuple):
@@ -18,6 +28,8 @@ class RunningStatistics(NamedTuple):
     """`[*obs]`"""
     var: jax.Array
     """`[*obs]`, population variance."""
+    floor: jax.Array | np.ndarray = FILE_FLOOR
+    """`[2]`: what is added to the variance, a number and a factor of the squared mean."""
 
 
 class Moments(NamedTuple):
@@ -31,9 +43,30 @@ class Moments(NamedTuple):
     """`[*obs]`: sum of `(o - shift)²`."""
 
 
-def init_statistics(shape: tuple[int, ...]) -> RunningStatistics:
+def init_statistics(shape: tuple[int, ...], floor: np.ndarray = UNIT_FREE_FLOOR) -> RunningStatistics:
     """Statistics before anything was seen: they scale nothing (but `normalise` clips)."""
-    return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+    return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape), jnp.asarray(floor))
+
+
+def stored_statistics(statistics: RunningStatistics) -> tuple[np.ndarray, np.ndarray, float]:
+    """Statistics as a file holds them.
+
+    Returns:
+      Mean `[*obs]`, variance `[*obs]`, and the epsilon that its reader adds to the variance: 1e-8, or 0 where a spread
+      is too small for that.
+    """
+    mean, var, floor = (np.asarray(part, np.float32) for part in statistics[1:])
+    if floor[1] == 0 and floor[0] in (np.float32(EPSILON), 0):
+        return mean, var, EPSILON if floor[0] else 0.0
+    whole = var + floor[0] + floor[1] * mean**2
+    is_usual = bool((whole >= EPSILON).all())
+    return mean, whole - np.float32(EPSILON) if is_usual else whole, EPSILON if is_usual else 0.0
+
+
+def restored_statistics(mean: ArrayLike, var: ArrayLike, epsilon: float = EPSILON) -> RunningStatistics:
+    """Statistics from what a file holds."""
+    floor = jnp.array([epsilon, 0.0], jnp.float32)
+    return RunningStatistics(jnp.zeros(()), jnp.asarray(mean), jnp.asarray(var), floor)
 
 
 def as_floats(observations: jax.Array) -> jax.Array:
@@ -59,8 +92,10 @@ def absorb_moments(statistics: RunningStatistics, moments: Moments, shift: jax.A
     seen = jnp.maximum(statistics.seen + moments.total, 1.0)
     delta = mean - statistics.mean
     squares = statistics.var * statistics.seen + squares + delta**2 * statistics.seen * moments.total / seen
-    merged = RunningStatistics(
-        statistics.seen + moments.total, statistics.mean + delta * moments.total / seen, squares / seen
+    merged = statistics._replace(
+        seen=statistics.seen + moments.total,
+        mean=statistics.mean + delta * moments.total / seen,
+        var=squares / seen,
     )
     chosen: RunningStatistics = jax.tree.map(
         lambda new, old: jnp.where(moments.total > 0, new, old), merged, statistics
@@ -75,14 +110,14 @@ def update_statistics(statistics: RunningStatistics, batch: jax.Array) -> Runnin
 
 
 def normalise(statistics: RunningStatistics | None, observations: jax.Array) -> jax.Array:
-    """What networks see: `(o - mean) / sqrt(var + 1e-8)`, clipped to ±10, or `o` without statistics.
+    """What networks see: `(o - mean) / sqrt(var + floor)`, clipped to ±10, or `o` without statistics.
 
-    Pixels are scaled to 0 .. 1 first, see `as_floats`.
+    The floor is `floor[0] + floor[1] mean²`. Pixels are scaled to 0 .. 1 first, see `as_floats`.
     """
     observations = as_floats(observations)
     if statistics is None:
         return observations
     leading = tuple(range(observations.ndim - statistics.mean.ndim))
     mean, var = (jnp.expand_dims(part, leading) for part in (statistics.mean, statistics.var))
-    scaled = (observations - mean) / jnp.sqrt(var + EPSILON)
+    scaled = (observations - mean) / jnp.sqrt(var + statistics.floor[0] + statistics.floor[1] * mean**2)
     return jnp.clip(scaled, -CLIP, CLIP)

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 
 from floppy.keys import named_key
 from floppy.learner.network import Network
-from floppy.play.normalise import Moments, RunningStatistics, absorb_moments, init_statistics, moments_of, normalise
+from floppy.play.normalise import (
+    FILE_FLOOR,
+    Moments,
+    RunningStatistics,
+    absorb_moments,
+    init_statistics,
+    moments_of,
+    normalise,
+)
 from floppy.spaces import ActionSpace
 
 
@@ -85,10 +93,10 @@ def no_observations(
     learners: int, shape: tuple[int, ...], *, with_moments: bool, per_evaluation_stats: bool
 ) -> ObservationStats:
     """The statistics before the first observation, which are of `shape`."""
-    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (learners, *x.shape)), init_statistics(shape))
-    return ObservationStats(
-        jax.tree.map(jnp.zeros_like, Moments(*fresh)) if with_moments else None, fresh if per_evaluation_stats else None
-    )
+    # Only published files ask for statistics of their own, and they were made with that floor.
+    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (learners, *x.shape)), init_statistics(shape, FILE_FLOOR))
+    moments = jax.tree.map(jnp.zeros_like, Moments(*fresh[:3])) if with_moments else None
+    return ObservationStats(moments, fresh if per_evaluation_stats else None)
 
 
 def decide(

@@ -52,6 +52,8 @@ class DistillConfig:
     of zero; of labelled images also class-means, or samples."""
     learned_rate: bool = True
     """Whether the inner rate is improved too."""
+    scaled_actions: bool = True
+    """Whether policies act in units of the bounds of continuous actions, from -1 to 1; else in the task's own."""
     outer: OuterLoop = dataclasses.field(default_factory=PPMO)
     """How the dataset is improved."""
     evaluate_every: int = bounded(25, least=1, most=MAX_COUNT)
@@ -112,6 +114,7 @@ class DistillConfig:
             targets=self.targets,
             initial_examples=self.initial_examples,
             learned_rate=self.learned_rate,
+            scaled_actions=self.scaled_actions,
             context=self.outer.context(task),
         )
         for each in learners:

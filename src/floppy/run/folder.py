@@ -171,7 +171,7 @@ def _defaults_of(config: DistillConfig) -> dict[str, Any]:
     return by_default | OLDER_DEFAULTS | parts
 
 
-OLDER_DEFAULTS = {"early_stop": False}
+OLDER_DEFAULTS = {"early_stop": False, "scaled_actions": False}
 """Of options whose default is not what runs did before there was the option."""
 
 

@@ -336,7 +336,7 @@ def to_dataset(
     """A run's parameters with their card."""
     parts = CardParts(
         task=problem.task.task_id,
-        actions=problem.task.actions,
+        actions=problem.actions,
         cloning=config.cloning,
         learners=problem.learners,
         encoder_of=problem.learners[0].layers if config.encoder_layers else 0,

@@ -58,6 +58,8 @@ class Profile(NamedTuple):
     """Whether Python steps it, so that scores are taken over fewer episodes."""
     dimensions: int = 0
     """Of cart-pole."""
+    is_of_unit_size: bool = False
+    """Whether observations and rewards are known to be around 1, so that nothing need be scaled."""
     is_quickly_cloned: bool = False
     """Whether half of the usual Adam steps will do (HaDES paper, Table 2)."""
 

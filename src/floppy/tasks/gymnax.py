@@ -11,7 +11,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line
 from floppy.spaces import Continuous, Discrete
-from floppy.tasks.base import Transition, lenient_broadcasting, strong_types
+from floppy.tasks.base import Profile, Transition, lenient_broadcasting, strong_types, usual_profile
 from floppy.tasks.lookup import import_optional, unknown_task
 
 DESCRIPTION = "every environment of gymnax; needs pip install 'floppy-rl[gymnax]'"
@@ -110,6 +110,11 @@ class GymnaxTask:
     def max_return(self) -> float | None:
         """Known for some environments only."""
         return MAX_RETURN.get(self.name)
+
+    @property
+    def profile(self) -> Profile:
+        """The usual one; MinAtar's images are of zeros and ones, and so are its rewards."""
+        return usual_profile(self)._replace(is_of_unit_size=self.name.endswith("-MinAtar"))
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Starts an episode."""

@@ -16,7 +16,7 @@ from floppy.errors import FloppyError, must_be_one_of, one_line
 from floppy.learner.distribution import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUTION, parse_distributions
 from floppy.learner.initialisers import FLAX_ORTHOGONAL
 from floppy.learner.network import Layer
-from floppy.play.normalise import RunningStatistics
+from floppy.play.normalise import RunningStatistics, restored_statistics
 from floppy.tasks import Task, make_task, task_of_file
 from floppy.teach.codec import CardParts, pack, unpack, versions_of
 
@@ -115,7 +115,7 @@ def _statistics(
         return None, normaliser == "per-evaluation"
     if mean is None or var is None:
         raise FloppyError(f"normaliser must be none or per-evaluation, for {path} holds no obs_mean and obs_var.")
-    return RunningStatistics(jnp.zeros(()), *(jnp.asarray(_reshape_to(task, part)) for part in (mean, var))), False
+    return restored_statistics(_reshape_to(task, mean), _reshape_to(task, var)), False
 
 
 def _examples(

@@ -12,13 +12,13 @@ import numpy as np
 from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, check_fits
 from floppy.cloning.losses import check_loss
 from floppy.cloning.merged import Block
-from floppy.dataset.card import FORMAT, MERGED_FORMAT, Card
+from floppy.dataset.card import FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError, shown
 from floppy.fields import decode, encode
 from floppy.learner.distribution import describe_distribution, learners_of
 from floppy.learner.network import LAYERS, Learners, Network, check_offers
-from floppy.play.normalise import RunningStatistics
+from floppy.play.normalise import EPSILON, RunningStatistics, restored_statistics, stored_statistics
 from floppy.spaces import ActionSpace, space_of
 from floppy.tasks.base import Task
 from floppy.tasks.check import check_own_task
@@ -60,15 +60,20 @@ def pack(
     check_cloning(parts.cloning)
     layers = len(distilled.encoder)
     normaliser = "per-evaluation" if parts.per_evaluation_stats else "none" if statistics is None else "frozen"
+    mean, var, epsilon = (None, None, EPSILON) if statistics is None else stored_statistics(statistics)
+    actions = parts.actions.as_entry()
+    has_units = "half_width" in actions or epsilon != EPSILON
+    usual = MERGED_FORMAT if parts.blocks else FORMAT
     whole = Card(
         task=parts.task,
-        actions=parts.actions.as_entry(),
+        actions=actions,
         cloning=encode(parts.cloning),
         learners=[each.as_entry() for each in parts.learners],
         normaliser=normaliser,
         encoder={"layers": layers, "of": parts.encoder_of} if layers else None,
         blocks=[dataclasses.asdict(block) for block in parts.blocks],
-        format=MERGED_FORMAT if parts.blocks else FORMAT,
+        epsilon=None if epsilon == EPSILON else epsilon,
+        format=UNITS_FORMAT if has_units else usual,
         **card,
     )
     return DistilledDataset(
@@ -77,8 +82,8 @@ def pack(
         np.asarray(distilled.targets),
         log_std=np.asarray(distilled.log_std) if distilled.log_std.size else None,
         inner_rate=np.asarray(distilled.inner_rate),
-        obs_mean=None if statistics is None else np.asarray(statistics.mean),
-        obs_var=None if statistics is None else np.asarray(statistics.var),
+        obs_mean=mean,
+        obs_var=var,
         encoder={
             f"{index}/{name}": np.asarray(array)
             for index, layer in enumerate(distilled.encoder)
@@ -168,7 +173,7 @@ class Lesson(NamedTuple):
             actions = block.own_actions(actions)
             is_flat = math.prod(task.observation_shape) == block.observations[1]
             shape = task.observation_shape if is_flat else block.observations[1:]
-        if shape != task.observation_shape or actions != task.actions:
+        if shape != task.observation_shape or actions.raw != task.actions:
             raise FloppyError(
                 f"The dataset, of {block.task if block else card.task}, holds observations of shape {shape} and "
                 f"{actions.size} action outputs, task {task.task_id} has {task.observation_shape} and "
@@ -204,7 +209,7 @@ class Lesson(NamedTuple):
         if block is None or self.statistics is None:
             return self.statistics
         mean, var = (block.own_statistic(part, shape) for part in (self.statistics.mean, self.statistics.var))
-        return RunningStatistics(self.statistics.seen, mean, var)
+        return self.statistics._replace(mean=mean, var=var)
 
 
 def unpack(dataset: DistilledDataset) -> Lesson:
@@ -266,7 +271,12 @@ def _distilled(dataset: DistilledDataset, actions: ActionSpace) -> Distilled:
 def _statistics(dataset: DistilledDataset) -> RunningStatistics | None:
     if dataset.obs_mean is None or dataset.obs_var is None:
         return None
-    return RunningStatistics(jnp.zeros(()), jnp.asarray(dataset.obs_mean), jnp.asarray(dataset.obs_var))
+    return restored_statistics(dataset.obs_mean, dataset.obs_var, epsilon_of(dataset))
+
+
+def epsilon_of(dataset: DistilledDataset) -> float:
+    """What is added to the variances of observations."""
+    return EPSILON if dataset.card.epsilon is None else dataset.card.epsilon
 
 
 def _blocks(dataset: DistilledDataset) -> tuple[Block, ...]:

@@ -18,7 +18,7 @@ from floppy.errors import FloppyError, check_number, check_seed, shown
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
 from floppy.learner.network import Learners, Network
-from floppy.play.normalise import RunningStatistics, normalise
+from floppy.play.normalise import RunningStatistics, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
 from floppy.tasks.registry import make_task, task_of_file
@@ -74,22 +74,21 @@ class _Trained:
             raise FloppyError(f"These are policies of {names}, not of {known.task_id}: give a task that they play.")
         block, shape = found[0], known.observation_shape
         network = dataclasses.replace(block.network(self.network), observation_shape=shape)  # type: ignore[arg-type]
-        if math.prod(shape) != block.observations[1] or network.actions != known.actions:
+        if math.prod(shape) != block.observations[1] or network.actions.raw != known.actions:
             raise FloppyError(
                 f"The policies read {block.observations[1]} numbers and have {network.actions.size} action outputs, "
                 f"task {known.task_id} has {shape} and {known.actions.size}: were they trained for another version?"
             )
-        statistics = self.statistics and RunningStatistics(
-            self.statistics.seen,
-            block.own_statistic(self.statistics.mean, shape),
-            block.own_statistic(self.statistics.var, shape),
+        statistics = self.statistics and self.statistics._replace(
+            mean=block.own_statistic(self.statistics.mean, shape),
+            var=block.own_statistic(self.statistics.var, shape),
         )
         own: dict[str, Any] = {"weights": block.cut(self.weights), "statistics": statistics}
         return dataclasses.replace(self, network=network, task=known.task_id, blocks=(), **own)
 
     def _checked_for(self, task: Task) -> Self:
         own = self.network
-        if own.observation_shape != task.observation_shape or own.actions != task.actions:
+        if own.observation_shape != task.observation_shape or own.actions.raw != task.actions:
             raise FloppyError(
                 f"The policies, of {self.task or 'no named task'}, read observations of shape {own.observation_shape} "
                 f"and have {own.actions.size} action outputs, task {task.task_id} has {task.observation_shape} and "
@@ -110,7 +109,7 @@ class _Trained:
             raise FloppyError(
                 f"mean and var must be of shape {list(shape)}, got {list(mean.shape)}, {list(var.shape)}."
             )
-        statistics = RunningStatistics(jnp.zeros(()), mean, var)
+        statistics = restored_statistics(mean, var)
         return dataclasses.replace(self, statistics=statistics, per_evaluation_stats=False)
 
     def __repr__(self) -> str:

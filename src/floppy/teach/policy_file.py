@@ -15,17 +15,21 @@ from safetensors import SafetensorError, safe_open
 from floppy.cloning.merged import Block
 from floppy.dataset.card import FORMAT as CARD_FORMAT
 from floppy.dataset.card import MERGED_FORMAT, Card
+from floppy.dataset.card import UNITS_FORMAT as CARD_UNITS_FORMAT
 from floppy.dataset.file import POLICIES_KEY, check_safetensors
 from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
 from floppy.files import MEBIBYTE, as_path, write_atomically
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
-from floppy.play.normalise import RunningStatistics
+from floppy.play.normalise import EPSILON, RunningStatistics, restored_statistics, stored_statistics
 from floppy.spaces import Continuous, Discrete, space_of
 from floppy.teach.policies import MAX_LEARNERS, Origin, Policies
 
 FORMAT = 1
 """The version of the file format."""
+
+UNITS_FORMAT = 2
+"""The version of a file whose policies act in units of their actions, or with another epsilon."""
 
 WHAT = "a policy file, which `floppy train --save` wrote"
 MOST_BYTES = 8192 * MEBIBYTE
@@ -126,11 +130,14 @@ def _describe(policies: Policies, ensemble: bool, seed: int | None) -> dict[str,
     """The description of policies, in the form of JSON."""
     network, made = policies.network, policies.origin or Origin()
     frozen = "none" if policies.statistics is None else "frozen"
-    return {
-        "format": FORMAT,
+    actions = network.actions.as_entry()
+    epsilon = EPSILON if policies.statistics is None else stored_statistics(policies.statistics)[2]
+    has_units = "half_width" in actions or epsilon != EPSILON
+    return ({"epsilon": epsilon} if has_units else {}) | {
+        "format": UNITS_FORMAT if has_units else FORMAT,
         "task": policies.task,
         "observation_shape": list(network.observation_shape),
-        "actions": network.actions.as_entry(),
+        "actions": actions,
         "network": network.learners.as_entry(),
         "normaliser": "per-evaluation" if policies.per_evaluation_stats else frozen,
         "sampling": SAMPLING[network.actions.kind],
@@ -154,8 +161,7 @@ def _tensors_of(policies: Policies) -> dict[str, np.ndarray]:
     if weights.log_std.size:
         tensors[_LOG_STD] = weights.log_std
     if policies.statistics is not None:
-        tensors["obs_mean"] = np.asarray(policies.statistics.mean)
-        tensors["obs_var"] = np.asarray(policies.statistics.var)
+        tensors["obs_mean"], tensors["obs_var"], _ = stored_statistics(policies.statistics)
     for name, array in tensors.items():
         if array.dtype != np.float32:
             raise FloppyError(f"Tensor {name} is of {array.dtype}, a policy file holds float32 alone: convert it.")
@@ -202,10 +208,12 @@ def _description_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FloppyError(f"The description is not JSON ({one_line(error)}): write the file again.") from error
     number = about.get("format") if isinstance(about, dict) else None
-    if type(number) is not int or number != FORMAT:
-        raise FloppyError(f"Format {shown(number)} is unknown, this floppy knows format {FORMAT}: update floppy.")
-    if set(about) != set(_DESCRIPTION):
-        wrong = listed(set(about) ^ set(_DESCRIPTION))
+    if type(number) is not int or number not in (FORMAT, UNITS_FORMAT):
+        known = f"{FORMAT}, {UNITS_FORMAT}"
+        raise FloppyError(f"Format {shown(number)} is unknown, this floppy knows format {known}: update floppy.")
+    keys = {*_DESCRIPTION, *(["epsilon"] if number == UNITS_FORMAT else [])}
+    if set(about) != keys:
+        wrong = listed(set(about) ^ keys)
         raise FloppyError(f"The description has wrong or missing keys {wrong}: write the file again.")
     for name, kinds in _DESCRIPTION.items():
         if type(about[name]) not in kinds:
@@ -215,6 +223,7 @@ def _description_of(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_description(about: dict[str, Any]) -> None:
+    usual = MERGED_FORMAT if about["blocks"] else CARD_FORMAT
     # What it says of tasks, actions and blocks is held to the same rules as a dataset's card.
     Card(
         task=about["task"],
@@ -222,7 +231,8 @@ def _check_description(about: dict[str, Any]) -> None:
         normaliser=about["normaliser"],
         learners=[about["network"]],
         blocks=about["blocks"],
-        format=MERGED_FORMAT if about["blocks"] else CARD_FORMAT,
+        epsilon=about.get("epsilon"),
+        format=CARD_UNITS_FORMAT if about["format"] == UNITS_FORMAT else usual,
         cloning={"kind": ""},
         algorithm={"name": ""},
         command="",
@@ -259,7 +269,7 @@ def _take_statistics(about: Mapping[str, Any], tensors: dict[str, np.ndarray]) -
     shape = tuple(about["observation_shape"])
     if mean.shape != shape or var.shape != shape or (var < 0).any():
         raise FloppyError(f"obs_mean and obs_var must be of shape {shape}, and no variance below 0: write them again.")
-    return RunningStatistics(jnp.zeros(()), jnp.asarray(mean), jnp.asarray(var))
+    return restored_statistics(mean, var, about.get("epsilon", EPSILON))
 
 
 def _take_weights(about: Mapping[str, Any], network: Network[Any], tensors: dict[str, np.ndarray]) -> Any:

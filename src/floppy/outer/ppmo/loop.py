@@ -21,7 +21,7 @@ from floppy.outer.ppmo.teacher import Teacher, read_teacher
 from floppy.parallel import shard_rows
 from floppy.play.arena import Arena, Trajectory
 from floppy.play.device import ON_DEVICE
-from floppy.play.normalise import EPSILON, RunningStatistics, init_statistics, normalise, update_statistics
+from floppy.play.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.spaces import Discrete
 from floppy.tasks.base import LABELLED, Task, kind_of
 
@@ -262,7 +262,7 @@ class PPMO(OuterLoopDefaults):
             after, returns = discounted_returns(trajectory.rewards, ended, before, discount=self.discount)
             statistics = update_statistics(statistics, returns.ravel())
             carried.append(after)
-        scale = jax.lax.rsqrt(statistics.var + EPSILON)
+        scale = jax.lax.rsqrt(statistics.var + statistics.floor[0])
         scaled = tuple(trajectory._replace(rewards=trajectory.rewards * scale) for trajectory in trajectories)
         return state._replace(discounted=tuple(carried), return_statistics=statistics), scaled
 
@@ -311,7 +311,7 @@ class PPMO(OuterLoopDefaults):
             log_probs,
             advantages,
             advantages + values,
-            teacher.outputs(trajectory.observations) if teacher else None,
+            teacher.outputs(trajectory.observations, problem.actions) if teacher else None,
         )
         # [T, learners, environments, ...] -> [T · environments, learners, ...]
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:]), samples)
@@ -329,7 +329,7 @@ class PPMO(OuterLoopDefaults):
         return gae(trajectory.rewards, values, next_values, trajectory.terminated, trajectory.truncated, **rates)
 
     def _log_probability(self, problem: Problem, output: jax.Array, log_std: jax.Array, action: jax.Array) -> jax.Array:
-        actions = problem.task.actions
+        actions = problem.actions
         function = actions.unnormalised if self.published_errors else actions.log_probability
         return function(output, log_std, action)
 
@@ -430,7 +430,7 @@ class PPMO(OuterLoopDefaults):
         log_ratio = log_probs - samples.log_probs
         ratio = jnp.exp(log_ratio)
         surrogate = clipped_surrogate(ratio, standardise(samples.advantages), self.clip)
-        mean_entropy = jnp.mean(problem.task.actions.entropy(output, cloned.log_std))
+        mean_entropy = jnp.mean(problem.actions.entropy(output, cloned.log_std))
         if self.published_errors:
             mean_entropy = jax.lax.stop_gradient(mean_entropy)
         info = {
@@ -444,7 +444,7 @@ class PPMO(OuterLoopDefaults):
             below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
             loss += jnp.mean(jnp.sum(below**2, axis=-1))
         if (teacher := _teacher_of(problem)) and samples.taught is not None:
-            apart = problem.task.actions.kl(samples.taught, teacher.log_std, output, cloned.log_std)
+            apart = problem.actions.kl(samples.taught, teacher.log_std_for(problem.actions), output, cloned.log_std)
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
         return loss, info

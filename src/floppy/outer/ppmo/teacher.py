@@ -11,6 +11,7 @@ from floppy.dataset.file import origin
 from floppy.errors import FloppyError
 from floppy.learner.network import Network
 from floppy.play.normalise import RunningStatistics, normalise
+from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
 from floppy.teach.codec import unpack
 from floppy.teach.policies import train
@@ -32,12 +33,17 @@ class Teacher:
         log_std: jax.Array = self.weights.log_std
         return log_std
 
-    def outputs(self, observations: jax.Array) -> jax.Array:
-        """Logits, or means within the actions' bounds: `[..., a]` for raw observations `[..., *obs]`."""
+    def log_std_for(self, actions: ActionSpace) -> jax.Array:
+        """`[a]` in the units of a pupil's actions."""
+        return actions.log_std_of_policy(self.log_std, self.network.actions)
+
+    def outputs(self, observations: jax.Array, actions: ActionSpace) -> jax.Array:
+        """Logits, or means within the bounds in a pupil's units: `[..., a]` for raw observations `[..., *obs]`."""
         shape = self.network.observation_shape
         leading = observations.shape[: observations.ndim - len(shape)]
         rows = normalise(self.statistics, observations.reshape(-1, *shape))
-        return self.network.actions.clip(self.network.apply(self.weights, rows)).reshape(*leading, -1)
+        outputs = self.network.actions.clip(self.network.apply(self.weights, rows))
+        return actions.of_policy(outputs).reshape(*leading, -1)
 
 
 def read_teacher(path: str, task: Task) -> Teacher:
@@ -57,7 +63,7 @@ def _teacher(path: str, task: Task) -> Teacher:
     dataset = load(path)
     wanted = task.observation_shape, task.actions
     lesson = unpack(dataset)
-    if lesson.blocks or (dataset.observation_shape, lesson.actions) != wanted:
+    if lesson.blocks or (dataset.observation_shape, lesson.actions.raw) != wanted:
         raise FloppyError(
             f"its policy is for {dataset.card.task}, not for {task.task_id}: give a dataset of one task with the "
             "same observations and actions."
