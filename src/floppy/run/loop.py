@@ -41,7 +41,7 @@ from floppy.run.folder import (
     tidy,
 )
 from floppy.run.progress import ProgressBar, ProgressCallback
-from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
+from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -326,6 +326,7 @@ def to_dataset(
         score=score,
         seed=config.seed,
         parents=config.outer.parents(problem),
+        notes=card_notes(problem.task),
     )
 
 
