@@ -182,9 +182,9 @@ def _evaluated(task: str, score: Json) -> str:
 class Import(Command):
     """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
 
-    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
-    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES or PPMO run gives all
-    defaults, and names an encoder's arrays.
+    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a], of discrete actions also their numbers [k];
+    where present inner_lr or inner_rate [], y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a
+    published HaDES or PPMO run gives all defaults, and names an encoder's arrays.
     """
 
     name: ClassVar[str] = "import"

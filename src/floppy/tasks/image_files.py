@@ -1,6 +1,7 @@
 """Files of labelled images as they come: IDX files, plain and gzipped, and `.npz` files with several sets of keys."""
 
 import gzip
+import json
 import math
 import os
 import re
@@ -51,6 +52,9 @@ CHANNELS = (1, 2, 3, 4)
 MAX_CLASSES = 10_000
 MAX_WORD = 200
 """Characters of a label that is a word."""
+
+MOST_LABELS_BYTES = 256 * 1024
+"""Of all labels as JSON, for they are written on the card."""
 
 RAW = "raw"
 """The folder within a data set's own in which torchvision has its files."""
@@ -180,7 +184,7 @@ def read_image_npz(path: Path) -> ImageSets:
         lambda name, _: name.lower() in known,
         most=MOST_BYTES,
         what="an .npz file with images and labels",
-        remedy="give bytes (uint8) in place of floats, or fewer images",
+        remedy="give fewer images, or bytes (uint8) in place of floats",
     )
     by_key = {name.lower(): array for name, array in arrays.items()}
     if len(by_key) < len(arrays):
@@ -304,6 +308,12 @@ def _image_sets(source: Path, parts: dict[str, Labelled]) -> ImageSets:
         raise FloppyError(
             f"{source} holds {len(labels)} different labels: give those of {MAX_CLASSES} classes at most."
         )
+    names = tuple(labels.tolist())
+    if len(json.dumps(names)) > MOST_LABELS_BYTES:
+        raise FloppyError(
+            f"{source} holds labels of {size_text(len(json.dumps(names)))} as text, of which the card has room for "
+            f"{size_text(MOST_LABELS_BYTES)}: give shorter words, or numbers."
+        )
     numbered = {
         name: Labelled(part.images, np.searchsorted(labels, part.labels).astype(np.int32))
         for name, part in parts.items()
@@ -311,4 +321,4 @@ def _image_sets(source: Path, parts: dict[str, Labelled]) -> ImageSets:
     train = numbered[TRAIN]
     if VALIDATION in numbered:
         train = Labelled(*map(np.concatenate, zip(train, numbered[VALIDATION], strict=True)))
-    return ImageSets(train, numbered.get(TEST), tuple(labels.tolist()))
+    return ImageSets(train, numbered.get(TEST), names)

@@ -73,7 +73,7 @@ class ImageTask:
     def card_notes(self) -> str:
         """Which label each class stands for, where they are not 0, 1, 2, ... anyway."""
         is_plain = self.classes == tuple(range(len(self.classes)))
-        return "" if is_plain else f"The classes, from 0, are the labels {json.dumps(self.classes)}"
+        return "" if is_plain else f"The classes, from 0, are the labels {json.dumps(self.classes, ensure_ascii=False)}"
 
     @property
     def max_steps(self) -> int:
@@ -226,7 +226,7 @@ def from_file(rest: str, command: str) -> str:
         moved = as_path(given)
         return given if moved.suffix == NPZ or os.path.isfile(moved) else str(moved / name)
     raise FloppyError(
-        f"The file is of task images/{shown(rest)[1:-1]}, and no path is opened because a file names it: say where the "
+        f"The file is of task {shown(f'images/{rest}')}, and no path is opened because a file names it: say where the "
         f"images are, by --data, --task images/FILE{NPZ} or {DATA_VARIABLE}."
     )
 

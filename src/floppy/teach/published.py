@@ -38,6 +38,9 @@ NO_STATISTICS = (
 MUST = dataclasses.MISSING
 """The default of a key that must be there."""
 
+MOST_WHOLE = 10**18
+"""In JSON whole numbers may have any length; what is larger is no float, and no count."""
+
 LEAST_RATE, MOST_RATE = 1e-12, 1e6
 
 
@@ -51,6 +54,9 @@ class Meta:
 
     def __post_init__(self) -> None:
         """Holds the values to their types and bounds."""
+        for name, value in vars(self).items():
+            if isinstance(value, int) and abs(value) > MOST_WHOLE:
+                raise FloppyError(f"{META}.{name} must be a number of at most {MOST_WHOLE:g}, got {shown(value)}.")
         check_fields(self, f"{META}.")
         for name, value in vars(self).items():
             if isinstance(value, str) and len(value) > MOST_TEXT:
@@ -166,7 +172,12 @@ def read_published(path: Path) -> dict[str, Any]:
     Raises:
       FloppyError: if the file cannot be read, or has a value in its `meta` that is not allowed; it names the key.
     """
-    arrays, _ = read_npz(path, lambda name, dtype: name == META and dtype.kind in "US", most=MOST_META_BYTES)
+    arrays, _ = read_npz(
+        path,
+        lambda name, dtype: name == META and dtype.kind in "US",
+        most=MOST_META_BYTES,
+        remedy=f"leave {META} out",
+    )
     meta = _object(path, arrays[META].ravel()) if META in arrays else {}
     if "overfit" in meta:
         return _checked(path, HadesMeta, meta).defaults()
