@@ -304,6 +304,12 @@ def test_equal_names_in_two_folders_are_two_files(tmp_path: Path, monkeypatch: p
         assert written(Path("same.npz"), images=IMAGES, labels=LABELS % classes).actions.size == classes
 
 
+def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    before = written(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    after = written(tmp_path / "a.npz", images=IMAGES, labels=LABELS % 2)
+    assert (before.actions.size, after.actions.size) == (3, 2)
+
+
 # --- images of a card ---
 
 

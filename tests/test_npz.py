@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "header-of-4-gigabytes": (LONG_HEADER + bytes(30_000), "no readable .npz"),
     "nested-header": (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "no readable .npz"),
     "sides-without-bound": (npy_header((10**30, 0)), "no readable .npz"),
-    "no-dtype": (npy_header((3,), "nonsense"), "no readable .npz"),
+    "no-dtype": (npy_header((3,), "q9"), "no readable .npz"),
 }
 
 

@@ -159,6 +159,14 @@ def test_a_published_dataset_reaches_its_published_fitness() -> None:
 
 # --- what it may say ---
 
+
+@NEEDS_FILES
+def test_every_published_meta_fits_the_schema() -> None:
+    files = [path for path in sorted(FOLDER.parent.rglob("*.npz")) if path.parent != FOLDER]
+    assert len(files) == 128
+    assert all({"task", "cloning", "distribution", "notes"} <= read_published(path).keys() for path in files)
+
+
 HADES_META: dict[str, Any] = {
     "env": "Breakout-MinAtar",
     "overfit": False,

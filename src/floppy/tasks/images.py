@@ -46,6 +46,8 @@ class ImageTask:
     """digits, mnist, fashion-mnist, or the path of an .npz file."""
     source: str = ""
     """Where the images lie: the folder of MNIST's files, or an .npz file."""
+    written: int = 0
+    """When the .npz file was written, in ns: one that is written again, as in a notebook, is another task."""
     split: Split = "test"
     """The images that are played."""
 
@@ -67,7 +69,7 @@ class ImageTask:
     @property
     def classes(self) -> tuple[int | str, ...]:
         """The label that each class, from 0, has in the data: numbers, or words."""
-        return _data(self.name, self.source).labels
+        return _data(self.name, self.source, self.written).labels
 
     @property
     def card_notes(self) -> str:
@@ -91,7 +93,7 @@ class ImageTask:
 
     def labelled(self, split: Split | None = None) -> Labelled:
         """The images of a split, by default those that are played."""
-        return _data(self.name, self.source).splits[split or self.split]
+        return _data(self.name, self.source, self.written).splits[split or self.split]
 
     def with_split(self, split: Split) -> "ImageTask":
         """The task of answering for other images."""
@@ -112,9 +114,10 @@ def image_task(name: str) -> ImageTask:
     Raises:
       FloppyError: if files are missing or broken, or scikit-learn is not installed.
     """
-    task = ImageTask(name, "" if name == "digits" else _source_of(name))
-    _data(task.name, task.source)
-    return task
+    source = "" if name == "digits" else _source_of(name)
+    written = os.stat(source).st_mtime_ns if os.path.isfile(source) else 0
+    _data(name, source, written)
+    return ImageTask(name, source, written)
 
 
 def _source_of(name: str) -> str:
@@ -158,8 +161,9 @@ def _why_not(folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _data(name: str, source: str) -> _Data:
+def _data(name: str, source: str, written: int) -> _Data:
     """Reads a task's images, once: they are many megabytes."""
+    del written
     if name == "digits":
         return _split(_digits(), "images/digits")
     path = Path(source)
