@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from npz_files import announce
 from probes import hand_dataset
 
 from floppy.cli import commands
@@ -910,9 +911,17 @@ def test_a_dataset_of_another_task_is_refused(dataset: Path, refuse: Refuse) -> 
         ({"obs_mean": np.zeros(4)}, "obs_var"),
         ({"obs_mean": np.zeros(4), "obs_var": -np.ones(4)}, "obs_var"),
         ({"obs_mean": np.zeros(3), "obs_var": np.ones(3)}, "obs_mean"),
-        ({"observations": np.array([["a"] * 4] * 3)}, "observations"),
-        ({"observations": np.ones((3, 4), complex)}, "observations"),
-        ({"targets": np.array([[object()] * 2] * 3)}, "a.npz"),
+        ({"observations": np.array([["a"] * 4] * 3)}, "observations of type <U1"),
+        ({"observations": np.ones((3, 4), complex)}, "observations of type complex128"),
+        ({"targets": np.array([[object()] * 2] * 3)}, "Python objects in targets"),
+        ({"targets": None, "actions": np.array([0, 2, 1])}, "action 2 in row 1, ndcartpole/1 has actions 0 to 1"),
+        ({"targets": None, "actions": np.array([[0], [1], [-1]])}, "action -1 in row 2"),
+        ({"targets": None, "actions": np.array([0, 1, 0.5])}, "action 0.5 in row 2"),
+        ({"targets": None, "actions": np.array([np.nan, 1, 0])}, "action nan in row 0"),
+        ({"targets": None, "actions": np.array([2**63, 1, 0], np.uint64)}, "action 9223372036854775808 in row 0"),
+        ({"targets": None, "actions": np.array([0, 1])}, "targets of shape (2,)"),
+        ({"meta": np.array('{"overfit"')}, "begins like a JSON object and is none"),
+        ({"meta": np.array(b'{"a": ' * 100_000)}, "begins like a JSON object and is none (RecursionError)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
@@ -924,6 +933,37 @@ def test_import_refuses_arrays(changes: dict[str, Any], hint: str) -> None:
 def imported(path: Path) -> DistilledDataset:
     """What the import of a file without options gives."""
     return import_npz(path, "cartpole")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [np.array([1, 0, 1]), np.array([[1], [0], [1]], np.uint8), np.array([1.0, 0, 1]), np.array([True, False, True])],
+    ids=["row", "column", "whole-floats", "truths"],
+)
+@pytest.mark.parametrize("name", ["targets", "actions", "y_mean"])
+def test_action_numbers_become_one_hot_targets(tmp_path: Path, name: str, numbers: np.ndarray) -> None:
+    dataset = imported(write_npz(tmp_path / "a.npz", **{"targets": None, name: numbers}))
+    np.testing.assert_array_equal(dataset.targets, [[0, 1], [1, 0], [0, 1]])
+
+
+def test_actions_of_one_number_need_no_second_axis(tmp_path: Path) -> None:
+    arrays = {"observations": np.ones((2, 3)), "targets": np.array([0.5, 1.0])}
+    dataset = import_npz(write_npz(tmp_path / "a.npz", **arrays), "pendulum")
+    np.testing.assert_array_equal(dataset.targets, [[0.5], [1.0]])
+
+
+@pytest.mark.parametrize("meta", ["text", "[1]", "3", '{"author": "me"}', "", np.array(["a", "b"]), np.array([{}])])
+def test_meta_of_ones_own_is_nobodys_business(tmp_path: Path, meta: Any) -> None:
+    assert imported(write_npz(tmp_path / "a.npz", meta=np.array(meta))).card.notes == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "limit"), [("<f8", "observations", "256 MiB"), ("<U9", "meta", "1 MiB")], ids=["arrays", "meta"]
+)
+def test_import_refuses_announced_gigabytes(tmp_path: Path, kind: str, name: str, limit: str) -> None:
+    path = announce(tmp_path / "a.npz", kind, **{name: (300_000_000, 4)}, targets=(3, 2))
+    with pytest.raises(FloppyError, match=f"'{name}' alone .* of which {limit} are read at most"):
+        imported(path)
 
 
 def test_the_command_refuses_arrays(refuse: Refuse) -> None:

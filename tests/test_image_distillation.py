@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from striped import KEY, SMALL, classifiers, labelled_task, quick, start, write_mnist, write_stripes
+from striped import KEY, SMALL, classifiers, labelled_task, quick, start, stripes, write_mnist, write_stripes
 
 from floppy.cli.main import main
 from floppy.cloning import AdamSteps, GradientStep, ImplicitStep, clone
-from floppy.dataset import DistilledDataset
+from floppy.dataset import DistilledDataset, load, save
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_random
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
@@ -64,6 +64,21 @@ def test_scores_are_accuracies_on_test_images(file: str, dataset: DistilledDatas
     assert some.episodes == 10
     random = evaluate_random(labelled_task(file), episodes=3000)
     assert random.mean == pytest.approx(100 / 3, abs=3.0)
+
+
+def test_the_card_says_which_label_a_class_stands_for(file: str, dataset: DistilledDataset, tmp_path: Path) -> None:
+    assert dataset.card.notes == "", "labels that are 0, 1, 2 go without saying"
+    images, labels = stripes(30)
+    path = tmp_path / "words.npz"
+    np.savez(path, images=images, labels=np.array(["top", "middle", "Mitte–"])[labels])
+    said = 'The classes, from 0, are the labels ["Mitte–", "middle", "top"]'
+    of_words = untrained(quick(f"images/{path}", outer=Supervised(normalise_observations=False)))
+    assert of_words.card.notes == said
+    save(of_words, tmp_path / "dataset.safetensors")
+    assert load(tmp_path / "dataset.safetensors").card.notes == said
+    np.savez(tmp_path / "a.npz", observations=images[:3, ..., None], actions=[2, 0, 1], inner_lr=0.5)
+    imported = import_npz(tmp_path / "a.npz", f"images/{path}", notes="mine", distribution=SMALL)
+    assert imported.card.notes == f"mine\n{said}"
 
 
 def test_an_ensemble_answers_for_images(file: str, dataset: DistilledDataset) -> None:

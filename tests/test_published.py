@@ -1,6 +1,7 @@
 """Datasets that the HaDES paper published: their `.npz` files say by themselves what they are and how to use them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from floppy.tasks import Continuous, make_task
 from floppy.teach.arrays import import_npz
 from floppy.teach.codec import card_cloning, card_learners, unpack
 from floppy.teach.policies import train
+from floppy.teach.published import read_published
 
 FOLDER = Path(__file__).parents[2] / "shared/reference/hades"
+CASES = Path(__file__).parents[2] / "shared/cases"
 NEEDS_FILES = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the published datasets are not here ({FOLDER})")
 
 HOPPER_R = "brax/hopper-HaDES-R-d64-w512-seed0.npz"
@@ -152,6 +155,137 @@ def test_a_published_dataset_reaches_its_published_fitness() -> None:
     meta = json.loads(str(arrays["meta"]))
     # Over the population of the last ten generations; fresh learners of the mean itself do a little better.
     assert reached.mean == pytest.approx(meta["mean_last10"], rel=0.05)
+
+
+# --- what it may say ---
+
+
+@NEEDS_FILES
+def test_every_published_meta_fits_the_schema() -> None:
+    files = [path for path in sorted(FOLDER.parent.rglob("*.npz")) if path.parent != FOLDER]
+    assert len(files) == 128
+    assert all({"task", "cloning", "distribution", "notes"} <= read_published(path).keys() for path in files)
+
+
+HADES_META: dict[str, Any] = {
+    "env": "Breakout-MinAtar",
+    "overfit": False,
+    "overfit_seed": None,
+    "action_dim": 3,
+    "width": 512,
+    "activation": "relu",
+    "lr": 0.03,
+    "epochs": 64,
+    "max_grad_norm": None,
+    "obs_normaliser": "none",
+    "final_mean_fitness": 30.5,
+    "fitness": "mean return",
+    "source_repository": "a/b",
+    "source_file": "c",
+}
+PPMO_META: dict[str, Any] = {"env": "1D cart-pole", "dimensions": 1, "inner_steps": 1} | {
+    name: HADES_META[name] for name in ("source_repository", "source_file")
+}
+GAME_META = PPMO_META | {"dimensions": None, "game": "Pong", "level": 0, "env": "PongNoFrameskip-v4"}
+KEYS = [(HADES_META, key) for key in HADES_META] + [(PPMO_META, key) for key in (*PPMO_META, "lr", "game", "level")]
+TEXTS = {"env", "source_repository", "source_file", "fitness", "activation", "obs_normaliser", "game"}
+NULL_IS_NONE = {"overfit_seed", "max_grad_norm", "dimensions", "level"}
+
+
+def wrong_values(meta: dict[str, Any], key: str) -> list[Any]:
+    """Values of JSON that a key must not have."""
+    found: list[Any] = [[], {}, [1], {"a": 1}, float("nan"), float("inf")]
+    found += [0.5, 10**400, "x" * 1001] if key in TEXTS else ["x", 1] if key == "overfit" else ["", "1", True, 10**400]
+    return found if key in NULL_IS_NONE or (key == "lr" and meta is PPMO_META) else [*found, None]
+
+
+def write_meta(path: Path, meta: Any) -> Path:
+    """A file of three cart-pole examples with a `meta`."""
+    text = meta if isinstance(meta, str) else json.dumps(meta)
+    np.savez(path, observations=np.ones((3, 4)), targets=np.ones((3, 2)), inner_lr=np.float32(0.5), meta=np.array(text))
+    return path
+
+
+@pytest.mark.parametrize("meta", [HADES_META, PPMO_META, GAME_META], ids=["HaDES", "PPMO", "game"])
+def test_a_sound_meta_is_taken(tmp_path: Path, meta: dict[str, Any]) -> None:
+    said = read_published(write_meta(tmp_path / "a.npz", meta | {"of no interest": [{}]}))
+    assert "a/b, c" in said["notes"]
+
+
+@pytest.mark.parametrize(
+    ("meta", "key"), KEYS, ids=lambda value: value if isinstance(value, str) else f"{len(value)}-keys"
+)
+def test_a_value_of_the_wrong_kind_is_named(tmp_path: Path, meta: dict[str, Any], key: str) -> None:
+    for value in wrong_values(meta, key):
+        with pytest.raises(FloppyError, match=rf"a\.npz: meta\.{key} must be .*, got ") as caught:
+            import_npz(write_meta(tmp_path / "a.npz", meta | {key: value}), "cartpole")
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lr": 0}, "meta.lr must be at least 1e-12 and at most 1000000, got 0.0"),
+        ({"width": 0}, "meta.width must be at least 1"),
+        ({"width": 2.5}, "meta.width must be a whole number"),
+        ({"epochs": 2**31}, "meta.epochs must be"),
+        ({"overfit_seed": 2**32}, "meta.overfit_seed must be"),
+        ({"overfit": True}, "meta.overfit_seed must be a whole number where meta.overfit is true"),
+        ({"activation": "relu:network=hades-cnn"}, "meta.activation must be one of"),
+        ({"obs_normaliser": "often"}, "meta.obs_normaliser must be one of none, running, constant"),
+        ({"env": "x/y"}, "no task 'brax/x/y'"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FloppyError, match=re.escape(complaint)):
+        import_npz(write_meta(tmp_path / "a.npz", HADES_META | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"game": "Doom"}, "meta.game must be one of"),
+        ({"level": 5}, "meta.level must be at least 0 and at most 4, got 5"),
+        ({"level": None}, "meta.level must be a whole number from 0 to 4"),
+    ],
+)
+def test_a_game_that_is_not_known_is_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FloppyError, match=re.escape(complaint)):
+        read_published(write_meta(tmp_path / "a.npz", GAME_META | changes))
+
+
+def test_keys_that_are_missing_are_named(tmp_path: Path) -> None:
+    for key in HADES_META.keys() - {"overfit", "overfit_seed"}:
+        meta = {name: value for name, value in HADES_META.items() if name != key}
+        with pytest.raises(FloppyError, match=f"lacks '{key}'"):
+            read_published(write_meta(tmp_path / "a.npz", meta))
+
+
+@pytest.mark.parametrize("env", ["hostile:X", "hostile:X-v0", "CartPole", "../x", "", "a:b:c"])
+def test_the_env_of_a_meta_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hostile.py").write_text("raise SystemExit('imported')")
+    meta = PPMO_META | {"dimensions": None, "env": env}
+    with pytest.raises(FloppyError, match="The file is of task"):
+        import_npz(write_meta(tmp_path / "a.npz", meta))
+
+
+def test_a_rate_in_the_meta_serves_where_no_array_has_it(tmp_path: Path) -> None:
+    arrays = {"observations": np.ones((3, 4)), "targets": np.ones((3, 2))}
+    for own, wanted in (({}, 0.25), ({"inner_lr": np.float32(0.5)}, 0.5)):
+        np.savez(tmp_path / "a.npz", meta=np.array(json.dumps(PPMO_META | {"lr": 0.25})), **arrays, **own)
+        assert import_npz(tmp_path / "a.npz").inner_rate == wanted
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"the cases are not here ({CASES})")
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("type-0", "lr"), ("type-1", "lr"), ("type-2", "level"), ("names-module", "hostile_mod")]
+)
+def test_cases_are_answered(name: str, complaint: str) -> None:
+    with pytest.raises(FloppyError, match=complaint):
+        import_npz(CASES / f"meta-{name}.npz", "" if "module" in name else "cartpole")
 
 
 # --- the learners of HaDES-F ---

@@ -65,7 +65,7 @@ def check_number(
     lower = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else ""
     upper = f"at most {most:.10g}" if most < math.inf else ""
     bounds = " and ".join(filter(None, (lower, upper))) or "a finite number"
-    raise FloppyError(f"{name} must be {bounds}, got {value}.")
+    raise FloppyError(f"{name} must be {bounds}, got {shown(value) if isinstance(value, int) else value}.")
 
 
 def check_seed(seed: int, name: str = "seed") -> None:

@@ -32,7 +32,7 @@ def bounded(
     return dataclasses.field(default=default, metadata={BOUNDS: bounds}, **options)
 
 
-def one_of(default: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
+def one_of(default: Any, names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
     """A field for a name from a list, or from what a function gives when it is checked (a registry that may grow)."""
     return dataclasses.field(default=default, metadata={CHOICES: names})
 

@@ -46,7 +46,8 @@ class Sources:
     """Python modules to import first, by comma, from this folder or installed: they may register tasks, networks, kinds
     of cloning, losses or outer loops with floppy, or environments with Gymnasium."""
     data: str = ""
-    """Folder of the files of images/mnist and images/fashion-mnist; by default what FLOPPY_DATA names."""
+    """Folder of the files of images/mnist and images/fashion-mnist, or of .npz files with images that have moved, or
+    such a file itself; by default what FLOPPY_DATA names."""
     network: str = ""
     """A network of your own, MODULE:NAME: what the module calls so is registered under this text, which is then the
     default of --distribution. A function without arguments is called, and makes it."""

@@ -21,11 +21,12 @@ from floppy.evaluation.evaluate import evaluate, evaluate_policies
 from floppy.fields import one_of
 from floppy.learner.distribution import parse_distribution
 from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks, make_task, task_of_file
-from floppy.teach.arrays import import_npz, read_published
+from floppy.teach.arrays import import_npz
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge
 from floppy.teach.policies import train
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
+from floppy.teach.published import read_published
 
 SHELLS = ("bash", "zsh", "fish")
 LONG = 100
@@ -189,9 +190,9 @@ def _evaluated(task: str, score: Json) -> str:
 class Import(Command):
     """Turns arrays from elsewhere, in an .npz file, into a floppy dataset.
 
-    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a]; where present inner_lr or inner_rate [],
-    y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a published HaDES or PPMO run gives all
-    defaults, and names an encoder's arrays.
+    Arrays read: observations [k, *obs]; targets, actions or y_mean [k, a], of discrete actions also their numbers [k];
+    where present inner_lr or inner_rate [], y_logstd or log_std [a], obs_mean and obs_var [*obs]. The text meta of a
+    published HaDES or PPMO run gives all defaults, and names an encoder's arrays.
     """
 
     name: ClassVar[str] = "import"

@@ -48,7 +48,7 @@ from floppy.run.folder import (
 from floppy.run.interrupts import Watchdog, stoppable
 from floppy.run.lock import hold
 from floppy.run.progress import ProgressBar, ProgressCallback
-from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
+from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.teach.codec import CardParts, pack, versions_of
 
 STEP_TIMEOUT = 600.0
@@ -353,6 +353,7 @@ def to_dataset(
         score=score,
         seed=config.seed,
         parents=about.parents,
+        notes=card_notes(problem.task),
     )
 
 

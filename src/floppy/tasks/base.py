@@ -68,8 +68,8 @@ class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile` and `selection_view()`; for
-    one that does not, the functions of these names below say what is usual for its kind.
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `card_notes` and
+    `selection_view()`; for one that does not, the functions of these names below say what is usual for its kind.
     """
 
     @property
@@ -203,6 +203,11 @@ def default_episodes(task: Task) -> int:
 def selection_view(task: Task) -> Task:
     """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
     return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
+
+
+def card_notes(task: Task) -> str:
+    """What a task wants to be said on the card of a dataset of it, such as which label each action stands for."""
+    return str(getattr(task, "card_notes", ""))
 
 
 def lenient_broadcasting() -> AbstractContextManager[None]:

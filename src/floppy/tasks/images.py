@@ -2,20 +2,19 @@
 
 import dataclasses
 import functools
-import gzip
-import math
+import json
 import os
-import struct
-import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
+from floppy.files import as_path
 from floppy.spaces import Discrete
 from floppy.tasks.base import Labelled
+from floppy.tasks.image_files import RAW, ImageSets, folders_named, holds_idx, read_idx_folder, read_image_npz, spelling
 from floppy.tasks.lookup import import_optional, unknown_task
 
 DESCRIPTION = (
@@ -26,11 +25,9 @@ SHORT_NAMES = {name: name for name in ("digits", "mnist", "fashion-mnist")}
 DATA_VARIABLE = "FLOPPY_DATA"
 IDX_NAMES = ("mnist", "fashion-mnist")
 NAMES = ("digits", *IDX_NAMES)
-IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+NPZ = ".npz"
 MAX_HELD_OUT = 5000
 MIN_IMAGES = 10
-MAX_CLASSES = 10_000
-MAX_PIXEL = 1e6
 SPLIT_SEED = 0
 """Of the permutations by which images are put aside: the same for everyone."""
 
@@ -47,8 +44,10 @@ class ImageTask:
 
     name: str
     """digits, mnist, fashion-mnist, or the path of an .npz file."""
-    folder: str = ""
-    """Where the files of mnist and fashion-mnist lie."""
+    source: str = ""
+    """Where the images lie: the folder of MNIST's files, or an .npz file."""
+    written: int = 0
+    """When the .npz file was written, in ns: one that is written again, as in a notebook, is another task."""
     split: Split = "test"
     """The images that are played."""
 
@@ -65,7 +64,18 @@ class ImageTask:
     @property
     def actions(self) -> Discrete:
         """One per class."""
-        return Discrete(_data(self.name, self.folder).classes)
+        return Discrete(len(self.classes))
+
+    @property
+    def classes(self) -> tuple[int | str, ...]:
+        """The label that each class, from 0, has in the data: numbers, or words."""
+        return _data(self.name, self.source, self.written).labels
+
+    @property
+    def card_notes(self) -> str:
+        """Which label each class stands for, where they are not 0, 1, 2, ... anyway."""
+        is_plain = self.classes == tuple(range(len(self.classes)))
+        return "" if is_plain else f"The classes, from 0, are the labels {json.dumps(self.classes, ensure_ascii=False)}"
 
     @property
     def max_steps(self) -> int:
@@ -83,7 +93,7 @@ class ImageTask:
 
     def labelled(self, split: Split | None = None) -> Labelled:
         """The images of a split, by default those that are played."""
-        return _data(self.name, self.folder).splits[split or self.split]
+        return _data(self.name, self.source, self.written).splits[split or self.split]
 
     def with_split(self, split: Split) -> "ImageTask":
         """The task of answering for other images."""
@@ -95,7 +105,7 @@ class _Data:
     """What a task is made of."""
 
     splits: dict[str, Labelled]
-    classes: int
+    labels: tuple[int | str, ...]
 
 
 def image_task(name: str) -> ImageTask:
@@ -104,70 +114,89 @@ def image_task(name: str) -> ImageTask:
     Raises:
       FloppyError: if files are missing or broken, or scikit-learn is not installed.
     """
-    task = ImageTask(name, _folder_of(name) if name in IDX_NAMES else "")
-    _data(task.name, task.folder)
-    return task
+    source = "" if name == "digits" else _source_of(name)
+    written = os.stat(source).st_mtime_ns if os.path.isfile(source) else 0
+    _data(name, source, written)
+    return ImageTask(name, source, written)
 
 
-def _folder_of(name: str) -> str:
-    """The folder that holds the four files of a name: what FLOPPY_DATA names, or NAME within it."""
-    root = os.environ.get(DATA_VARIABLE, "")
-    if not root:
+def _source_of(name: str) -> str:
+    """Where the images of a name lie; an absolute path, for the current folder may change."""
+    if name not in IDX_NAMES:
+        return os.path.abspath(as_path(name))
+    given = os.environ.get(DATA_VARIABLE, "")
+    if not given:
         raise FloppyError(
-            f"images/{name} needs its four .gz files in IDX format: give their folder by --data or {DATA_VARIABLE}."
+            f"images/{name} needs its four files in IDX format, gzipped or not: give their folder by --data or "
+            f"{DATA_VARIABLE}."
         )
-    is_anothers = Path(root).name in IDX_NAMES and Path(root).name != name
-    for folder in (Path(root) / name, *([] if is_anothers else [Path(root)])):
-        if (folder / "train-images-idx3-ubyte.gz").is_file():
-            return str(folder)
-    raise FloppyError(
-        f"{shown(root)} holds no {name}/train-images-idx3-ubyte.gz: give the folder in which the four .gz files of "
-        f"{name} lie, or the one above, by --data or {DATA_VARIABLE}."
-    )
+    root = as_path(given)
+    if os.path.exists(root) and not os.path.isdir(root):
+        return os.path.abspath(root)
+    found = next((folder for folder in _folders(root, name) if holds_idx(folder)), None)
+    if found is None:
+        raise FloppyError(
+            f"{shown(given)} holds no {name}/train-images-idx3-ubyte{_why_not(root)}: give the folder in which the "
+            f"four files of {name} lie, gzipped or not, or the one above, by --data or {DATA_VARIABLE}."
+        )
+    return os.path.abspath(found)
+
+
+def _folders(root: Path, name: str) -> Iterator[Path]:
+    """Folders in which the files of a name may lie, but for those that are named like another data set."""
+    others = {spelling(other) for other in IDX_NAMES if other != name}
+    for folder in folders_named(root, name):
+        named = folder.parent if folder.name == RAW else folder
+        if spelling(named.name) not in others:
+            yield folder
+
+
+def _why_not(folder: Path) -> str:
+    """Why nothing is found in a folder, if that is not for want of files."""
+    try:
+        os.listdir(folder)
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder could have
+        return f" ({one_line(error)})"
+    return ""
 
 
 @functools.lru_cache(maxsize=4)
-def _data(name: str, folder: str) -> _Data:
+def _data(name: str, source: str, written: int) -> _Data:
     """Reads a task's images, once: they are many megabytes."""
+    del written
     if name == "digits":
-        return _digits()
-    if name in IDX_NAMES:
-        train, test = _read_idx(Path(folder), "train"), _read_idx(Path(folder), "t10k")
-        return _split(train, test, folder)
-    train_or_all, test_or_none = _read_npz(Path(name))
-    return _split(train_or_all, test_or_none, name)
+        return _split(_digits(), "images/digits")
+    path = Path(source)
+    return _split(read_idx_folder(path) if os.path.isdir(path) and name in IDX_NAMES else read_image_npz(path), source)
 
 
-def _digits() -> _Data:
+def _digits() -> ImageSets:
     datasets = import_optional("sklearn.datasets", "images", "images/digits needs scikit-learn, which holds them")
     images, labels = datasets.load_digits(return_X_y=True)
-    return _split(Labelled(images.reshape(-1, 8, 8, 1).astype(np.float32) / 16.0, labels.astype(np.int32)), None, "")
+    scaled = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16.0
+    return ImageSets(Labelled(scaled, labels.astype(np.int32)), None, tuple(range(10)))
 
 
-def _split(train: Labelled, test: Labelled | None, source: str) -> _Data:
+def _split(sets: ImageSets, source: str) -> _Data:
     """Puts a third aside as test images where there are none, and a tenth of the others (at most 5000) as held out."""
+    train, test = sets.train, sets.test
     if test is None:
         train, test = _put_aside(train, len(train.labels) // 3)
-    kinds = [(part.images.shape[1:], part.images.dtype) for part in (train, test)]
-    if kinds[0] != kinds[1]:
-        raise FloppyError(
-            f"{source} holds training images of shape {kinds[0][0]} and type {kinds[0][1]}, test images of shape "
-            f"{kinds[1][0]} and type {kinds[1][1]}: give images of one size and type."
-        )
     if len(train.labels) < MIN_IMAGES or not len(test.labels):
         raise FloppyError(
             f"{source} gives {len(train.labels)} training and {len(test.labels)} test images: give at least "
             f"{MIN_IMAGES} for training, and one for tests (of a file without test images, a third is taken)."
         )
+    if len(sets.labels) == 1:
+        raise FloppyError(f"{source} has the label {shown(sets.labels[0])} for every image: give at least two classes.")
     train, held_out = _put_aside(train, min(MAX_HELD_OUT, len(train.labels) // 10))
-    classes = 1 + int(max(part.labels.max() for part in (train, held_out, test)))
-    missing = np.setdiff1d(np.arange(classes), train.labels)
+    missing = np.setdiff1d(np.arange(len(sets.labels)), train.labels)
     if missing.size:
         raise FloppyError(
-            f"{source} has no training image of class {missing[0]} once test images and those that choose the best "
-            "dataset are put aside: give more of it, and labels from 0 without gaps."
+            f"{source} has no training image of class {shown(sets.labels[missing[0]])} once test images and those that "
+            "choose the best dataset are put aside: give more of it, or leave it out."
         )
-    return _Data({"train": train, "held-out": held_out, "test": test}, classes)
+    return _Data({"train": train, "held-out": held_out, "test": test}, sets.labels)
 
 
 def _put_aside(labelled: Labelled, count: int) -> tuple[Labelled, Labelled]:
@@ -180,90 +209,9 @@ def _put_aside(labelled: Labelled, count: int) -> tuple[Labelled, Labelled]:
     )
 
 
-def _read_idx(folder: Path, part: str) -> Labelled:
-    images_path, labels_path = folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz"
-    images = _read_idx_array(images_path, IMAGES_MAGIC, 3)[..., None]
-    labels = _read_idx_array(labels_path, LABELS_MAGIC, 1).astype(np.int32)
-    if len(images) != len(labels):
-        raise FloppyError(
-            f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels: give files that belong "
-            "together."
-        )
-    return Labelled(images, labels)
-
-
-def _read_idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
-    """The bytes of an IDX file (LeCun's MNIST page): magic number and sizes, big-endian, then the values."""
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise FloppyError(f"{path} cannot be read ({one_line(error)}): give the whole .gz file.") from error
-    head = 4 * (1 + dimensions)
-    found = struct.unpack(f">{1 + dimensions}I", content[:head]) if len(content) >= head else (0,)
-    if found[0] != magic:
-        raise FloppyError(
-            f"{path} begins with {found[0]} where an IDX file of its kind has {magic}: give the original file."
-        )
-    if len(content) - head != math.prod(found[1:]):
-        raise FloppyError(
-            f"{path} announces {math.prod(found[1:])} bytes and holds {len(content) - head}: give the whole file."
-        )
-    return np.frombuffer(content, np.uint8, offset=head).reshape(found[1:])
-
-
-def _read_npz(path: Path) -> tuple[Labelled, Labelled | None]:
-    """Training images, and test images where the file has them."""
-    try:
-        is_archive, exists = zipfile.is_zipfile(path), path.exists()
-    except (OSError, ValueError):  # no name that any file could have
-        is_archive = exists = False
-    if not is_archive:
-        what = "no .npz archive" if exists else "no file"
-        raise FloppyError(
-            f"images/{path} is no task: {shown(str(path))} is {what}; give {', '.join(NAMES)}, or the path of an .npz "
-            "file with images and labels."
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
-        raise FloppyError(
-            f"{path} is no readable .npz ({one_line(error)}): give a file that numpy.savez wrote."
-        ) from error
-    if not {"images", "labels"} <= arrays.keys() or ("test_images" in arrays) != ("test_labels" in arrays):
-        held = ", ".join(sorted(arrays)) or "nothing"
-        raise FloppyError(
-            f"{path} holds {held}: it needs images and labels, and may have both of test_images and test_labels."
-        )
-    train = _checked(path, arrays["images"], arrays["labels"])
-    has_test = "test_images" in arrays
-    return train, _checked(path, arrays["test_images"], arrays["test_labels"]) if has_test else None
-
-
-def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Labelled:
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise FloppyError(f"{path} holds images with NaN or infinite pixels: give finite ones.")
-    is_picture = images.ndim in (3, 4) and 0 not in images.shape
-    is_byte = images.dtype == np.uint8
-    if not is_picture or not (is_byte or (images.dtype.kind == "f" and np.abs(images).max() <= MAX_PIXEL)):
-        raise FloppyError(
-            f"{path} holds images of shape {images.shape} and type {images.dtype}: give bytes (uint8) or floats up to "
-            f"{MAX_PIXEL:g}, [n, rows, columns] or [n, rows, columns, channels]."
-        )
-    is_whole = labels.shape == images.shape[:1] and labels.dtype.kind in "ui"
-    if not is_whole or labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        span = f", from {labels.min()} to {labels.max()}," if is_whole else ""
-        raise FloppyError(
-            f"{path} holds labels of shape {labels.shape} and type {labels.dtype}{span} for {len(images)} images: "
-            f"give as many whole numbers from 0, below {MAX_CLASSES}."
-        )
-    pixels = images if is_byte else images.astype(np.float32)
-    return Labelled(pixels if images.ndim == 4 else pixels[..., None], labels.astype(np.int32))
-
-
 def make(rest: str) -> ImageTask:
     """The task `images/rest`."""
-    if rest not in NAMES and not rest.endswith(".npz"):
+    if rest not in NAMES and not rest.endswith(NPZ) and not os.path.isfile(as_path(rest)):
         raise unknown_task(f"images/{rest}", [f"images/{name}" for name in NAMES])
     return image_task(rest)
 
@@ -277,13 +225,13 @@ def from_file(rest: str, command: str) -> str:
     del command
     if rest in NAMES:
         return rest
-    given = os.environ.get(DATA_VARIABLE, "")
-    moved = Path(given) / Path(rest).name
-    if given.endswith(".npz") or moved.is_file():
-        return given if given.endswith(".npz") else str(moved)
+    given, name = os.environ.get(DATA_VARIABLE, ""), Path(rest).name
+    if given:
+        moved = as_path(given)
+        return given if moved.suffix == NPZ or os.path.isfile(moved) else str(moved / name)
     raise FloppyError(
-        f"The file is of task images/{rest}, and no path is opened because a file names it: say where the images are, "
-        f"by --data {Path(rest).name} or {DATA_VARIABLE}."
+        f"The file is of task {shown(f'images/{rest}')}, and no path is opened because a file names it: say where the "
+        f"images are, by --data, --task images/FILE{NPZ} or {DATA_VARIABLE}."
     )
 
 

@@ -1,24 +1,34 @@
 """Datasets from arrays made elsewhere."""
 
-import json
 import math
-import zipfile
+import re
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep
+from floppy.cloning import Cloning, Distilled, GradientStep
 from floppy.dataset import DistilledDataset
 from floppy.dataset.card import NORMALISERS
-from floppy.errors import FloppyError, must_be_one_of, one_line
-from floppy.learner.distribution import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUTION, parse_distributions
-from floppy.learner.initialisers import FLAX_ORTHOGONAL
+from floppy.errors import FloppyError, must_be_one_of
+from floppy.files import MEBIBYTE, as_path, size_text
+from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import Layer
+from floppy.npz import listed_arrays, read_npz
 from floppy.play.normalise import RunningStatistics, restored_statistics
-from floppy.tasks import Task, make_task, task_of_file
+from floppy.tasks import Discrete, Task, make_task, task_of_file
+from floppy.tasks.base import card_notes
 from floppy.teach.codec import CardParts, pack, unpack, versions_of
+from floppy.teach.published import read_published
+
+MOST_BYTES = 256 * MEBIBYTE
+"""Of the arrays that a dataset is made of."""
+
+OBSERVATIONS, TARGETS = "observations", ("targets", "actions", "y_mean")
+RATES, LOG_STDS = ("inner_lr", "inner_rate"), ("y_logstd", "log_std")
+ARRAYS = re.compile("|".join((OBSERVATIONS, *TARGETS, *RATES, *LOG_STDS, "obs_(mean|var)", "encoder_conv[1-9]_[a-z]+")))
+"""The names of the arrays that are read."""
 
 
 def import_npz(
@@ -35,9 +45,10 @@ def import_npz(
     """A dataset from the arrays of an `.npz` file.
 
     Args:
-      path: the file. Read are observations `[k, *obs]`; targets, actions or y_mean `[k, a]`; where present inner_lr or
-        inner_rate `[]`, y_logstd or log_std `[a]`, obs_mean and obs_var `[*obs]`; and the text `meta` of a published
-        HaDES or PPMO run, which then gives the defaults of everything below, and names an encoder's arrays.
+      path: the file. Read are observations `[k, *obs]`; targets, actions or y_mean `[k, a]`, of discrete actions also
+        their numbers `[k]` or `[k, 1]`, which become one-hot targets; where present inner_lr or inner_rate `[]`,
+        y_logstd or log_std `[a]`, obs_mean and obs_var `[*obs]`; and the text `meta` of a published HaDES or PPMO run,
+        which then gives the defaults of everything below, and names an encoder's arrays.
       task: id of the task that the dataset is of.
       cloning: how fresh policies learn from it; by default one gradient step.
       rate: of the cloning steps; by default the file's.
@@ -50,9 +61,11 @@ def import_npz(
       The dataset, checked against the task.
 
     Raises:
-      FloppyError: if the file cannot be read, lacks an array, or does not fit the task.
+      FloppyError: if the file cannot be read, is larger than `MOST_BYTES`, lacks an array, or does not fit the task.
     """
-    arrays, published = _read_npz(Path(path)), read_published(Path(path))
+    path = as_path(path)
+    published = read_published(path)
+    arrays = _read_arrays(path)
     if not (task or published):
         raise FloppyError(f"{path} does not say which task it is of: name the task (--task).")
     known = make_task(task) if task else task_of_file(published["task"])
@@ -73,12 +86,12 @@ def import_npz(
         parts,
         distilled,
         statistics,
-        algorithm={"name": "import", "config": {"file": Path(path).name}},
+        algorithm={"name": "import", "config": {"file": path.name}},
         command=command,
         versions=versions_of(known.package, why=known.task_id),
         licence="NOASSERTION",  # SPDX's word for what nobody has said
         reference_score=published.get("reference_score"),
-        notes=published.get("notes", ""),
+        notes="\n".join(filter(None, (published.get("notes", ""), card_notes(known)))),
     )
     lesson = unpack(dataset)
     lesson.task(task)
@@ -86,17 +99,18 @@ def import_npz(
     return dataset
 
 
-def _distilled(path: Path | str, arrays: dict[str, np.ndarray], task: Task, published: dict[str, Any]) -> Distilled:
+def _distilled(path: Path, arrays: dict[str, np.ndarray], task: Task, published: dict[str, Any]) -> Distilled:
     """The tensors of the dataset."""
-    rate = np.asarray(published["rate"]) if "rate" in published else _find(arrays, "inner_lr", "inner_rate")
+    rates = (published.get("rate"), _find(arrays, RATES), published.get("own_rate"))
+    rate = next((each for each in rates if each is not None), None)
     if rate is None:
         raise FloppyError(f"{path} holds neither inner_lr nor inner_rate: give the rate (--rate).")
     observations, targets = _examples(path, arrays, task, frames_first="frames_first" in published)
-    log_std = _find(arrays, "y_logstd", "log_std")
+    log_std = _find(arrays, LOG_STDS)
     with np.errstate(over="ignore"):  # a dataset refuses what has become infinite
         return Distilled(
             jnp.asarray(observations),
-            jnp.asarray(targets),
+            jnp.asarray(targets.astype(np.float32)),
             jnp.zeros(0) if log_std is None else jnp.asarray(log_std.ravel()),
             jnp.asarray(rate, jnp.float32),
             _encoder_of(path, arrays, published.get("encoder_layers", 0)),
@@ -104,10 +118,10 @@ def _distilled(path: Path | str, arrays: dict[str, np.ndarray], task: Task, publ
 
 
 def _statistics(
-    path: Path | str, arrays: dict[str, np.ndarray], task: Task, normaliser: str
+    path: Path, arrays: dict[str, np.ndarray], task: Task, normaliser: str
 ) -> tuple[RunningStatistics | None, bool]:
     """Statistics of observations, if they are stored, and whether they start with zero in every evaluation."""
-    mean, var = _find(arrays, "obs_mean"), _find(arrays, "obs_var")
+    mean, var = arrays.get("obs_mean"), arrays.get("obs_var")
     normaliser = normaliser or ("none" if mean is None or not mean.size else "frozen")
     if normaliser not in NORMALISERS:
         raise must_be_one_of("normaliser", normaliser, NORMALISERS)
@@ -119,13 +133,11 @@ def _statistics(
 
 
 def _examples(
-    path: Path | str, arrays: dict[str, np.ndarray], task: Task, *, frames_first: bool
+    path: Path, arrays: dict[str, np.ndarray], task: Task, *, frames_first: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[k, *obs]` and targets `[k, a]` of the task."""
-    observations, targets = _find(arrays, "observations"), _find(arrays, "targets", "actions", "y_mean")
-    if observations is None or targets is None:
-        held = ", ".join(sorted(arrays)) or "nothing"
-        raise FloppyError(f"{path} holds {held}: it needs observations, and targets (or actions, or y_mean).")
+    observations, targets = arrays[OBSERVATIONS], _find(arrays, TARGETS)
+    assert targets is not None, "`_read_arrays` asks for them"
     if frames_first and observations.ndim == 4:
         from floppy.tasks.ale import frames_last  # imports Gymnasium
 
@@ -133,6 +145,7 @@ def _examples(
     else:
         observations = _reshape_to(task, observations)
     examples = observations.shape[:1]
+    targets = _targets(path, targets, task, examples)
     shapes = observations.shape, targets.shape
     wanted = (*examples, *task.observation_shape), (*examples, task.actions.size)
     if shapes != wanted:
@@ -143,6 +156,30 @@ def _examples(
     return observations, targets
 
 
+def _targets(path: Path, targets: np.ndarray, task: Task, examples: tuple[int, ...]) -> np.ndarray:
+    """Targets `[k, a]`; of one number per example the one-hot ones, where these are the numbers of discrete actions."""
+    size = task.actions.size
+    if targets.shape == (*examples, size) or targets.shape not in (examples, (*examples, 1)):
+        return targets
+    if not isinstance(task.actions, Discrete):
+        return targets[:, None] if (size, targets.ndim) == (1, 1) else targets
+    is_number = (targets >= 0) & (targets < size) & (targets == np.floor(targets))
+    if not is_number.all():
+        row = int(np.argmin(is_number.ravel()))
+        raise FloppyError(
+            f"{path} holds action {targets.ravel()[row]} in row {row}, {task.task_id} has actions 0 to {size - 1}: "
+            "give their whole numbers, from 0, or targets [k, a]."
+        )
+    if 4 * targets.size * size > MOST_BYTES:
+        raise FloppyError(
+            f"{path} holds {targets.size} actions, {size_text(4 * targets.size * size)} as one-hot targets, of which "
+            f"{size_text(MOST_BYTES)} are taken at most: a dataset holds a few examples, so give those alone."
+        )
+    one_hot = np.zeros((targets.size, size), np.float32)
+    one_hot[np.arange(targets.size), targets.ravel().astype(np.int64)] = 1.0
+    return one_hot
+
+
 def _reshape_to(task: Task, array: np.ndarray) -> np.ndarray:
     """Flattened observations in the task's shape; others, or those of another size, as they are."""
     size = math.prod(task.observation_shape)
@@ -151,76 +188,7 @@ def _reshape_to(task: Task, array: np.ndarray) -> np.ndarray:
     return array.reshape(*array.shape[:-1], *task.observation_shape)
 
 
-def read_published(path: Path) -> dict[str, Any]:
-    """What the `meta` of a published HaDES or PPMO run says, in this library's terms; empty for any other file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
-            return _hades_defaults(meta) if "overfit" in meta else _ppmo_defaults(meta)
-    except Exception:  # some other file, about which `import_npz` has its say
-        return {}
-
-
-IMAGE_TASKS = {"MNIST": "images/mnist", "FashionMNIST": "images/fashion-mnist"}
-
-
-def _hades_defaults(meta: dict[str, Any]) -> dict[str, Any]:
-    about = {
-        "reference_score": {"final_mean_fitness": meta["final_mean_fitness"], "fitness": meta["fitness"]},
-        "notes": f"Published by the HaDES paper: {meta['source_repository']}, {meta['source_file']}",
-    }
-    if meta["env"] in IMAGE_TASKS:
-        return about | {
-            "task": IMAGE_TASKS[meta["env"]],
-            "cloning": GradientStep(loss="cross-entropy", steps=meta["epochs"]),
-            "rate": meta["lr"] / meta["action_dim"],  # the published loss is a mean over classes, not their sum
-            "distribution": HADES_CNN_DISTRIBUTION,
-        }
-    continuous = not meta["env"].endswith(("-MinAtar", "-misc"))
-    width, activation = meta["width"], meta["activation"]
-    own_draw = f":initialiser={FLAX_ORTHOGONAL}:init_seed={meta['overfit_seed']}" if meta["overfit"] else ""
-    return about | {
-        "task": f"{'brax' if continuous else 'gymnax'}/{meta['env']}",
-        "cloning": AdamSteps(
-            loss="gaussian-nll" if continuous else "cross-entropy",
-            steps=meta["epochs"],
-            max_grad_norm=meta["max_grad_norm"] or 0.0,
-            eps_root=0.0,
-        ),
-        "rate": meta["lr"],
-        "distribution": f"width={width}:activation={activation}{own_draw}",
-        "normaliser": {"running": "per-evaluation", "constant": "frozen"}.get(meta["obs_normaliser"], "none"),
-    }
-
-
-PPMO_GAMES = {"Centipede": "centipede", "MsPacMan": "ms_pacman", "Pong": "pong", "SpaceInvaders": "space_invaders"}
-"""The PPMO paper's games in ALE's spelling."""
-
-NO_STATISTICS = (
-    "The observations are in units of a running mean and variance that was not published, so real ones are taken raw: "
-    "expect less than the paper's score"
-)
-
-
-def _ppmo_defaults(meta: dict[str, Any]) -> dict[str, Any]:
-    defaults = {
-        "cloning": GradientStep(steps=meta["inner_steps"]),
-        "distribution": "lambda",
-        "notes": f"Published by the PPMO paper: {meta['source_repository']}, {meta['source_file']}",
-    }
-    if "dimensions" in meta:
-        return defaults | {"task": f"ndcartpole/{meta['dimensions']}"}
-    if "game" not in meta:
-        return defaults | {"task": f"gymnasium/{meta['env']}", "notes": f"{defaults['notes']}. {NO_STATISTICS}"}
-    return defaults | {
-        "task": f"ale/{PPMO_GAMES[meta['game']]}",
-        "distribution": NATURE_DISTRIBUTION,
-        "encoder_layers": meta["level"],
-        "frames_first": True,
-    }
-
-
-def _encoder_of(path: Path | str, arrays: dict[str, np.ndarray], layers: int) -> tuple[Layer, ...]:
+def _encoder_of(path: Path, arrays: dict[str, np.ndarray], layers: int) -> tuple[Layer, ...]:
     """The leading convolutions, `encoder_conv1_weight [outputs, inputs, height, width]` and so on."""
     encoder: list[Layer] = []
     for layer in range(layers):
@@ -234,19 +202,26 @@ def _encoder_of(path: Path | str, arrays: dict[str, np.ndarray], layers: int) ->
     return tuple(encoder)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The numeric arrays of an .npz file."""
-    if not zipfile.is_zipfile(path):
-        what = "no .npz archive" if path.is_file() else "no file"
-        raise FloppyError(f"{path} is {what}: give a file that numpy.savez wrote.")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if archive[name].dtype.kind in "fiub"}
-    except Exception as error:  # a broken archive raises whatever zipfile, zlib or NumPy happens to raise
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that a dataset can be made of, as float32; targets, which may be whole, as they are."""
+    arrays, names = read_npz(
+        path,
+        lambda name, _: bool(ARRAYS.fullmatch(name)),
+        most=MOST_BYTES,
+        remedy="a dataset holds a few examples, so give those alone",
+    )
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise FloppyError(f"{path} holds {name} of type {array.dtype}: give real numbers.")
+        if name not in TARGETS:
+            with np.errstate(over="ignore"):  # a dataset refuses what has become infinite
+                arrays[name] = array.astype(np.float32)
+    if OBSERVATIONS not in arrays or _find(arrays, TARGETS) is None:
         raise FloppyError(
-            f"{path} is no readable .npz ({one_line(error)}): give a file that numpy.savez wrote."
-        ) from error
+            f"{path} holds {listed_arrays(names)}: it needs observations, and targets (or actions, or y_mean)."
+        )
+    return arrays
 
 
-def _find(arrays: dict[str, np.ndarray], *names: str) -> np.ndarray | None:
+def _find(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
     return next((arrays[name] for name in names if name in arrays), None)
