@@ -165,11 +165,20 @@ class Unfit(Probe):
         self.action_space = actions or self.action_space
 
 
+class OwnSpace(spaces.Space):
+    """A space that Gymnasium does not know."""
+
+
 FAULTS = ("reset", "step", "exit", "shape", "nan", "infinite", "nan reward")
 UNFIT = {
-    "DictObservation": {"observations": spaces.Dict({"eye": Probe.observation_space})},
-    "DiscreteObservation": {"observations": spaces.Discrete(3)},
+    "SequenceObservation": {"observations": spaces.Sequence(Probe.observation_space)},
+    "GraphObservation": {"observations": spaces.Graph(Probe.observation_space, None)},
+    "NestedSequence": {"observations": spaces.Dict(a=spaces.Dict(b=spaces.Sequence(spaces.Discrete(2))))},
+    "OwnSpace": {"observations": OwnSpace()},
+    "NoObservation": {"observations": spaces.Box(0, 1, (0,))},
+    "HugeObservation": {"observations": spaces.Dict(a=spaces.Discrete(10**12))},
     "MultiDiscrete": {"actions": spaces.MultiDiscrete([2, 2])},
+    "MultiBinary": {"actions": spaces.MultiBinary(2)},
     "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
     "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},
     "Fixed": {"actions": spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64)},

@@ -78,13 +78,18 @@ def test_a_jax_task_is_no_host_task() -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("DictObservation", "observations of space Dict"),
-        ("DiscreteObservation", "observations of space Discrete"),
-        ("MultiDiscrete", "actions of space MultiDiscrete"),
+        ("SequenceObservation", "observations of space Sequence, which cannot be flattened"),
+        ("GraphObservation", "observations of space Graph, which cannot be flattened"),
+        ("NestedSequence", "observations of space Dict, which cannot be flattened"),
+        ("OwnSpace", "observations of space OwnSpace, which cannot be flattened"),
+        ("NoObservation", "observations of 0 numbers"),
+        ("HugeObservation", "observations of 1000000000000 numbers.*16777216"),
+        ("MultiDiscrete", "actions of space MultiDiscrete.*one number per combination"),
+        ("MultiBinary", "actions of space MultiBinary.*one number per combination"),
         ("Unbounded", "without finite real bounds"),
         ("WholeNumbers", "without finite real bounds"),
         ("Fixed", "bounds that differ"),
-        ("Endless", "no time limit.*max_episode_steps"),
+        ("Endless", "no time limit.*--max-episode-steps N"),
     ],
 )
 def test_unfit_environments_are_refused(name: str, wanted: str) -> None:

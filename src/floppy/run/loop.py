@@ -41,7 +41,7 @@ from floppy.run.folder import (
     tidy,
 )
 from floppy.run.progress import ProgressBar, ProgressCallback
-from floppy.tasks.base import FaultyEnvironmentError, Task, episode_word, selection_view
+from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -325,6 +325,7 @@ def to_dataset(
         versions=versions_of("jax", "optax", problem.task.package, why=problem.task.task_id),
         score=score,
         seed=config.seed,
+        notes=card_notes(problem.task),
         parents=config.outer.parents(problem),
     )
 

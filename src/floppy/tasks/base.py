@@ -38,11 +38,11 @@ class Transition(NamedTuple):
 
 
 class FaultyEnvironmentError(FloppyError):
-    """An environment raised, or returned NaN, infinity or a wrong shape: a run ends here, with what it has reached."""
+    """An environment raised, hung, or returned NaN, infinity or a wrong shape: a run ends, with what it has reached."""
 
 
 class FaultyEnvironmentWarning(UserWarning):
-    """An environment ended the program while it was closed: what it has given before counts all the same."""
+    """An environment ended the program, or hung, while it was closed: what it has given before counts all the same."""
 
 
 JAX, HOST, LABELLED = "jax", "host", "labelled"
@@ -62,12 +62,16 @@ class Profile(NamedTuple):
     """Whether half of the usual Adam steps will do (HaDES paper, Table 2)."""
 
 
+REQUIRED = ("task_id", "observation_shape", "actions", "max_steps", "max_return", "package")
+"""Attributes that every task has."""
+
+
 class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile` and `selection_view()`; for
-    one that does not, the functions of these names below say what is usual for its kind.
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `selection_view()` and
+    `card_notes`; for one that does not, the functions of these names below say what is usual for its kind.
     """
 
     @property
@@ -201,6 +205,11 @@ def default_episodes(task: Task) -> int:
 def selection_view(task: Task) -> Task:
     """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
     return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
+
+
+def card_notes(task: Task) -> str:
+    """What a dataset's card is to say of the task in its notes: the task's own `card_notes`, by default nothing."""
+    return str(getattr(task, "card_notes", ""))
 
 
 def lenient_broadcasting() -> AbstractContextManager[None]:

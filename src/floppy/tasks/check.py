@@ -13,7 +13,7 @@ import numpy as np
 from floppy.errors import FloppyError, one_line, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
-    FaultyEnvironmentError,
+    REQUIRED,
     HostTask,
     JaxTask,
     Labelled,
@@ -24,6 +24,7 @@ from floppy.tasks.base import (
     step_of,
     strong_types,
 )
+from floppy.tasks.fence import environment_code, fault_of_closing, raised
 from floppy.tasks.registry import FAMILIES, make_task
 
 EPISODES = 8
@@ -102,9 +103,15 @@ def _wrong(task: Any, field: str, wanted: Any, got: Any) -> FloppyError:
 
 
 def _check_attributes(task: Any) -> None:
-    for name in ("task_id", "observation_shape", "actions", "max_steps", "max_return", "package"):
-        if not hasattr(task, name):
-            raise _breach(task, f"it has no {name}")
+    for name in REQUIRED:
+        try:
+            getattr(task, name)
+        except (FloppyError, KeyboardInterrupt):
+            raise
+        except AttributeError as error:
+            raise _breach(task, f"it has no {name}") from error
+        except BaseException as error:  # computed by the task's own code
+            raise _breach(task, f"its {name} raised {raised(error)}") from error
     for name in ("task_id", "package"):
         if not isinstance(getattr(task, name), str) or not getattr(task, name):
             raise _wrong(task, name, "text", shown(getattr(task, name)))
@@ -184,12 +191,11 @@ def _own_code(task: Any, method: str) -> Iterator[None]:
     """Turns whatever a task's own code raises into a breach."""
     try:
         yield
-    except FloppyError:
+    except (FloppyError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        said = f": {one_line(error)}" if str(error) else ""
+    except BaseException as error:
         raise _breach(
-            task, f"{method} raised {type(error).__name__}{said} when JAX compiled it for actions {task.actions}"
+            task, f"{method} raised {raised(error)} when JAX compiled it for actions {task.actions}"
         ) from error
 
 
@@ -396,27 +402,14 @@ def _check_outcome(task: JaxTask, outcome: _Outcome) -> None:
 
 
 def _check_host(task: Any) -> None:
-    with _environment_code(task, "made"):
+    with environment_code(task.task_id, "made"):
         vector = task.make_vector(HOST_COPIES, training=False)
     try:
         _check_vector(task, vector)
     finally:
-        with contextlib.suppress(Exception):  # as in play, an error while closing is ignored
-            vector.close()
-
-
-@contextlib.contextmanager
-def _environment_code(task: Any, done: str) -> Iterator[None]:
-    """Turns whatever an environment's own code raises into an error that names it."""
-    try:
-        yield
-    except FloppyError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = f": {one_line(error)}" if str(error) else ""
-        raise FaultyEnvironmentError(
-            f"{task.task_id} raised an error when {done} ({type(error).__name__}{said}): repair the environment."
-        ) from error
+        fault = fault_of_closing(task.task_id, vector.close)
+    if fault:
+        raise fault
 
 
 def _check_vector(task: Any, vector: Any) -> None:
@@ -431,19 +424,19 @@ def _check_vector(task: Any, vector: Any) -> None:
     if getattr(vector, "num_envs", None) != HOST_COPIES:
         raise _wrong(task, f"num_envs of make_vector({HOST_COPIES})", HOST_COPIES, getattr(vector, "num_envs", "none"))
     _check_vector_spaces(task, vector)
-    with _environment_code(task, "reset"):
+    with environment_code(task.task_id, "reset"):
         observations, _ = vector.reset(seed=[1, 2])
     _check_batch(task, "the observations of reset", observations, (HOST_COPIES, *task.observation_shape))
     random = np.random.default_rng(0)
     for _ in range(HOST_STEPS):
-        with _environment_code(task, "stepped"):
+        with environment_code(task.task_id, "stepped"):
             observations, rewards, terminated, truncated, infos = vector.step(_random_actions(task, random))
         _check_batch(task, "the observations of step", observations, (HOST_COPIES, *task.observation_shape))
         _check_batch(task, "rewards", rewards, (HOST_COPIES,))
         for name, flags in (("terminated", terminated), ("truncated", truncated)):
             if np.shape(flags) != (HOST_COPIES,) or np.asarray(flags).dtype != bool:
                 raise _wrong(task, name, f"of shape ({HOST_COPIES},) and type bool", _described(np.asarray(flags)))
-        for index in np.flatnonzero(terminated | truncated):
+        for index in np.flatnonzero(np.asarray(terminated) | np.asarray(truncated)):
             if "final_obs" not in infos:
                 raise _breach(
                     task,
