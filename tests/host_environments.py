@@ -1,5 +1,6 @@
 """Tiny Gymnasium environments with known answers, sound ones and faulty ones, registered when this is imported."""
 
+import time
 from typing import Any
 
 import gymnasium
@@ -152,6 +153,8 @@ class Faulty(Probe):
                 raise KeyError("joint")
             if self.fault == "exit":
                 raise SystemExit(3)
+            if self.fault == "hang":
+                time.sleep(60)
             observation = {"shape": np.zeros(3), "nan": np.array([0.0, np.nan])}.get(self.fault, observation)
             reward = {"infinite": np.inf, "nan reward": np.nan}.get(self.fault, reward)
         return observation, reward, *rest
@@ -198,6 +201,7 @@ register("Endless", Clock, None)
 for fault in FAULTS:
     register("Faulty-" + fault.replace(" ", "-"), Faulty, fault=fault)
 register("FaultyAtOnce", Faulty, fault="step", after=0)
+register("FaultyHangs", Faulty, fault="hang")
 for name, options in UNFIT.items():
     register(name, Unfit, **options)
 

@@ -32,7 +32,7 @@ from floppy.play.policy import (
     step_keys,
 )
 from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
-from floppy.tasks.fence import check_step_timeout, environment_code, fault_of_closing
+from floppy.tasks.fence import check_step_timeout, environment_code, fault_of_closing, raised
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -88,7 +88,7 @@ class HostEnvironments:
 
     def close(self) -> None:
         """Closes the environments; errors while closing are ignored, a `sys.exit` and a hang are warned of."""
-        if fault := fault_of_closing(self.task.task_id, self.vector.close, self.step_timeout):
+        if fault := fault_of_closing(self.task.task_id, lambda: self.vector.close(), self.step_timeout):
             warning = FaultyEnvironmentWarning(str(fault))
             warning.__cause__ = fault
             warnings.warn(warning, stacklevel=2)
@@ -114,13 +114,20 @@ class HostEnvironments:
 
         Pixels stay bytes, a quarter of the memory; all else is float32.
         """
-        is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
-            array = np.array(values, np.uint8 if is_bytes else np.float32)
-        if what == "observation" and array.shape[1:] != self.task.observation_shape:
+        try:
+            is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+                array = np.array(values, np.uint8 if is_bytes else np.float32)
+        except (TypeError, ValueError) as error:
             raise FaultyEnvironmentError(
-                f"{self.task.task_id} returned an observation of shape {array.shape[1:]} in place of "
-                f"{self.task.observation_shape}: repair the environment."
+                f"{self.task.task_id} returned no numbers as its {what} ({raised(error)}): repair the environment."
+            ) from error
+        wanted = self.task.observation_shape if what == "observation" else ()
+        if array.shape[1:] != wanted or (what == "reward" and len(array) != self.count):
+            article = "an" if what == "observation" else "a"
+            raise FaultyEnvironmentError(
+                f"{self.task.task_id} returned {article} {what} of shape {array.shape[1:]} in place of "
+                f"{wanted}: repair the environment."
             )
         if not np.all(np.isfinite(array)):
             kind = "NaN" if np.any(np.isnan(array)) else "an infinite value"

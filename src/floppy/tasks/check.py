@@ -36,6 +36,8 @@ HOST_COPIES, HOST_STEPS = 2, 10
 SAME_STEP = "SameStep"
 """The value of Gymnasium's `AutoresetMode.SAME_STEP`."""
 SPLITS = ("train", "held-out", "test")
+MOST_BUILT = 120
+"""Characters of what is said of a state's structure."""
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Options for `jax.jit`: what runs only briefly should compile quickly."""
 
@@ -55,10 +57,11 @@ def check_task(task: Task, *, is_registered: bool = True) -> None:
     """
     try:
         hash(task)
-    except TypeError as error:
+    except Exception as error:
         _check_attributes(task)  # which may say more about it
         raise FloppyError(
-            f"Task {shown(task)} cannot be hashed ({error}): let it be a frozen dataclass, without lists or arrays."
+            f"Task {shown(task)} cannot be hashed ({one_line(error)}): let it be a frozen dataclass, without lists or "
+            "arrays."
         ) from error
     _check_once(task)  # type: ignore[arg-type]
     if is_registered:
@@ -120,7 +123,8 @@ def _check_attributes(task: Any) -> None:
         raise _wrong(task, "observation_shape", "a tuple of positive whole numbers", shown(shape))
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise _wrong(task, "max_steps", "a positive whole number", shown(steps))
-    if task.max_return is not None and not np.isfinite(task.max_return):
+    most = task.max_return
+    if most is not None and not (isinstance(most, int | float | np.number) and np.isfinite(most)):
         raise _wrong(task, "max_return", "a finite number or None", shown(task.max_return))
     _check_space(task)
 
@@ -222,14 +226,20 @@ def _check_state(task: Any, before: Any, after: Any) -> None:
         raise _wrong(
             task,
             "the state of step",
-            f"built like that of reset, {shown(structures[0])}",
-            shown(structures[1]),
+            f"built like that of reset, {_built(before)}",
+            _built(after),
         )
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(before)]
     for path, old, new in zip(paths, jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             name = f"state{jax.tree_util.keystr(path)} of step"
             raise _wrong(task, name, f"as in reset, {_described(old)}", _described(new))
+
+
+def _built(state: Any) -> str:
+    """How a state is built, with stars for its arrays."""
+    text = str(jax.tree.map(lambda _: "*", state)).replace("'*'", "*")
+    return text if len(text) <= MOST_BUILT else f"{text[:MOST_BUILT]}..."
 
 
 def _check_purity(task: JaxTask, key: jax.Array) -> None:
@@ -407,7 +417,7 @@ def _check_host(task: Any) -> None:
     try:
         _check_vector(task, vector)
     finally:
-        fault = fault_of_closing(task.task_id, vector.close)
+        fault = fault_of_closing(task.task_id, lambda: vector.close())
     if fault:
         raise fault
 

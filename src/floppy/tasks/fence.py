@@ -59,7 +59,7 @@ class _OutOfTime(BaseException):
 class _Alarm:
     """Raises `_OutOfTime` in the code within after so many seconds.
 
-    It needs the main thread and a system with timers, else it does nothing; one takes about 5 µs. Code below Python
+    It needs the main thread and a system with timers, else it does nothing; one takes about 15 µs. Code below Python
     that never returns cannot be ended so. Another alarm that is set already stays, and goes first if it is due first.
     """
 
