@@ -181,6 +181,7 @@ UNFIT = {
     "NoObservation": {"observations": spaces.Box(0, 1, (0,))},
     "HugeObservation": {"observations": spaces.Dict(a=spaces.Discrete(10**12))},
     "MultiDiscrete": {"actions": spaces.MultiDiscrete([2, 2])},
+    "ManyActions": {"actions": spaces.Discrete(10**9)},
     "MultiBinary": {"actions": spaces.MultiBinary(2)},
     "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
     "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},

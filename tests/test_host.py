@@ -85,6 +85,7 @@ def test_a_jax_task_is_no_host_task() -> None:
         ("NoObservation", "observations of 0 numbers"),
         ("HugeObservation", "observations of 1000000000000 numbers.*16777216"),
         ("MultiDiscrete", "actions of space MultiDiscrete.*one number per combination"),
+        ("ManyActions", "1000000000 discrete actions.*65536"),
         ("MultiBinary", "actions of space MultiBinary.*one number per combination"),
         ("Unbounded", "without finite real bounds"),
         ("WholeNumbers", "without finite real bounds"),

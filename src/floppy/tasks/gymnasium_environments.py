@@ -23,6 +23,8 @@ from floppy.tasks.lookup import install_hint
 FAMILY = "gymnasium"
 MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
+MOST_ACTIONS = 2**16
+"""Of a discrete space: a policy puts out a number for each."""
 BYTES = (0, 255)
 """Bounds of pixels."""
 
@@ -126,7 +128,11 @@ def _check_actions(name: str, space: Any) -> None:
         if not np.issubdtype(space.dtype, np.floating) or not bounded:
             what = "has actions in a Box without finite real bounds that differ"
             raise _unfit(name, what, "wrap it so that they have bounds")
-    elif not isinstance(space, spaces.Discrete):
+    elif isinstance(space, spaces.Discrete):
+        if int(space.n) > MOST_ACTIONS:
+            what = f"has {space.n} discrete actions (allowed are up to {MOST_ACTIONS})"
+            raise _unfit(name, what, "wrap it so that they are fewer")
+    else:
         remedy = "wrap it so that they are Discrete, one number per combination, or a Box"
         raise _unfit(name, f"has actions of {_kind(space)}", remedy)
 
