@@ -1,5 +1,6 @@
 """Tiny Gymnasium environments with known answers, sound ones and faulty ones, registered when this is imported."""
 
+import time
 from typing import Any
 
 import gymnasium
@@ -152,6 +153,8 @@ class Faulty(Probe):
                 raise KeyError("joint")
             if self.fault == "exit":
                 raise SystemExit(3)
+            if self.fault == "hang":
+                time.sleep(60)
             observation = {"shape": np.zeros(3), "nan": np.array([0.0, np.nan])}.get(self.fault, observation)
             reward = {"infinite": np.inf, "nan reward": np.nan}.get(self.fault, reward)
         return observation, reward, *rest
@@ -165,11 +168,21 @@ class Unfit(Probe):
         self.action_space = actions or self.action_space
 
 
+class OwnSpace(spaces.Space):
+    """A space that Gymnasium does not know."""
+
+
 FAULTS = ("reset", "step", "exit", "shape", "nan", "infinite", "nan reward")
 UNFIT = {
-    "DictObservation": {"observations": spaces.Dict({"eye": Probe.observation_space})},
-    "DiscreteObservation": {"observations": spaces.Discrete(3)},
+    "SequenceObservation": {"observations": spaces.Sequence(Probe.observation_space)},
+    "GraphObservation": {"observations": spaces.Graph(Probe.observation_space, None)},
+    "NestedSequence": {"observations": spaces.Dict(a=spaces.Dict(b=spaces.Sequence(spaces.Discrete(2))))},
+    "OwnSpace": {"observations": OwnSpace()},
+    "NoObservation": {"observations": spaces.Box(0, 1, (0,))},
+    "HugeObservation": {"observations": spaces.Dict(a=spaces.Discrete(10**12))},
     "MultiDiscrete": {"actions": spaces.MultiDiscrete([2, 2])},
+    "ManyActions": {"actions": spaces.Discrete(10**9)},
+    "MultiBinary": {"actions": spaces.MultiBinary(2)},
     "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
     "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},
     "Fixed": {"actions": spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64)},
@@ -189,6 +202,7 @@ register("Endless", Clock, None)
 for fault in FAULTS:
     register("Faulty-" + fault.replace(" ", "-"), Faulty, fault=fault)
 register("FaultyAtOnce", Faulty, fault="step", after=0)
+register("FaultyHangs", Faulty, fault="hang")
 for name, options in UNFIT.items():
     register(name, Unfit, **options)
 

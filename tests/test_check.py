@@ -200,6 +200,18 @@ class Raises(Walk):
         raise KeyError("joint")
 
 
+class Exits(Walk):
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
+        raise SystemExit(3)
+
+
+class Computed(Walk):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "max_steps":
+            raise KeyError("limit")
+        return super().__getattribute__(name)
+
+
 class Branches(Walk):
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
         return super().step(key, state, action if action > 0 else 1 - action)
@@ -257,7 +269,13 @@ TRACED = {
         changed(state=lambda after: after.state._replace(position=after.state.position[None])),
         "state.position of step must be as in reset, shape () and type float32, got shape (1,)",
     ),
-    "state structure": (changed(state=tuple), "the state of step must be built like that of reset"),
+    "state structure": (
+        changed(state=lambda after: after.state._replace(time=[after.state.time])),
+        "the state of step must be built like that of reset, .*time=.), got .*time=[.])",
+    ),
+    "exits": (Exits, "step raised SystemExit: 3 when JAX compiled it"),
+    "return as text": (functools.partial(Walk, max_return="high"), "max_return must be a finite number or None"),
+    "computed attribute": (Computed, "its max_steps raised KeyError: 'limit'"),
     "raises": (Raises, "step raised KeyError: 'joint' when JAX compiled it for actions Discrete(size=2)"),
     "branches": (Branches, "step raised TracerBoolConversionError"),
     "global randomness": (DrawsFromNumpy, "step must depend on its arguments alone, two traces of it differ: draw"),

@@ -78,13 +78,19 @@ def test_a_jax_task_is_no_host_task() -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("DictObservation", "observations of space Dict"),
-        ("DiscreteObservation", "observations of space Discrete"),
-        ("MultiDiscrete", "actions of space MultiDiscrete"),
+        ("SequenceObservation", "observations of space Sequence, which cannot be flattened"),
+        ("GraphObservation", "observations of space Graph, which cannot be flattened"),
+        ("NestedSequence", "observations of space Dict, which cannot be flattened"),
+        ("OwnSpace", "observations of space OwnSpace, which cannot be flattened"),
+        ("NoObservation", "observations of 0 numbers"),
+        ("HugeObservation", "observations of 1000000000000 numbers.*16777216"),
+        ("MultiDiscrete", "actions of space MultiDiscrete.*one number per combination"),
+        ("ManyActions", "1000000000 discrete actions.*65536"),
+        ("MultiBinary", "actions of space MultiBinary.*one number per combination"),
         ("Unbounded", "without finite real bounds"),
         ("WholeNumbers", "without finite real bounds"),
         ("Fixed", "bounds that differ"),
-        ("Endless", "no time limit.*max_episode_steps"),
+        ("Endless", "no time limit.*--max-episode-steps N"),
     ],
 )
 def test_unfit_environments_are_refused(name: str, wanted: str) -> None:
@@ -118,7 +124,8 @@ def test_a_missing_mujoco_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_environments_of_ones_own_are_listed_and_families_registered() -> None:
     assert {"gymnasium/CartPole-v1", f"gymnasium/{PREFIX}Sign-v0"} <= set(list_tasks())
-    assert "gymnasium/FrozenLake-v1" not in list_tasks()
+    assert "gymnasium/FrozenLake-v1" in list_tasks()
+    assert "gymnasium/Blackjack-v1" not in list_tasks(), "it has no time limit"
     try:
         register("mine", lambda rest: probe(rest))
         assert make_task("mine/Sign") == probe("Sign")

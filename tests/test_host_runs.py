@@ -22,6 +22,7 @@ from floppy.play.normalise import init_statistics, update_statistics
 from floppy.run.config import DistillConfig
 from floppy.run.loop import distill
 from floppy.tasks import Continuous, FaultyEnvironmentError, make_task
+from floppy.tasks.fence import patience
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
 
@@ -199,6 +200,16 @@ def test_a_fault_ends_the_run_and_keeps_what_was_reached(fault: str, tmp_path: P
     assert str(tmp_path / "dataset.safetensors") in message
     assert message.endswith(".")
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+    assert (tmp_path / "checkpoints/latest.safetensors").exists()
+    assert load(tmp_path / "dataset.safetensors").examples == 2
+
+
+def test_a_hang_ends_the_run_and_keeps_what_was_reached(tmp_path: Path) -> None:
+    with (
+        patience(0.5),
+        pytest.raises(FaultyEnvironmentError, match=r"not return from step within 0.5 s.*after outer step 5,.* best"),
+    ):
+        distill(config("FaultyHangs", outer_steps=40, evaluate_every=2), tmp_path)
     assert (tmp_path / "checkpoints/latest.safetensors").exists()
     assert load(tmp_path / "dataset.safetensors").examples == 2
 

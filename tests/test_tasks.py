@@ -286,6 +286,22 @@ def test_a_wrong_name_offers_the_nearest(name: str, nearest: str) -> None:
     assert f"did you mean {nearest}?" in task_refusal(name)
 
 
+FACTORY = {
+    "exits": (lambda: sys.exit(3), "raised SystemExit: 3"),
+    "raises": (lambda: float("abc"), "raised ValueError: could not convert"),
+    "nothing": (lambda: None, "'NoneType' object has no attribute 'task_id'"),
+}
+
+
+@pytest.mark.parametrize("fault", FACTORY)
+def test_a_factory_of_ones_own_that_fails_is_one_sentence(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "faulty", lambda rest: FACTORY[rest][0]())
+    message = task_refusal(f"faulty/{fault}")
+    assert message.startswith("What is registered as faulty raised ")
+    assert FACTORY[fault][1] in message
+    assert f"when asked for 'faulty/{fault}'" in message
+
+
 @pytest.mark.parametrize("name", ["ndcartpole", "gymnax", "gymnax/", "ndcartpole/", "procgen/coinrun", "cart"])
 def test_an_offered_name_is_a_task(name: str) -> None:
     _, _, offer = task_refusal(name).partition("did you mean ")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
+from floppy.cli.environment import with_environment_arguments
 from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, shown
@@ -48,6 +49,11 @@ class Sources:
     data: str = ""
     """Folder of the files of images/mnist and images/fashion-mnist, or of .npz files with images that have moved, or
     such a file itself; by default what FLOPPY_DATA names."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments for the environment of the task gymnasium/ID that is named on the command line, KEY=VALUE each; they
+    become part of the task's id, gymnasium/ID?KEY=VALUE, and so of the dataset's card."""
+    max_episode_steps: int | None = None
+    """A time limit in steps for such an environment, which one that registers none needs; part of the task's id too."""
     network: str = ""
     """A network of your own, MODULE:NAME: what the module calls so is registered under this text, which is then the
     default of --distribution. A function without arguments is called, and makes it."""
@@ -109,7 +115,9 @@ class Command:
     @classmethod
     def parse(cls, words: list[str]) -> Self:
         """The command from its words, its name left out."""
-        command: Self = cls.parser(words).parse(words)
+        with contextlib.redirect_stdout(sys.stderr):  # the defaults may take a look at an environment
+            parser = cls.parser(words)
+        command: Self = parser.parse(words)
         return command
 
 
@@ -119,12 +127,13 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
     with task_sources(words):  # which may register commands
         if name not in call.commands:
             raise _unknown_command(name, call.commands)
-        parsed = call.commands[name].parse(words)
+        command = call.commands[name]
+        parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
         with contextlib.redirect_stdout(sys.stderr):  # environments may print; stdout is for the result alone
             result = parsed.run(call)
-        if not is_first_process():
-            return ""
-        return json.dumps(result) if parsed.json else parsed.text(result)
+            if not is_first_process():
+                return ""
+            return json.dumps(result) if parsed.json else parsed.text(result)
 
 
 def _unknown_command(name: str, known: Iterable[str]) -> FloppyError:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from floppy.cli.interrupts import INTERRUPTED, prompt_interrupts
+from floppy.cli.output import keep_stdout
 from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
 
@@ -83,11 +84,15 @@ COMMANDS = Commands()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        keep_stdout()
     try:
         with _faults_of_closing() as faults:
             if said := _answer(words):
                 print(said, flush=True)
         for fault in faults:
+            if "--traceback" in words:
+                traceback.print_exception(fault.__cause__)
             print(f"floppy: {fault}", file=sys.stderr)
         return USER_ERROR if faults else 0
     except SystemExit as stop:  # a command's --help
@@ -106,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"floppy: {_interrupted(words)}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        if arguments is None:
+            sys.stdout = sys.stderr  # environments may print when they are thrown away
 
 
 def program() -> int:
@@ -122,20 +130,20 @@ def _interrupted(words: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _faults_of_closing() -> Iterator[list[str]]:
-    """The sentences about environments that called `sys.exit` when closed; the result is printed before them."""
-    said: list[str] = []
+def _faults_of_closing() -> Iterator[list[Warning]]:
+    """What is to be said of environments that failed when closed; the result is printed before it."""
+    said: list[Warning] = []
     with warnings.catch_warnings():
         before = warnings.showwarning
 
         def note(message: Any, category: Any, *place: Any, **options: Any) -> None:
             if category.__name__ == "FaultyEnvironmentWarning":  # its class would bring JAX
-                said.append(str(message))
+                said.extend([message] if str(message) not in map(str, said) else [])
             else:
                 before(message, category, *place, **options)
 
         warnings.showwarning = note
-        warnings.filterwarnings("always", message=".* called sys.exit when closed")
+        warnings.filterwarnings("always", message=".* (called sys.exit when closed|did not return from close )")
         yield said
 
 

@@ -12,6 +12,7 @@ import functools
 import io
 import itertools
 import operator
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -95,7 +96,8 @@ class Parser:
         for group in dataclasses.fields(filled):
             part = getattr(filled, group.name)
             values |= {group.name: part} if group.name in self.options else vars(part)
-        return build(self.kind, self.given, (), values)
+        with contextlib.redirect_stdout(sys.stderr):  # checks of the values may take a look at an environment
+            return build(self.kind, self.given, (), values)
 
     def form(self) -> type[Any]:
         """The dataclass that tyro reads: a field per option, those of a group of the help in a dataclass of its own."""

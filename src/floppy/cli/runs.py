@@ -1,7 +1,6 @@
 """Commands that distil: `distill` and `baseline`. Their options are the fields of `DistillConfig`."""
 
 import dataclasses
-import os
 import re
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Self
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
 from floppy.cli.interrupts import end
 from floppy.cli.options import NAME, Group
+from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError, check_number
@@ -261,7 +261,7 @@ def options_of_others() -> dict[str, str]:
 
 def run_name(config: DistillConfig) -> str:
     """The default folder of a run."""
-    task = make_task(config.task).task_id.replace("/", "-")
+    task = re.sub(r"[^\w.+=-]", "-", make_task(config.task).task_id)
     return f"{task}-k{config.examples}-seed{config.seed}"
 
 
@@ -274,9 +274,7 @@ def join_processes(words: list[str]) -> None:
     shared = Processes(known["coordinator"], **{name: int(count) for name, count in counts.items()})
     shared.join()
     if shared.coordinator:
-        # Gloo writes to the file descriptor of stdout, which is for the result alone.
-        sys.stdout = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
+        keep_stdout()  # Gloo writes to its file descriptor
 
 
 def _say_how_to_go_on(result: DistillResult) -> None:

@@ -3,17 +3,18 @@
 `L` learners play `E` environments each; `T` is time. All of them are one row of one vector environment.
 """
 
+import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError, one_line
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
@@ -31,6 +32,7 @@ from floppy.play.policy import (
     step_keys,
 )
 from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
+from floppy.tasks.fence import check_step_timeout, environment_code, fault_of_closing, raised
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -52,14 +54,10 @@ class Step(NamedTuple):
 class HostEnvironments:
     """`n` live environments of a host task. Whatever goes wrong in one of them is a `FaultyEnvironmentError`."""
 
-    def __init__(self, task: HostTask, count: int, *, training: bool) -> None:
-        self.task, self.count = task, count
-        try:
+    def __init__(self, task: HostTask, count: int, *, training: bool, step_timeout: float | None = None) -> None:
+        self.task, self.count, self.step_timeout = task, count, step_timeout
+        with self._own_code("made"):
             self.vector = task.make_vector(count, training=training)
-        except FloppyError:
-            raise
-        except (Exception, SystemExit) as error:  # an environment's own code may raise anything
-            raise self._raised("made", error) from error
         self.observations = np.zeros((count, *task.observation_shape), np.float32)
         """`[n, *obs]` of the states that the environments are in."""
         self.returns = np.zeros(count)
@@ -69,69 +67,72 @@ class HostEnvironments:
         """Starts an episode everywhere, by seeds `[n]`; after so many `episodes` an environment may rest."""
         options = None if episodes is None else {"episodes": episodes}
         each: Any = [int(seed) for seed in np.asarray(seeds)]
-        try:
+        with self._own_code("reset"):
             observations, _ = self.vector.reset(seed=each, options=options)
-        except FloppyError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._raised("reset", error) from error
         self.observations = self._checked(observations, "observation")
         self.returns = np.zeros(self.count)
 
     def step(self, actions: Any) -> Step:
         """Takes actions `[n]` or `[n, a]`; where an episode ends the next one starts."""
-        try:
+        with self._own_code("stepped"):
             observations, rewards, terminated, truncated, infos = self.vector.step(np.asarray(actions))
-        except FloppyError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._raised("stepped", error) from error
+        terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         ended = np.flatnonzero(terminated | truncated)
         self.observations = reached = self._checked(observations, "observation")
         if ended.size:
             reached = reached.copy()
-            final = np.stack([np.asarray(infos["final_obs"][index]) for index in ended])
-            reached[ended] = self._checked(final, "observation")
+            reached[ended] = self._checked(self._final(infos, ended), "observation")
         rewards = self._checked(rewards, "reward")
         self.returns = self.returns + rewards
-        return Step(reached, rewards, np.asarray(terminated, bool), np.asarray(truncated, bool))
+        return Step(reached, rewards, terminated, truncated)
 
     def close(self) -> None:
-        """Closes the environments; errors while closing are ignored, and a call of `sys.exit` is warned of."""
-        try:
-            self.vector.close()
-        except SystemExit:
-            warnings.warn(
-                f"{self.task.task_id} called sys.exit when closed: repair the environment.",
-                FaultyEnvironmentWarning,
-                stacklevel=2,
+        """Closes the environments; errors while closing are ignored, a `sys.exit` and a hang are warned of."""
+        if fault := fault_of_closing(self.task.task_id, lambda: self.vector.close(), self.step_timeout):
+            warning = FaultyEnvironmentWarning(str(fault))
+            warning.__cause__ = fault
+            warnings.warn(warning, stacklevel=2)
+        # Gymnasium would close one again when it is thrown away.
+        with contextlib.suppress(Exception):
+            self.vector.closed = True
+
+    def _own_code(self, done: str) -> AbstractContextManager[None]:
+        return environment_code(self.task.task_id, done, self.step_timeout)
+
+    def _final(self, infos: Any, ended: np.ndarray) -> np.ndarray:
+        """The observations `[m, *obs]` that the episodes of these environments ended with."""
+        found = infos.get("final_obs") if isinstance(infos, Mapping) else None
+        if found is None or any(found[index] is None for index in ended):
+            raise FaultyEnvironmentError(
+                f"{self.task.task_id} gave no final_obs in the infos of a step in which an episode ended: make its "
+                "vector environment with same-step resets, AutoresetMode.SAME_STEP."
             )
-        except Exception:  # the run's own outcome counts
-            return
+        return np.stack([np.asarray(found[index]) for index in ended])
 
     def _checked(self, values: Any, what: str) -> np.ndarray:
         """In memory of its own, for a vector environment may use that of `values` again, and finite.
 
         Pixels stay bytes, a quarter of the memory; all else is float32.
         """
-        is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
-            array = np.array(values, np.uint8 if is_bytes else np.float32)
-        if what == "observation" and array.shape[1:] != self.task.observation_shape:
+        try:
+            is_bytes = what == "observation" and np.asarray(values).dtype == np.uint8
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+                array = np.array(values, np.uint8 if is_bytes else np.float32)
+        except (TypeError, ValueError) as error:
             raise FaultyEnvironmentError(
-                f"{self.task.task_id} returned an observation of shape {array.shape[1:]} in place of "
-                f"{self.task.observation_shape}: repair the environment."
+                f"{self.task.task_id} returned no numbers as its {what} ({raised(error)}): repair the environment."
+            ) from error
+        wanted = self.task.observation_shape if what == "observation" else ()
+        if array.shape[1:] != wanted or (what == "reward" and len(array) != self.count):
+            article = "an" if what == "observation" else "a"
+            raise FaultyEnvironmentError(
+                f"{self.task.task_id} returned {article} {what} of shape {array.shape[1:]} in place of "
+                f"{wanted}: repair the environment."
             )
         if not np.all(np.isfinite(array)):
             kind = "NaN" if np.any(np.isnan(array)) else "an infinite value"
             raise FaultyEnvironmentError(f"{self.task.task_id} returned {kind} as its {what}: repair the environment.")
         return array
-
-    def _raised(self, done: str, error: BaseException) -> FaultyEnvironmentError:
-        said = f": {one_line(error)}" if str(error) else ""
-        return FaultyEnvironmentError(
-            f"{self.task.task_id} raised an error when {done} ({type(error).__name__}{said}): repair the environment."
-        )
 
 
 def collect(
@@ -304,8 +305,20 @@ class EnvironmentHandle(NamedTuple):
 class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
     """Where host tasks are played: Python steps the environments, which live until `close`. See `Arena`."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_timeout: float | None = None) -> None:
+        """An arena without environments yet.
+
+        Args:
+          step_timeout: seconds that make, reset, step and close of a row of environments may take each; None for the
+            default, 600 unless `floppy.tasks.fence.patience` says otherwise.
+
+        Raises:
+          FloppyError: for a limit that is not above 0.
+        """
         super().__init__()
+        if step_timeout is not None:
+            check_step_timeout(step_timeout)
+        self.step_timeout = step_timeout
         self._running: list[HostEnvironments] = []
         self._rows: dict[Hashable, HostEnvironments] = {}
 
@@ -322,7 +335,7 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
 
     def start_environments(self, task: HostTask, key: jax.Array, learners: int, environments: int) -> EnvironmentHandle:
         """Makes and resets a row of their own, in which episodes run on."""
-        row = HostEnvironments(task, learners * environments, training=True)
+        row = HostEnvironments(task, learners * environments, training=True, step_timeout=self.step_timeout)
         self._running.append(row)
         row.reset(environment_seeds(key, row.count))
         return EnvironmentHandle(jnp.asarray(len(self._running) - 1))
@@ -385,7 +398,8 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
     def _row(self, task: HostTask, count: int) -> HostEnvironments:
         """Environments for plays that leave nothing behind, made once per number."""
         if (task, count) not in self._rows:
-            self._rows[task, count] = HostEnvironments(task, count, training=False)
+            row = HostEnvironments(task, count, training=False, step_timeout=self.step_timeout)
+            self._rows[task, count] = row
         return self._rows[task, count]
 
 

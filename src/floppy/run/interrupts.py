@@ -82,8 +82,8 @@ def stoppable() -> Iterator[Stop]:
 class Watchdog:
     """Notices that no progress has been made: XLA can hang for ever, and Python cannot end its calls.
 
-    A call may take the limit, and `USUAL_CALLS` times as long as the longest before it. The first one, which compiles
-    and does not count for the others, may take `FIRST_CALL` times the limit.
+    A call may take the limit, or `USUAL_CALLS` times as long as the longest before it if that is more; the first one,
+    which compiles, may take `FIRST_CALL` times the limit.
     """
 
     def __init__(self, limit: float, on_stall: Callable[[str], None]) -> None:
@@ -111,8 +111,7 @@ class Watchdog:
     def beat(self, *_: Any) -> None:
         """After a call."""
         now = time.monotonic()
-        if self._calls:
-            self._longest = max(self._longest, now - self._last)
+        self._longest = max(self._longest, now - self._last)
         self._last, self._calls = now, self._calls + 1
 
     @property

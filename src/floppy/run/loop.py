@@ -138,7 +138,7 @@ def distill(
     problem = config.problem()
     folder = None if out is None else as_path(out)
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
-    with open_arena(problem.task) as arena, _shown(progress, config) as show, contextlib.ExitStack() as held:
+    with open_arena(problem.task, step_timeout=step_timeout) as arena, _shown(progress, config) as show, contextlib.ExitStack() as held:
         run = _Run(config, problem, command, arena, clock)
         fresh = run.init()  # refuses what no run can be made of, before anything is written
         if folder is not None and not resume:
@@ -150,12 +150,12 @@ def distill(
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
+                watchdog.beat()
                 return first_process_says(clock.is_late(run.scoring_estimate()) or interrupted.is_set())
 
             while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
                 state = _advance(run, folder, state, is_to_stop, show)
                 interrupted.has_steps = True
-                watchdog.beat()
                 if is_to_stop():
                     break
         if isinstance(show, ProgressBar):

@@ -38,11 +38,11 @@ class Transition(NamedTuple):
 
 
 class FaultyEnvironmentError(FloppyError):
-    """An environment raised, or returned NaN, infinity or a wrong shape: a run ends here, with what it has reached."""
+    """An environment raised, hung, or returned NaN, infinity or a wrong shape: a run ends, with what it has reached."""
 
 
 class FaultyEnvironmentWarning(UserWarning):
-    """An environment ended the program while it was closed: what it has given before counts all the same."""
+    """An environment ended the program, or hung, while it was closed: what it has given before counts all the same."""
 
 
 JAX, HOST, LABELLED = "jax", "host", "labelled"
@@ -62,6 +62,10 @@ class Profile(NamedTuple):
     """Whether observations and rewards are known to be around 1, so that nothing need be scaled."""
     is_quickly_cloned: bool = False
     """Whether half of the usual Adam steps will do (HaDES paper, Table 2)."""
+
+
+REQUIRED = ("task_id", "observation_shape", "actions", "max_steps", "max_return", "package")
+"""Attributes that every task has."""
 
 
 class Task(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from floppy.errors import FloppyError, one_line, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
-    FaultyEnvironmentError,
+    REQUIRED,
     HostTask,
     JaxTask,
     Labelled,
@@ -24,6 +24,7 @@ from floppy.tasks.base import (
     step_of,
     strong_types,
 )
+from floppy.tasks.fence import environment_code, fault_of_closing, raised
 from floppy.tasks.registry import FAMILIES, make_task
 
 EPISODES = 8
@@ -35,6 +36,8 @@ HOST_COPIES, HOST_STEPS = 2, 10
 SAME_STEP = "SameStep"
 """The value of Gymnasium's `AutoresetMode.SAME_STEP`."""
 SPLITS = ("train", "held-out", "test")
+MOST_BUILT = 120
+"""Characters of what is said of a state's structure."""
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Options for `jax.jit`: what runs only briefly should compile quickly."""
 
@@ -54,10 +57,11 @@ def check_task(task: Task, *, is_registered: bool = True) -> None:
     """
     try:
         hash(task)
-    except TypeError as error:
+    except Exception as error:
         _check_attributes(task)  # which may say more about it
         raise FloppyError(
-            f"Task {shown(task)} cannot be hashed ({error}): let it be a frozen dataclass, without lists or arrays."
+            f"Task {shown(task)} cannot be hashed ({one_line(error)}): let it be a frozen dataclass, without lists or "
+            "arrays."
         ) from error
     _check_once(task)  # type: ignore[arg-type]
     if is_registered:
@@ -102,9 +106,15 @@ def _wrong(task: Any, field: str, wanted: Any, got: Any) -> FloppyError:
 
 
 def _check_attributes(task: Any) -> None:
-    for name in ("task_id", "observation_shape", "actions", "max_steps", "max_return", "package"):
-        if not hasattr(task, name):
-            raise _breach(task, f"it has no {name}")
+    for name in REQUIRED:
+        try:
+            getattr(task, name)
+        except (FloppyError, KeyboardInterrupt):
+            raise
+        except AttributeError as error:
+            raise _breach(task, f"it has no {name}") from error
+        except BaseException as error:  # computed by the task's own code
+            raise _breach(task, f"its {name} raised {raised(error)}") from error
     for name in ("task_id", "package"):
         if not isinstance(getattr(task, name), str) or not getattr(task, name):
             raise _wrong(task, name, "text", shown(getattr(task, name)))
@@ -113,7 +123,8 @@ def _check_attributes(task: Any) -> None:
         raise _wrong(task, "observation_shape", "a tuple of positive whole numbers", shown(shape))
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise _wrong(task, "max_steps", "a positive whole number", shown(steps))
-    if task.max_return is not None and not np.isfinite(task.max_return):
+    most = task.max_return
+    if most is not None and not (isinstance(most, int | float | np.number) and np.isfinite(most)):
         raise _wrong(task, "max_return", "a finite number or None", shown(task.max_return))
     _check_space(task)
 
@@ -184,12 +195,11 @@ def _own_code(task: Any, method: str) -> Iterator[None]:
     """Turns whatever a task's own code raises into a breach."""
     try:
         yield
-    except FloppyError:
+    except (FloppyError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        said = f": {one_line(error)}" if str(error) else ""
+    except BaseException as error:
         raise _breach(
-            task, f"{method} raised {type(error).__name__}{said} when JAX compiled it for actions {task.actions}"
+            task, f"{method} raised {raised(error)} when JAX compiled it for actions {task.actions}"
         ) from error
 
 
@@ -216,14 +226,20 @@ def _check_state(task: Any, before: Any, after: Any) -> None:
         raise _wrong(
             task,
             "the state of step",
-            f"built like that of reset, {shown(structures[0])}",
-            shown(structures[1]),
+            f"built like that of reset, {_built(before)}",
+            _built(after),
         )
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(before)]
     for path, old, new in zip(paths, jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             name = f"state{jax.tree_util.keystr(path)} of step"
             raise _wrong(task, name, f"as in reset, {_described(old)}", _described(new))
+
+
+def _built(state: Any) -> str:
+    """How a state is built, with stars for its arrays."""
+    text = str(jax.tree.map(lambda _: "*", state)).replace("'*'", "*")
+    return text if len(text) <= MOST_BUILT else f"{text[:MOST_BUILT]}..."
 
 
 def _check_purity(task: JaxTask, key: jax.Array) -> None:
@@ -396,27 +412,14 @@ def _check_outcome(task: JaxTask, outcome: _Outcome) -> None:
 
 
 def _check_host(task: Any) -> None:
-    with _environment_code(task, "made"):
+    with environment_code(task.task_id, "made"):
         vector = task.make_vector(HOST_COPIES, training=False)
     try:
         _check_vector(task, vector)
     finally:
-        with contextlib.suppress(Exception):  # as in play, an error while closing is ignored
-            vector.close()
-
-
-@contextlib.contextmanager
-def _environment_code(task: Any, done: str) -> Iterator[None]:
-    """Turns whatever an environment's own code raises into an error that names it."""
-    try:
-        yield
-    except FloppyError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = f": {one_line(error)}" if str(error) else ""
-        raise FaultyEnvironmentError(
-            f"{task.task_id} raised an error when {done} ({type(error).__name__}{said}): repair the environment."
-        ) from error
+        fault = fault_of_closing(task.task_id, lambda: vector.close())
+    if fault:
+        raise fault
 
 
 def _check_vector(task: Any, vector: Any) -> None:
@@ -431,19 +434,19 @@ def _check_vector(task: Any, vector: Any) -> None:
     if getattr(vector, "num_envs", None) != HOST_COPIES:
         raise _wrong(task, f"num_envs of make_vector({HOST_COPIES})", HOST_COPIES, getattr(vector, "num_envs", "none"))
     _check_vector_spaces(task, vector)
-    with _environment_code(task, "reset"):
+    with environment_code(task.task_id, "reset"):
         observations, _ = vector.reset(seed=[1, 2])
     _check_batch(task, "the observations of reset", observations, (HOST_COPIES, *task.observation_shape))
     random = np.random.default_rng(0)
     for _ in range(HOST_STEPS):
-        with _environment_code(task, "stepped"):
+        with environment_code(task.task_id, "stepped"):
             observations, rewards, terminated, truncated, infos = vector.step(_random_actions(task, random))
         _check_batch(task, "the observations of step", observations, (HOST_COPIES, *task.observation_shape))
         _check_batch(task, "rewards", rewards, (HOST_COPIES,))
         for name, flags in (("terminated", terminated), ("truncated", truncated)):
             if np.shape(flags) != (HOST_COPIES,) or np.asarray(flags).dtype != bool:
                 raise _wrong(task, name, f"of shape ({HOST_COPIES},) and type bool", _described(np.asarray(flags)))
-        for index in np.flatnonzero(terminated | truncated):
+        for index in np.flatnonzero(np.asarray(terminated) | np.asarray(truncated)):
             if "final_obs" not in infos:
                 raise _breach(
                     task,

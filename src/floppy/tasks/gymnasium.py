@@ -5,11 +5,12 @@ Gymnasium is optional: all that needs it stands in `gymnasium_environments.py`.
 
 import dataclasses
 import importlib.util
-import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from floppy.spaces import Continuous, Discrete
+from floppy.tasks.arguments import check_harmless, join, parse, split
 from floppy.tasks.lookup import foreign_module, import_module, import_optional, unknown_task, unregistered_task
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 FAMILY = "gymnasium"
 DESCRIPTION = (
-    "every environment that is registered with Gymnasium, has a time limit and suitable spaces; needs "
+    "every environment that is registered with Gymnasium, with suitable spaces; ID?key=value&key2=value2 (or "
+    "--env-kwargs) gives it arguments, max_episode_steps=N a time limit where it has none; needs "
     "pip install 'floppy-rl[gymnasium]', MuJoCo's 'floppy-rl[mujoco]'"
 )
 
@@ -34,8 +36,10 @@ def _environments() -> Any:
 class GymnasiumTask:
     """The environment that is registered with Gymnasium as `name`, which may be `module:id`.
 
-    Observations become float32 arrays; those of three dimensions keep their shape, for they may be images, others are
-    flattened. Actions are numbered from 0, and continuous ones flattened.
+    Arguments for `gymnasium.make` may follow, `id?key=value&key2=value2`; the name holds them in the order of their
+    keys. Observations become float32 arrays, bytes from 0 to 255 stay bytes. Those of three dimensions keep their
+    shape, for they may be images; other boxes are flattened, and all other spaces by `gymnasium.spaces.flatten`, as
+    `card_notes` says. Actions are numbered from 0, and continuous ones flattened.
 
     Raises:
       FloppyError: when built with the name of an environment that cannot be a task.
@@ -45,18 +49,19 @@ class GymnasiumTask:
 
     def __post_init__(self) -> None:
         """Makes the environment once, to see whether it can be a task."""
+        object.__setattr__(self, "name", join(*split(self.name)))
         self._description  # noqa: B018
 
     @property
     def task_id(self) -> str:
-        """`gymnasium/NAME`."""
+        """`gymnasium/NAME`, with its arguments."""
         return f"{FAMILY}/{self.name}"
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """`[rows, columns, channels]` of an image, else `[o]`."""
-        shape: tuple[int, ...] = self._description.observation_space.shape
-        return shape if len(shape) == 3 else (math.prod(shape),)
+        shape: tuple[int, ...] = self._description.observation_shape
+        return shape
 
     @property
     def actions(self) -> Discrete | Continuous:
@@ -69,7 +74,7 @@ class GymnasiumTask:
 
     @property
     def max_steps(self) -> int:
-        """The time limit that the environment is registered with."""
+        """The time limit that the environment is registered with, or was given."""
         return int(self._description.max_steps)
 
     @property
@@ -81,6 +86,11 @@ class GymnasiumTask:
     def package(self) -> str:
         """The package that registers the environment."""
         return str(self._description.package)
+
+    @property
+    def card_notes(self) -> str:
+        """What observations were before they were flattened, where they were no box."""
+        return str(self._description.notes)
 
     def make_vector(self, count: int, *, training: bool) -> "SyncVectorEnv":
         """Makes `count` copies, stepped one after the other in this process; see `HostTask`."""
@@ -99,32 +109,45 @@ def make(rest: str) -> GymnasiumTask:
     """The task `gymnasium/rest`; of `module:id` the module is imported first, as Gymnasium does.
 
     Raises:
-      FloppyError: if the module cannot be imported, or Gymnasium does not know the id.
+      FloppyError: if the module cannot be imported, Gymnasium does not know the id, or arguments are not allowed.
     """
+    identifier, arguments = split(rest)
     known = _environments().registered_names()
-    module, colon, name = rest.rpartition(":")
+    module, colon, name = identifier.rpartition(":")
     if colon:
         import_module(module)
         known = _environments().registered_names()
     if name not in known:
         hint = "--import MODULE brings environments of your own."
-        raise unknown_task(f"{FAMILY}/{rest}", [f"{FAMILY}/{name}" for name in known], hint)
-    return GymnasiumTask(rest)
+        raise unknown_task(f"{FAMILY}/{identifier}", [f"{FAMILY}/{name}" for name in known], hint)
+    return GymnasiumTask(join(identifier, arguments))
 
 
 def from_file(rest: str, command: str) -> str:
-    """The name as it is, if it needs no module that is not imported yet; see `task_of_file`.
+    """The name as it is, if it needs no module that is not imported yet, and names no file; see `task_of_file`.
 
     Raises:
-      FloppyError: saying what to import.
+      FloppyError: saying what to import, or which argument may open something.
     """
+    identifier, arguments = split(rest)
     known = _environments().registered_names()
-    module, colon, name = rest.rpartition(":")
+    module, colon, name = identifier.rpartition(":")
     if colon and module not in sys.modules:
         raise foreign_module(f"{FAMILY}/{rest}", module)
     if name not in known:
         raise unregistered_task(f"{FAMILY}/{rest}", command)
+    check_harmless(f"{FAMILY}/{rest}", arguments)
     return rest
+
+
+def with_arguments(rest: str, pairs: Sequence[str]) -> str:
+    """The name with arguments `key=value`, those that it has already included.
+
+    Raises:
+      FloppyError: for what is no argument, or one that is given twice.
+    """
+    identifier, _, given = rest.partition("?")
+    return join(identifier, parse([*(given.split("&") if given else ()), *pairs]))
 
 
 def names() -> list[str]:

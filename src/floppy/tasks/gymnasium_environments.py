@@ -13,12 +13,20 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, one_line, shown
 from floppy.spaces import Continuous, Discrete
+from floppy.tasks.arguments import split
 from floppy.tasks.base import FaultyEnvironmentError
+from floppy.tasks.fence import fault_of_closing, in_time, raised
 from floppy.tasks.lookup import install_hint
 
 FAMILY = "gymnasium"
+MOST_NUMBERS = 2**24
+"""In one flattened observation; a frame of 1080 rows has a third of that."""
+MOST_ACTIONS = 2**16
+"""Of a discrete space: a policy puts out a number for each."""
+BYTES = (0, 255)
+"""Bounds of pixels."""
 
 
 def registered_names() -> list[str]:
@@ -28,7 +36,7 @@ def registered_names() -> list[str]:
 
 def likely_names() -> list[str]:
     """Ids that look as if they could be tasks: with a time limit, and with spaces that are not known to be unfit."""
-    unfit = ("gymnasium.envs.toy_text", "gymnasium.envs.tabular", "gymnasium.envs.phys2d")
+    unfit = ("gymnasium.envs.tabular", "gymnasium.envs.phys2d")
     # In place of environments that have moved to other packages stand functions of this module, which say so.
     gone = "gymnasium.envs"
     return [
@@ -46,71 +54,131 @@ def _module(entry_point: Any) -> str:
 class Description(NamedTuple):
     """What a task needs to know of an environment before it is played."""
 
-    observation_space: spaces.Box
+    observation_space: spaces.Space
+    observation_shape: tuple[int, ...]
+    """In which a task gives observations."""
     action_space: spaces.Discrete | spaces.Box
     max_steps: int
     package: str
+    notes: str
+    """For the card: how observations were flattened, where that is not plain."""
 
 
 @functools.cache
 def describe(name: str) -> Description:
     """Makes an environment once, to see whether it can be a task.
 
+    Args:
+      name: of the environment, with its arguments.
+
     Raises:
       FloppyError: if it cannot be made, or if it cannot be a task.
     """
     environment = make_environment(name)
-    try:
-        observation_space, action_space = environment.observation_space, environment.action_space
-    except Exception as error:  # a space may be missing, or be computed by the environment's own code
-        raise _unfit(
-            name,
-            f"has no space ({type(error).__name__}: {one_line(error)})",
-            "give it observation_space and action_space",
-        ) from error
-    spec = environment.spec
-    try:
-        environment.close()
-    except SystemExit as error:
-        raise FloppyError(f"{FAMILY}/{name} called sys.exit when closed: repair the environment.") from error
-    except Exception:  # one that plays may be closed as it likes
-        pass
+    observation_space = _attribute(name, environment, "observation_space")
+    action_space = _attribute(name, environment, "action_space")
+    spec = _attribute(name, environment, "spec")
+    if fault := fault_of_closing(f"{FAMILY}/{name}", environment.close):
+        raise fault
     if spec is None or not spec.max_episode_steps:
-        raise _unfit(name, "has no time limit", "register it with max_episode_steps")
-    if not isinstance(observation_space, spaces.Box):
-        raise _unfit(name, f"has observations of {_kind(observation_space)}", "wrap it so that they are a Box")
-    if isinstance(action_space, spaces.Box):
-        bounds = np.stack([action_space.low, action_space.high])
-        bounded = np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()
-        if not np.issubdtype(action_space.dtype, np.floating) or not bounded:
+        remedy = "give it one (--max-episode-steps N), or register it with max_episode_steps"
+        raise _unfit(name, "has no time limit", remedy)
+    shape = _observation_shape(name, observation_space)
+    _check_actions(name, action_space)
+    is_box = isinstance(observation_space, spaces.Box)
+    notes = "" if is_box else f"Observations are gymnasium.spaces.flatten of {described(observation_space)}."
+    package = _package(spec.entry_point)
+    return Description(observation_space, shape, action_space, int(spec.max_episode_steps), package, notes)
+
+
+def _attribute(name: str, environment: gymnasium.Env, attribute: str) -> Any:
+    """What an environment says of itself; it may be missing, or be computed by the environment's own code."""
+    try:
+        with in_time(f"{FAMILY}/{name}", "made"):
+            return getattr(environment, attribute)
+    except (FloppyError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _unfit(name, f"has no {attribute} ({raised(error)})", f"repair its {attribute}") from error
+
+
+def _observation_shape(name: str, space: Any) -> tuple[int, ...]:
+    """The shape of a task's observations: three dimensions stay, for they may be an image, all else is flattened.
+
+    Raises:
+      FloppyError: if there is no such shape.
+    """
+    try:
+        size = spaces.flatdim(space)
+    except Exception as error:  # a space of its own, one of no fixed size, or no space at all
+        what = f"has observations of {_kind(space)}, which cannot be flattened to a fixed size"
+        raise _unfit(name, what, "wrap it so that they are a Box") from error
+    if not 1 <= size <= MOST_NUMBERS:
+        what = f"has observations of {size} numbers (allowed are 1 to {MOST_NUMBERS})"
+        raise _unfit(name, what, "wrap it so that they are a Box of fewer")
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        return tuple(map(int, space.shape))
+    return (int(size),)
+
+
+def _check_actions(name: str, space: Any) -> None:
+    if isinstance(space, spaces.Box):
+        bounds = np.stack([space.low, space.high])
+        bounded = space.low.size and np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()
+        if not np.issubdtype(space.dtype, np.floating) or not bounded:
             what = "has actions in a Box without finite real bounds that differ"
             raise _unfit(name, what, "wrap it so that they have bounds")
-    elif not isinstance(action_space, spaces.Discrete):
-        raise _unfit(name, f"has actions of {_kind(action_space)}", "wrap it so that they are a Box or Discrete")
-    return Description(observation_space, action_space, int(spec.max_episode_steps), _package(spec.entry_point))
+    elif isinstance(space, spaces.Discrete):
+        if int(space.n) > MOST_ACTIONS:
+            what = f"has {space.n} discrete actions (allowed are up to {MOST_ACTIONS})"
+            raise _unfit(name, what, "wrap it so that they are fewer")
+    else:
+        remedy = "wrap it so that they are Discrete, one number per combination, or a Box"
+        raise _unfit(name, f"has actions of {_kind(space)}", remedy)
+
+
+def described(space: Any) -> str:
+    """A space in a few words: how its parts are built, without their bounds."""
+    kind = type(space).__name__
+    if isinstance(space, spaces.Dict):
+        return f"{kind}({', '.join(f'{key}={described(part)}' for key, part in space.spaces.items())})"
+    if isinstance(space, spaces.Tuple | spaces.OneOf):
+        return f"{kind}({', '.join(map(described, space.spaces))})"
+    if isinstance(space, spaces.Discrete):
+        return f"{kind}({space.n})" if space.start == 0 else f"{kind}({space.n}, start={space.start})"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"{kind}({space.nvec.tolist()})"
+    return f"{kind}{space.shape}"
 
 
 def make_environment(name: str) -> gymnasium.Env:
     """Makes one environment, without Gymnasium's checker, which costs time in every step, and without its warnings.
 
+    Args:
+      name: of the environment, with its arguments.
+
     Raises:
       FloppyError: if it cannot be made.
     """
-    with _quiet():
-        try:
-            return gymnasium.make(name, disable_env_checker=True)
-        except (Exception, SystemExit) as error:  # the environment's own code may raise anything
-            spec = gymnasium.registry.get(name)
-            is_mujoco = spec is not None and "mujoco" in _module(spec.entry_point)
-            missing = isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled)
-            if is_mujoco and missing:
-                raise FloppyError(
-                    f"{FAMILY}/{name} needs MuJoCo ({one_line(error)}): {install_hint('mujoco')}."
-                ) from error
-            raise FloppyError(
-                f"{FAMILY}/{name} could not be made ({type(error).__name__}: {one_line(error)}): "
-                f"{'install what it needs' if missing else 'repair it, or choose another task'}."
-            ) from error
+    identifier, arguments = split(name)
+    given: dict[str, Any] = dict(arguments)
+    try:
+        with _quiet(), in_time(f"{FAMILY}/{name}", "made"):
+            return gymnasium.make(identifier, disable_env_checker=True, **given)
+    except (FloppyError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # the environment's own code may raise anything
+        spec = gymnasium.registry.get(identifier)
+        is_mujoco = spec is not None and "mujoco" in _module(spec.entry_point)
+        missing = isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled)
+        if is_mujoco and missing:
+            raise FloppyError(f"{FAMILY}/{name} needs MuJoCo ({one_line(error)}): {install_hint('mujoco')}.") from error
+        remedy = "repair it, or choose another task"
+        if missing:
+            remedy = "install what it needs"
+        elif arguments:
+            remedy = "give it arguments that it takes (--env-kwargs), or repair it"
+        raise FloppyError(f"{FAMILY}/{name} could not be made ({raised(error)}): {remedy}.") from error
 
 
 @contextlib.contextmanager
@@ -132,8 +200,8 @@ def _quiet() -> Iterator[None]:
 
 def _unfit(name: str, what: str, remedy: str) -> FloppyError:
     return FloppyError(
-        f"{FAMILY}/{name} {what}; a task needs Box observations, Discrete or bounded Box actions and a time limit: "
-        f"{remedy}."
+        f"{FAMILY}/{name} {what}; a task needs observations of a fixed size, Discrete or bounded Box actions and a "
+        f"time limit: {remedy}."
     )
 
 
@@ -173,10 +241,10 @@ class _Copy(gymnasium.Wrapper):
         super().__init__(make_environment(name))
         self.task_id, self.observation_shape = task_id, observation_shape
         inner = describe(name)
-        self.raw_shape, self.raw_actions = inner.observation_space.shape, inner.action_space
-        # Bytes are pixels, which policies see as 0 .. 1.
-        self.dtype = np.uint8 if inner.observation_space.dtype == np.uint8 else np.float32
-        low, high = (0, 255) if self.dtype == np.uint8 else (-np.inf, np.inf)
+        self.raw_space, self.raw_actions = inner.observation_space, inner.action_space
+        # Bytes are pixels, which policies see as 0 .. 1, where the space says so.
+        self.dtype = np.uint8 if _is_of_bytes(self.raw_space) else np.float32
+        low, high = BYTES if self.dtype == np.uint8 else (-np.inf, np.inf)
         self.observation_space = spaces.Box(low, high, observation_shape, self.dtype)
         if isinstance(actions, Discrete):
             self.action_space = spaces.Discrete(actions.size)
@@ -191,7 +259,10 @@ class _Copy(gymnasium.Wrapper):
         if seed is not None or options is not None:
             self.left = (options or {}).get("episodes", math.inf)
         if self.left > 0:
-            self.last = self.converted(self.env.reset(seed=seed)[0])
+            started = self.env.reset(seed=seed)
+            if not isinstance(started, tuple) or len(started) != 2:
+                raise self.wrong("from reset", started, "the pair (observation, info)")
+            self.last = self.converted(started[0])
         return self.last, {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -207,15 +278,67 @@ class _Copy(gymnasium.Wrapper):
         observation, reward, terminated, truncated, _ = self.env.step(action)
         self.left -= bool(terminated or truncated)
         self.last = self.converted(observation)
-        return self.last, float(reward), bool(terminated), bool(truncated), {}
+        return self.last, self.number(reward), bool(terminated), bool(truncated), {}
+
+    def number(self, reward: Any) -> float:
+        """A reward, which may be an array of one element."""
+        if isinstance(reward, float | int):
+            return float(reward)
+        array = np.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            raise self.wrong("as its reward", reward, "a number")
+        return float(array.item())
 
     def converted(self, observation: Any) -> np.ndarray:
         """The observation, in the shape that the task promises."""
-        if np.shape(observation) != self.raw_shape:
+        if not isinstance(self.raw_space, spaces.Box):
+            observation = self.flattened(observation)
+        elif np.shape(observation) != self.raw_space.shape:
             raise FaultyEnvironmentError(
                 f"{self.task_id} returned an observation of shape {np.shape(observation)}, its space says "
-                f"{self.raw_shape}: repair the environment."
+                f"{self.raw_space.shape}: repair the environment."
             )
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
             # A copy: some environments write each observation into the same array.
             return np.array(observation, self.dtype).reshape(self.observation_shape)
+
+    def flattened(self, observation: Any) -> np.ndarray:
+        """An observation that is no array as one, by Gymnasium's own rules."""
+        try:
+            is_out = _is_out(self.raw_space, observation)
+            flat = np.zeros(0) if is_out else np.asarray(spaces.flatten(self.raw_space, observation))
+        except Exception as error:  # a part that is missing, or of another type
+            raise self.unfit(observation, f" ({raised(error)})") from error
+        if flat.shape != self.observation_shape:
+            raise self.unfit(observation)
+        return flat
+
+    def unfit(self, observation: Any, why: str = "") -> FaultyEnvironmentError:
+        """The complaint about an observation that is not in its space."""
+        return self.wrong("as its observation", observation, f"one of {described(self.raw_space)}{why}")
+
+    def wrong(self, where: str, got: Any, wanted: str) -> FaultyEnvironmentError:
+        """The complaint about what an environment returned."""
+        return FaultyEnvironmentError(
+            f"{self.task_id} returned {shown(got)} {where} in place of {wanted}: repair the environment."
+        )
+
+
+def _is_of_bytes(space: spaces.Space) -> bool:
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    return bool((space.low == BYTES[0]).all() and (space.high == BYTES[1]).all())
+
+
+def _is_out(space: spaces.Space, value: Any) -> bool:
+    """Whether a whole number in an observation lies outside of its space: negative ones would count from the end."""
+    if isinstance(space, spaces.Dict):
+        return any(_is_out(part, value[key]) for key, part in space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        return len(value) != len(space.spaces) or any(map(_is_out, space.spaces, value))
+    if isinstance(space, spaces.Discrete):
+        return not 0 <= np.asarray(value).item() - space.start < space.n
+    if isinstance(space, spaces.MultiDiscrete):
+        from_zero = np.asarray(value) - space.start
+        return bool(np.any((from_zero < 0) | (from_zero >= space.nvec)))
+    return isinstance(space, spaces.Box | spaces.MultiBinary) and np.shape(value) != space.shape

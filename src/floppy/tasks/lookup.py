@@ -79,12 +79,14 @@ def import_module(name: str) -> None:
     """
     try:
         importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
     except SystemExit as error:
         raise FloppyError(
             f"Module {shown(name)} ended the program while it was imported (SystemExit: {one_line(error)}): take its "
             "call of sys.exit out."
         ) from error
-    except Exception as error:  # the module's own code may raise anything
+    except BaseException as error:  # the module's own code may raise anything
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         is_absent = absent is not None and f"{name}.".startswith(f"{absent}.")
         if name.endswith(".py"):

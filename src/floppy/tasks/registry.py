@@ -2,13 +2,14 @@
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from floppy.errors import FloppyError, shown
 from floppy.fields import is_same_member
-from floppy.tasks.base import Task
+from floppy.tasks.base import REQUIRED, Task
+from floppy.tasks.fence import raised
 from floppy.tasks.lookup import import_module, unknown_task, unregistered_task
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {
@@ -25,8 +26,9 @@ it is first asked for, or the function that `register` was given.
 A module offers `make(rest)`, which makes the task `prefix/rest`; `names()`, the `rest` of every id that is listed;
 `DESCRIPTION`, a line on the tasks that there are; and, if it likes, `SHORT_NAMES` from short names to `rest`. One whose
 `make` imports or opens what `rest` names also offers `from_file(rest, command)`, see `task_of_file`: it refuses what
-the user has not given, and returns the `rest` to be made. Importing the module must be quick, and must work without the
-packages that its tasks need: it imports those in functions.
+the user has not given, and returns the `rest` to be made. One whose ids may hold arguments offers
+`with_arguments(rest, pairs)`, see the function of this name. Importing the module must be quick, and must work without
+the packages that its tasks need: it imports those in functions.
 """
 
 
@@ -71,12 +73,33 @@ def make_task(name: str) -> Task:
     if prefix not in FAMILIES or not rest:
         raise unknown_task(name, [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))])
     task: Task = _family(prefix).make(rest)
-    _ASKED_FOR.add(full)
+    _ASKED_FOR.update((full, task.task_id))
     return task
 
 
 _ASKED_FOR: set[str] = set()
-"""Ids that `make_task` was given in this process: what the user has named once may be read back from a file."""
+"""Ids that `make_task` was given in this process, and what tasks call themselves: what the user has named once may be
+read back from a file."""
+
+
+def with_arguments(name: str, pairs: Sequence[str]) -> str:
+    """A task's id with arguments for its environment.
+
+    Args:
+      name: the id.
+      pairs: texts `key=value`.
+
+    Raises:
+      FloppyError: if the family takes none, or these are not allowed.
+    """
+    full = full_task_id(name)
+    prefix, _, rest = full.partition("/")
+    add: Callable[[str, Sequence[str]], str] | None = None
+    if prefix in FAMILIES:
+        add = getattr(_family(prefix), "with_arguments", None)
+    if add is None:
+        raise FloppyError(f"Task {shown(name)} takes no arguments for its environment: gymnasium/ID does.")
+    return f"{prefix}/{add(rest, pairs)}"
 
 
 def task_of_file(name: str, command: str = "") -> Task:
@@ -139,7 +162,28 @@ def _family(prefix: str) -> Any:
     family = FAMILIES[prefix]
     if isinstance(family, str):
         return importlib.import_module(family)
-    return SimpleNamespace(make=family, names=list, DESCRIPTION="tasks of your own")
+    return SimpleNamespace(make=_fenced(prefix, family), names=list, DESCRIPTION="tasks of your own")
+
+
+def _fenced(prefix: str, factory: Callable[[str], Task]) -> Callable[[str], Task]:
+    """A factory of the user's own, of which whatever it raises is one sentence."""
+
+    def make(rest: str) -> Task:
+        asked = shown(f"{prefix}/{rest}")
+        try:
+            task = factory(rest)
+            for name in REQUIRED:
+                getattr(task, name)
+        except (FloppyError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise FloppyError(
+                f"What is registered as {prefix} raised {raised(error)} when asked for {asked}: name another task, or "
+                "repair it."
+            ) from error
+        return task
+
+    return make
 
 
 __all__ = [
@@ -152,4 +196,5 @@ __all__ = [
     "make_task",
     "register",
     "task_of_file",
+    "with_arguments",
 ]
