@@ -227,7 +227,7 @@ def test_bad_input_is_refused_in_one_sentence(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken/results.jsonl").write_text("{")
+    (tmp_path / "taken/results.jsonl").write_text("{\n")
     assert main(["reproduce", *words.split()]) == 2
     said = capsys.readouterr()
     assert wanted in said.err

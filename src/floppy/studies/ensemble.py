@@ -30,7 +30,7 @@ from floppy.studies.base import (
     scores_of,
     unit_of,
 )
-from floppy.studies.figure import dataset_label
+from floppy.studies.runs import dataset_label
 from floppy.tasks.base import score_unit
 from floppy.teach.codec import unpack
 from floppy.teach.policies import MAX_LEARNERS

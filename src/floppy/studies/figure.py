@@ -3,14 +3,13 @@
 import importlib
 import io
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from floppy.errors import FloppyError, one_line
-from floppy.run.folder import DATASET_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,12 +81,6 @@ def label_of(name: Any) -> str:
     return f" {text}" if text.startswith("_") else text  # legends leave out what begins with it
 
 
-def dataset_label(path: str) -> str:
-    """A dataset's label: the name of its file, of one that lies in the folder of its run the run's."""
-    is_of_run = Path(path).name == DATASET_NAME
-    return label_of(Path(path).parent.name or path if is_of_run else Path(path).stem)
-
-
 @contextmanager
 def _usual_settings() -> Iterator[None]:
     """Matplotlib as it is without settings of the user's, which might ask for TeX or a window."""
@@ -98,13 +91,14 @@ def _usual_settings() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-    try:
+    """Matplotlib, whose import fails where it does not know the backend that is asked for."""
+    if "matplotlib" in sys.modules or BACKEND_VARIABLE not in os.environ:
         return importlib.import_module("matplotlib")
-    except ValueError:
-        wanted = os.environ.pop(BACKEND_VARIABLE, None)
-        if wanted is None:
-            raise
+    wanted = os.environ.pop(BACKEND_VARIABLE)
     try:
-        return importlib.import_module("matplotlib")
+        matplotlib: Any = importlib.import_module("matplotlib")
     finally:
         os.environ[BACKEND_VARIABLE] = wanted
+    with suppress(ValueError):  # for figures of the user's own
+        matplotlib.rcParams["backend"] = wanted
+    return matplotlib

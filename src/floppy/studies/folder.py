@@ -117,7 +117,7 @@ def draw_study(folder: Path | str) -> Row:
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / SUMMARY_NAME, text.encode())
     try:
-        picture = picture_of(lambda figure: study.draw(rows, figure))
+        picture = picture_of(lambda figure: study.draw(_drawable(rows), figure))
     except Exception as error:  # hours of measuring are worth a sentence, whatever it is
         raise FloppyError(
             f"The figure of {folder} cannot be drawn ({type(error).__name__}: {one_line(error)}); its rows and summary "
@@ -176,7 +176,7 @@ def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | 
             rows = study.measure(cell, folder / CELLS_NAME / _folder_name(cell))
             measured[_texts(cell)] = [cell | {COUNT_COLUMN: len(rows)} | row for row in rows]
             _write_rows(cells, measured, path)
-    if not table.is_whole:
+    if measured:  # a table that was mended, or that did not count its rows, is written as it should be
         _write_rows(cells, measured, path)
 
 
@@ -204,6 +204,14 @@ def _summed_up(study: Study, rows: list[Row], folder: Path) -> Row:
     return summary
 
 
+def _drawable(rows: list[Row]) -> list[Row]:
+    """Rows whose texts have only letters: names of files may hold bytes that are none."""
+    return [
+        {name: each.encode(errors="replace").decode() if isinstance(each, str) else each for name, each in row.items()}
+        for row in rows
+    ]
+
+
 def _check_each_once(cells: list[Row]) -> None:
     seen: set[tuple[str, ...]] = set()
     for cell in cells:
@@ -226,7 +234,7 @@ def _measured(cells: list[Row], table: _Table, path: Path) -> dict[tuple[str, ..
             raise FloppyError(f"{path} has rows of {', '.join(key)}, which this study does not measure: take them out.")
     if not table.is_whole and COUNT_COLUMN not in table.names and found:
         del found[next(reversed(found))]  # nothing says whether what was cut short belonged to it
-    return {key: rows for key, rows in found.items() if _is_whole(rows, path)}
+    return {key: _counted(rows, known[key]) for key, rows in found.items() if _is_whole(rows, path)}
 
 
 def _by_cell(rows: list[Texts], names: Sequence[str]) -> dict[tuple[str, ...], list[Texts]]:
@@ -253,6 +261,12 @@ def _is_whole(rows: list[Texts], path: Path) -> bool:
             "out, or run the study again with --overwrite."
         )
     return int(count) == len(rows)
+
+
+def _counted(rows: list[Texts], cell: Row) -> list[Row]:
+    """Rows of a cell as they are written: its columns first, then how many rows there are."""
+    own = dict(zip(cell, _texts(cell), strict=True)) | {COUNT_COLUMN: str(len(rows))}
+    return [own | {name: text for name, text in row.items() if name not in own} for row in rows]
 
 
 def _described(cell: Row) -> str:

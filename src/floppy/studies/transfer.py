@@ -19,7 +19,7 @@ from floppy.learner.initialisers import FLAX_ORTHOGONAL
 from floppy.learner.network import Learners
 from floppy.play import open_arena
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
-from floppy.studies.figure import dataset_label
+from floppy.studies.runs import dataset_label
 from floppy.tasks.base import score_unit
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
