@@ -5,17 +5,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from tiny_runs import TINY
 
 from floppy.cli.main import main
+from floppy.cli.studies import study_text
 from floppy.errors import FloppyError
+from floppy.evaluation import score as score_module
 from floppy.studies import STUDIES, Compare, Ensemble, Transfer, draw_study, read_rows, run_study
 from floppy.studies import figure as module
+from floppy.studies import folder as folder_module
 from floppy.studies.figure import label_of, picture_of, take_literally
 from floppy.studies.runs import dataset_label
 
@@ -89,6 +94,7 @@ def test_no_text_of_a_figure_is_a_formula_but_the_powers_of_axes() -> None:
     figure.axes[0].twinx().plot([1, 2])
     figure.axes[1].set(yscale="log", ylim=(1, 1e4), ylabel="$y$")
     take_literally(figure)
+    figure.savefig(os.devnull, format="png")  # which writes the numbers beside the axes
     formulas = {text.get_text() for text in figure.findobj(Text) if text.get_parse_math()}
     assert all(text == "" or text.startswith("$\\mathdefault{") for text in formulas)
     assert len(formulas) > 3
@@ -229,6 +235,95 @@ def test_a_figure_needs_nothing_around_it(around: dict[str, str | None], tmp_pat
 
 
 def test_a_known_backend_stays_the_users(tmp_path: Path) -> None:
-    code = f"{DRAW}\nimport matplotlib; assert matplotlib.rcParams._get('backend') == 'tkagg'"
+    code = f"{DRAW}\nimport matplotlib; assert matplotlib.rcParams._get('backend') == 'TkAgg'"
     environment = os.environ | {"MPLBACKEND": "TkAgg"}
     subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=60)
+
+
+# --- Folders from anywhere.
+
+WATCHED: list[str] = []
+"""What was opened or imported while a test watches."""
+
+IS_WATCHING: list[bool] = []
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if IS_WATCHING and event in ("open", "import"):
+        WATCHED.append(str(arguments[0]))
+
+
+sys.addaudithook(watch)  # there is no way to remove one
+
+
+@pytest.fixture
+def bait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of files that nobody has asked for, and of a module that is found."""
+    folder = tmp_path / "bait"
+    folder.mkdir()
+    for name in ("file.npz", "data.safetensors", "space.txt"):
+        (folder / name).write_bytes(b"")
+    (folder / "hostile_mod.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(str(folder))
+    IS_WATCHING.append(True)
+    yield folder
+    IS_WATCHING.clear()
+    WATCHED.clear()
+
+
+KINDS = {path.name.partition("-cartpole")[0]: path for path in sorted(KEPT.glob("*-cartpole*"), reverse=True)}
+
+
+@pytest.mark.parametrize("task", ["gymnasium/hostile_mod:X-v0", "images/{bait}/file.npz", "hostile_mod:X", "no/such"])
+@pytest.mark.parametrize("kind", [*KINDS, "rollback"])
+def test_a_study_is_drawn_without_what_it_names(
+    kind: str, task: str, bait: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_module, "BOOTSTRAP_RESAMPLES", 20)
+    monkeypatch.setattr(folder_module, "picture_of", lambda draw: draw(Figure()) or b"")
+    task = task.format(bait=bait)
+    if kind == "rollback":
+        entry: dict[str, Any] = {"study": "rollback", "command": "", "config": TINY.as_dict(), "levels": [2, 0]}
+        entry["config"] |= {"task": task}
+        entry["config"]["outer"]["teacher"] = str(bait / "data.safetensors")
+        table = (
+            "encoder_layers,examples,cell_rows,finished,outer_steps,env_steps,seconds,score\n2,0,1,True,3,4,5.0,-inf\n"
+        )
+    else:
+        entry = json.loads((KINDS[kind] / "study.json").read_text())
+        table = (KINDS[kind] / "rows.csv").read_text()
+    for name, value in {"task": task, "datasets": [str(bait / "data.safetensors")] * 2}.items():
+        entry |= {name: value} if name in entry else {}
+    entry |= {"dataset": str(bait / "data.safetensors"), "space": str(bait / "space.txt")} if kind == "search" else {}
+    (tmp_path / "study.json").write_text(json.dumps(entry))
+    (tmp_path / "rows.csv").write_text(table)
+    if kind == "minimum-size":  # whose table is of before it said what the task's criterion is
+        with pytest.raises(FloppyError, match=r"hostile_mod|file\.npz|no/such"):
+            draw_study(tmp_path)
+    else:
+        draw_study(tmp_path)
+    assert not [each for each in WATCHED if "bait" in each or each == "hostile_mod"]
+    assert any(each.endswith("rows.csv") for each in WATCHED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_study_is_said_in_lines(kind: str) -> None:
+    summary = json.loads((KINDS[kind] / "summary.json").read_text())
+    lines = study_text({"summary": summary, "figure": "runs/figure.png"}).splitlines()
+    assert lines[-1] == "runs/figure.png"
+    assert len(lines) > 3
+    assert not any(set(line) & set("{}[]") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("summary", "wanted"),
+    [
+        (3.14159, ["3.142"]),
+        ([], [""]),
+        ([[1, 2], [3, 4, 5]], ["1 to 2", "3, 4, 5"]),
+        ({"all": [{"a": 1}, 2, None]}, ["all:", "  a: 1", "  2", "  -"]),
+        ({"a_b": {}}, ["a b:"]),
+    ],
+)
+def test_a_summary_of_any_form_is_said_in_lines(summary: Any, wanted: list[str]) -> None:
+    assert study_text({"summary": summary, "figure": "f"}).splitlines() == [*wanted, "f"]

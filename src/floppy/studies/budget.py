@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from floppy.fields import bounded, check_fields
 from floppy.studies.base import UNIT, Row, by, check_some, column, error_bars, spread_of_runs, unit_of
-from floppy.studies.figure import label_of
+from floppy.studies.figure import label_of, scale_by_two
 from floppy.studies.runs import BASELINES, LABELS, BudgetedRun, configure_method, try_run
 from floppy.tasks.base import score_unit
 from floppy.tasks.registry import make_task
@@ -95,8 +95,7 @@ class Budget:
                 sizes = [entry["examples"] for entry in entries]
                 reach = error_bars(middle, intervals)
                 axes.errorbar(sizes, middle, reach, color=colour, marker="o", capsize=3, label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
+        scale_by_two(axes, self.sizes)
         axes.set_xlabel("examples")
         axes.set_ylabel(unit_of(rows))
         axes.legend(fontsize="small")

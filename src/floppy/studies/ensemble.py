@@ -30,6 +30,7 @@ from floppy.studies.base import (
     scores_of,
     unit_of,
 )
+from floppy.studies.figure import scale_by_two
 from floppy.studies.runs import dataset_label
 from floppy.tasks.base import score_unit
 from floppy.teach.codec import unpack
@@ -111,8 +112,7 @@ class Ensemble:
             intervals = np.array([point["interval"] or (np.nan, np.nan) for point in points])
             axes.errorbar(sizes, means, error_bars(means, intervals), fmt="o-", capsize=3)
             axes.axhline(means[sizes.index(1)], color="grey", linestyle="--", label="single learners")
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(sizes, [str(size) for size in sizes])
+            scale_by_two(axes, sizes)
             axes.set_xlabel("learners per ensemble")
             axes.set_ylabel(unit_of(of_dataset))
             axes.set_title(dataset_label(str(dataset)))

@@ -2,16 +2,18 @@
 
 import importlib
 import io
+import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from floppy.errors import FloppyError, one_line
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BACKEND_VARIABLE = "MPLBACKEND"
@@ -71,6 +73,14 @@ def take_literally(figure: "Figure") -> None:
     for text in figure.findobj(Text):
         if text not in powers:
             text.set_parse_math(False)
+
+
+def scale_by_two(axes: "Axes", numbers: Sequence[int]) -> None:
+    """Makes the axis below one of powers of two, with the numbers beside it."""
+    if not math.isfinite(axes.dataLim.minposx):  # nothing is drawn where everything diverged
+        axes.set_xlim(min(numbers) / 1.1, max(numbers) * 1.1)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [str(number) for number in numbers])
 
 
 def label_of(name: Any) -> str:
