@@ -1,4 +1,4 @@
-"""Whether the average of several fresh learners plays better than one of them does."""
+"""Whether an ensemble of fresh learners plays better than one of them does."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Scores policies that are averages of ever more fresh learners, against single ones."""
+    """Scores ensembles of ever more fresh learners, against single ones."""
 
     name: ClassVar[str] = "ensemble"
     datasets: Positional[tuple[Path, ...]]
