@@ -15,7 +15,7 @@ from floppy.errors import DivergedError, FloppyError
 from floppy.learner.distribution import parse_distributions
 from floppy.recipes import ROBUST_DISTRIBUTIONS
 from floppy.run.config import DistillConfig
-from floppy.studies import MinimumSize, run_study
+from floppy.studies import MinimumSize, draw_study, run_study
 from floppy.studies.base import Row
 from floppy.studies.minimum_size import paper_minimum
 from floppy.tasks import make_task
@@ -165,3 +165,13 @@ def test_what_cannot_be_measured_is_refused(options: dict[str, Any], wanted: str
 
 def test_the_command_line_refuses_in_one_sentence(refused: Refused) -> None:
     refused(["minimum-size", "cartpole", "--sizes", "1", "1"], "twice")
+
+
+def test_a_table_is_summed_up_without_the_task(tmp_path: Path, configs: list[DistillConfig]) -> None:
+    run_study(MinimumSize("cartpole", sizes=(1,), activations=("tanh",), seeds=(0,)), tmp_path)
+    before = (tmp_path / "summary.json").read_bytes()
+    text = (tmp_path / "study.json").read_text()
+    (tmp_path / "study.json").write_text(text.replace('"cartpole"', '"gymnasium/absent_module:X-v0"'))
+    draw_study(tmp_path)
+    assert (tmp_path / "summary.json").read_bytes() == before
+    assert json.loads(before)["paper_minimum"] == 2

@@ -227,8 +227,33 @@ def test_bad_input_is_refused_in_one_sentence(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken/results.jsonl").write_text("{")
+    (tmp_path / "taken/results.jsonl").write_text("{\n")
     assert main(["reproduce", *words.split()]) == 2
     said = capsys.readouterr()
     assert wanted in said.err
     assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+def test_a_result_that_was_cut_short_is_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"command": name, "result": {"score": 1}}) for name in ("floppy a", "floppy b")]
+    path = tmp_path / "results.jsonl"
+    path.write_text("\n".join(lines)[:-3])
+    asked: list[list[str]] = []
+
+    def run_one(words: list[str]) -> Json:
+        asked.append(words)
+        return {"score": float("nan"), "name": "b"}
+
+    found = reproduce.run_all([["a"], ["b"]], tmp_path, resume=True, run_one=run_one)
+    assert asked == [["b"]]
+    assert found["floppy a"] == {"score": 1}
+    first, last = path.read_text().splitlines()
+    assert first == lines[0]
+    assert json.loads(last, parse_constant=pytest.fail)["result"] == {"score": None, "name": "b"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", '{"command": 1}', '{"command": "a", "result": 3}', "\xff"])
+def test_what_is_no_list_of_results_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(text.encode("latin-1") + b"\n")
+    with pytest.raises(FloppyError, match=r"results.jsonl cannot be read"):
+        reproduce.read_results(tmp_path)

@@ -115,7 +115,7 @@ def test_a_run_of_ppo_has_the_steps_that_were_asked_for(dataset: Path, monkeypat
         asked.append(wanted.config)
         raise FloppyError("stopped.")
 
-    monkeypatch.setattr(module, "run", stop)
+    monkeypatch.setattr(module, "try_run", stop)
     study = Search(dataset, env_steps=100_000, learners=3, episodes=5)
     with pytest.raises(FloppyError, match="stopped"):
         study.measure({"way": "ppo", "architecture": "depth=3", "seed": 7}, Path("nowhere"))
@@ -270,7 +270,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], wanted: str
 
 
 def test_the_command_line_refuses_in_one_sentence(dataset: Path, refused: Refused) -> None:
-    refused(["search", str(dataset), "--space", "nowhere.txt"], "nowhere.txt cannot be read")
+    refused(["search", str(dataset), "--space", "nowhere.txt"], "nowhere.txt: There is no such file")
 
 
 @pytest.mark.parametrize(("layers", "wanted"), [(1, "The dataset holds an encoder"), (3, "is a whole policy")])

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import os
 import random
 import re
 import shutil
@@ -128,10 +129,24 @@ def test_what_is_no_finite_number_is_kept_too(tmp_path: Path, monkeypatch: pytes
     assert row["infinite"] == -np.inf
 
 
-def test_what_is_no_finite_number_has_no_place_in_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stub, "summary", lambda *_: {"mean": float("nan")})
-    with pytest.raises(FloppyError, match="cannot be summed up"):
-        run_study(Stub((1,)), tmp_path)
+def test_what_is_no_finite_number_is_null_in_a_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"mean": np.float32("nan"), "span": (-np.inf, np.array([1, np.inf])), "all": {7: np.int64(3), "x": "nan"}}
+    monkeypatch.setattr(Stub, "summary", lambda *_: found)
+    run_study(Stub((1,)), tmp_path)
+    wanted = {"mean": None, "span": [None, [1.0, None]], "all": {"7": 3, "x": "nan"}}
+    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail) == wanted
+    assert main(["redraw", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["summary"] == wanted
+    assert main(["redraw", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("mean: -\nspan:\n")
+
+
+def test_a_field_that_is_no_finite_number_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(FloppyError, match="fields of a study must be plain values"):
+        run_study(Stub(limit=float("nan")), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
 
 
 # --- The list of studies.
@@ -144,7 +159,7 @@ def test_every_study_is_in_the_list_and_says_what_it_does() -> None:
         assert kind.name == name
         assert STUDIES.summary(name) == (kind.__doc__ or "").partition("\n")[0]
     modules = {path.stem for path in Path(inspect.getfile(STUDIES["cost"])).parent.glob("*.py")}
-    shared = {"__init__", "base", "folder", "registry", "runs"}
+    shared = {"__init__", "base", "figure", "folder", "registry", "runs"}
     assert {place.module for place in STUDIES.shipped.values()} == modules - shared
 
 
@@ -190,12 +205,109 @@ def test_a_cell_that_lacks_a_row_is_measured_again(lost: int, tmp_path: Path) ->
     assert Stub.measured == [1, 2, 3, number]
 
 
+@pytest.mark.parametrize("kept", ["all but the end", "half", "in a number", "between quotes", "in the head", "nothing"])
+def test_a_line_that_was_cut_short_is_measured_again(kept: str, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    whole = (tmp_path / "rows.csv").read_bytes()
+    ends = {"in the head": 7, "nothing": 0, "all but the end": len(whole) - 1, "half": len(whole) // 2}
+    ends |= {"in a number": whole.index(b"a,3") + 7, "between quotes": whole.rindex(b"and more")}
+    (tmp_path / "rows.csv").write_bytes(whole[: ends[kept]])
+    before = snapshot(tmp_path)
+    with pytest.raises(FloppyError, match="run the study with --resume, which measures them again"):
+        draw_study(tmp_path)
+    assert snapshot(tmp_path) == before
+    shutil.rmtree(tmp_path / "cells")
+    (tmp_path / "cells").mkdir()
+    run_study(Stub(), tmp_path, resume=True)
+    assert (tmp_path / "rows.csv").read_bytes() == whole
+    assert Stub.measured[3:] == {"in the head": [1, 2, 3], "nothing": [1, 2, 3], "half": [2, 3]}.get(kept, [3])
+
+
+def test_half_a_line_after_a_whole_table_is_dropped(tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    whole = (tmp_path / "rows.csv").read_text()
+    (tmp_path / "rows.csv").write_text(whole + "a,3")
+    run_study(Stub(), tmp_path, resume=True)
+    assert (tmp_path / "rows.csv").read_text() == whole
+    assert Stub.measured == [1, 2, 3]
+
+
+def test_of_a_table_that_counts_no_rows_the_last_cell_is_measured_again_if_it_was_cut(tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    whole = (tmp_path / "rows.csv").read_text()
+    lines = re.sub(r"(?m)^a,(\d),2,", r"a,\1,", whole.replace(",cell_rows", ""))
+    (tmp_path / "rows.csv").write_text(lines[:-3])
+    shutil.rmtree(tmp_path / "cells/a-3")
+    assert run_study(Stub(), tmp_path, resume=True) == read_rows(tmp_path)
+    assert Stub.measured == [1, 2, 3, 3]
+    run_study(Stub(), tmp_path, resume=True)
+    assert Stub.measured == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("added", ["a,4,1,8,,\n", "a,3,2,6,1.5,\n", "a,3,,6,1.5,\n", "a,3,9,6,1.5,\n", "b,3,1,6,,\n"])
+def test_rows_that_were_added_by_hand_are_refused(added: str, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write(added)
+    before = snapshot(tmp_path)
+    with pytest.raises(FloppyError, match=r"take them out") as caught:
+        run_study(Stub(), tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+    assert snapshot(tmp_path) == before
+    assert Stub.measured == [1, 2, 3]
+
+
+def test_what_has_not_begun_begins_when_it_is_to_go_on(tmp_path: Path) -> None:
+    """A study may be killed before its first file is there."""
+    (tmp_path / "study").mkdir()
+    assert run_study(Stub(), tmp_path / "study", resume=True) == run_study(Stub(), tmp_path / "new", resume=True)
+    (tmp_path / "study/study.json").unlink()
+    with pytest.raises(FloppyError, match="holds no study"):
+        run_study(Stub(), tmp_path / "study", resume=True)
+
+
+def test_ctrl_c_is_one_line_and_the_study_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["stub", "--numbers", "1", "2", "--out", str(tmp_path / "study")]
+    Stub.fails[2] = KeyboardInterrupt()
+    assert main([*words, "--json"]) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    progress, last = said.err.splitlines()[:-1], said.err.splitlines()[-1]
+    assert progress == ["0/2: word a, number 1", "1/2: word a, number 2"]
+    assert last == "floppy: interrupted; the same command with --resume goes on"
+    Stub.fails.clear()
+    assert main([*words, "--json", "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"] == {"sum": 4, "rows": 4}
+    assert Stub.measured == [1, 2, 2]
+
+
+def test_home_is_meant_by_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run_study(Stub((1,), paths=("~/data",), place="~"), "~/study")  # type: ignore[arg-type]
+    study: Any = read_study("~/study")
+    assert (study.paths, study.place) == ((tmp_path / "home/data",), tmp_path / "home")
+    assert read_rows("~/study") == read_rows(tmp_path / "home/study")
+    draw_study("~/study")
+    assert main(["stub", "--numbers", "1", "--paths", "~/data", "--place=~", "--out=~/study", "--resume"]) == 0
+    assert main(["redraw", "~/study", "--json"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(said)["figure"] == str(tmp_path / "home/study/figure.png")
+    assert list(Path().iterdir()) == []
+
+
 def test_a_table_that_does_not_count_its_rows_is_taken_as_it_is(tmp_path: Path) -> None:
     """So the tables of before were written."""
     rows = run_study(Stub(), tmp_path)
-    lines = (tmp_path / "rows.csv").read_text().replace(",cell_rows", "")
+    whole = (tmp_path / "rows.csv").read_text()
+    lines = whole.replace(",cell_rows", "")
     (tmp_path / "rows.csv").write_text(re.sub(r"(?m)^a,(\d),2,", r"a,\1,", lines))
+    draw_study(tmp_path)
     assert run_study(Stub(), tmp_path, resume=True) == read_rows(tmp_path) == rows
+    assert (tmp_path / "rows.csv").read_text() == whole
     assert Stub.measured == [1, 2, 3]
 
 
@@ -228,6 +340,27 @@ def test_overwriting_forgets_the_cells_of_the_study_before(tmp_path: Path) -> No
     run_study(Stub((2,)), tmp_path, overwrite=True)  # the stub fails where its folder is there
     assert [row["number"] for row in read_rows(tmp_path)] == [2, 2]
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["a-2"]
+
+
+def test_cells_on_another_disk_are_emptied(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "study").mkdir()
+    run_study(Stub((1,)), tmp_path / "study")
+    shutil.rmtree(tmp_path / "study/cells")
+    (tmp_path / "study/cells").symlink_to(tmp_path / "large")
+    (tmp_path / "large/left-over").touch()
+    run_study(Stub((2,)), tmp_path / "study", overwrite=True)
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["a-2"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_the_place_of_a_file_stays(name: str, tmp_path: Path) -> None:
+    (tmp_path / name / "precious").mkdir(parents=True)
+    (tmp_path / "rows.csv" if name != "rows.csv" else tmp_path / "study.json").write_text("old")
+    before = snapshot(tmp_path)
+    with pytest.raises(FloppyError, match=f"{name} is a folder where a study has a file"):
+        run_study(Stub(), tmp_path, overwrite=True)
+    assert snapshot(tmp_path) == before
 
 
 def test_cells_that_are_no_studys_stay(tmp_path: Path) -> None:
@@ -271,8 +404,8 @@ def test_the_table_alone_is_drawn(tmp_path: Path) -> None:
     after = snapshot(tmp_path)
     assert after == {name: data for name, data in before.items() if "cells" not in name}
     lines = (tmp_path / "rows.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "rows.csv").write_text("".join(lines[:2]))
-    assert draw_study(tmp_path) == {"sum": 2, "rows": 1}
+    (tmp_path / "rows.csv").write_text("".join(lines[:4]))
+    assert draw_study(tmp_path) == {"sum": 1, "rows": 2}
     assert (tmp_path / "figure.png").read_bytes() != before["figure.png"]
 
 
@@ -317,14 +450,27 @@ def shorten_a_row(folder: Path) -> None:
     (folder / "rows.csv").write_text(text.replace("a,1,2,2,0.5,", "a,1"))
 
 
+def lengthen_a_row(folder: Path) -> None:
+    swap(folder, "a,1,2,2,", "a,1,2,2,2,")
+
+
 def rename_a_column(folder: Path) -> None:
-    text = (folder / "rows.csv").read_text()
-    (folder / "rows.csv").write_text(text.replace("double", "triple"))
+    swap(folder, "double", "triple")
 
 
 def spoil_a_number(folder: Path) -> None:
-    text = (folder / "rows.csv").read_text()
-    (folder / "rows.csv").write_text(text.replace("a,1,2,2,", "a,1,2,two,"))
+    swap(folder, "a,1,2,2,", "a,1,2,two,")
+
+
+def swap(folder: Path, old: str, new: str, name: str = "rows.csv") -> None:
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+
+
+def replace(path: Path, make: Callable[[Path], Any]) -> None:
+    path.unlink()
+    make(path)
 
 
 @pytest.mark.parametrize(
@@ -335,9 +481,26 @@ def spoil_a_number(folder: Path) -> None:
         (lambda folder: (folder / "study.json").write_text('{"study": "none", "command": ""}'), "holds no study"),
         (lambda folder: (folder / "study.json").write_text('{"study": "stub", "command": "", "x": 1}'), "no study"),
         (lambda folder: (folder / "rows.csv").unlink(), "run it first"),
-        (lambda folder: (folder / "rows.csv").write_bytes(b"\xff\xfe\x00"), "run it first"),
+        (lambda folder: (folder / "rows.csv").write_bytes(b"\xff\xfe\x00"), "cut short: run the study with --resume"),
         (lambda folder: (folder / "rows.csv").write_text("word,number\n"), "no table of a study"),
-        (shorten_a_row, "no table of a study"),
+        (lambda folder: (folder / "rows.csv").write_text("word,word\na,b\n"), "no table of a study"),
+        (shorten_a_row, "lacks rows of a, 1: run the study with --resume"),
+        (lengthen_a_row, "no table of a study"),
+        (lambda folder: swap(folder, "a,1,2,2,", f"a,1,2,{'7' * 400},"), "has a number of 400 digits for double"),
+        (lambda folder: swap(folder, "a,1,2,", f"a,{'7' * 5000},2,"), "has a number of 5000 digits for number"),
+        (lambda folder: swap(folder, "a,1,2,2,", f"a,1,2,{'7' * 40},"), "cannot be summed up"),
+        (lambda folder: swap(folder, "a,1,2,2,", "a,1,two,2,"), "rows that were added or changed by hand"),
+        (lambda folder: swap(folder, "a,1,2,2,", "a,1,,2,"), "rows that were added or changed by hand"),
+        (lambda folder: swap(folder, "a,2,", "a,1,"), "rows that were added or changed by hand"),
+        (lambda folder: (folder / "study.json").write_text("[" * 100_000), "holds no study"),
+        (lambda folder: (folder / "study.json").write_text('{"study": ' + "[" * 900 + "]" * 900 + "}"), "no study"),
+        (lambda folder: swap(folder, "[\n    1,", f"[\n    {'7' * 5000},", "study.json"), "holds no study"),
+        (lambda folder: swap(folder, '"word": "a"', '"word": {"a": 1}', "study.json"), "holds no study"),
+        (lambda folder: swap(folder, '"x/y.', '"~nobody-here/y.', "study.json"), "holds no study"),
+        (lambda folder: replace(folder / "study.json", os.mkfifo), "not a regular file"),
+        (lambda folder: replace(folder / "rows.csv", os.mkfifo), "not a regular file"),
+        (lambda folder: replace(folder / "study.json", os.mkdir), "This is a folder"),
+        (lambda folder: replace(folder / "rows.csv", os.mkdir), "This is a folder"),
         (rename_a_column, "has nothing for 'double'"),
         (spoil_a_number, "cannot be summed up"),
     ],
@@ -355,6 +518,14 @@ def test_what_is_no_study_is_refused(
     assert said.err.count("\n") == 1
     assert wanted in said.err
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "most"), [("study.json", 2**20), ("rows.csv", 2**28)])
+def test_a_file_too_large_to_be_a_studys_is_not_read(name: str, most: int, tmp_path: Path) -> None:
+    run_study(Stub(), tmp_path)
+    os.truncate(tmp_path / name, most + 1)
+    with pytest.raises(FloppyError, match=f"{name} has .*iB, a study's .* may have {most // 2**20} MiB at most"):
+        draw_study(tmp_path)
 
 
 # --- Refusals.
@@ -391,7 +562,6 @@ def test_another_study_is_not_gone_on_with(other: Stub, wanted: str, tmp_path: P
 @pytest.mark.parametrize(
     ("study", "options", "wanted"),
     [
-        (Stub(), {"resume": True}, "holds no study"),
         (Stub(), {"resume": True, "overwrite": True}, "one of --resume and --overwrite"),
         (Stub((1, 2, 1)), {}, "everything once, got word a, number 1 twice"),
         (Stub(word="refused"), {}, "This cannot be measured"),

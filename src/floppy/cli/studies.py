@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 from floppy.cli.base import Call, Command, Json
 from floppy.cli.options import Group, Part
 from floppy.cli.runs import GROUPS, Kinds, configured, options_of_others
+from floppy.files import as_path
 from floppy.papers import reproduce
 from floppy.run.config import DistillConfig
 from floppy.studies import Study, draw_study, read_study, run_study
@@ -36,7 +37,7 @@ class StudyRun(Command):
 
     def run(self, call: Call) -> Json:
         """Measures, sums up, draws."""
-        folder = self.out or Path("runs") / self.study.name
+        folder = as_path(self.out or Path("runs") / self.study.name)
         run_study(
             self.study,
             folder,
@@ -94,8 +95,9 @@ class Redraw(Command):
 
     def run(self, call: Call) -> Json:
         """Sums up and draws."""
-        draw_study(self.folder)
-        return {"study": read_study(self.folder).name, "folder": str(self.folder)} | _summary_of(self.folder)
+        folder = as_path(self.folder)
+        draw_study(folder)
+        return {"study": read_study(folder).name, "folder": str(folder)} | _summary_of(folder)
 
     def text(self, result: Json) -> str:
         """As for the study itself."""
@@ -117,11 +119,16 @@ def _summary_of(folder: Path) -> Json:
 
 def study_text(result: Json) -> str:
     """A study's summary in lines, and where its figure lies."""
-    return "\n".join([*summary_lines(result["summary"]), result["figure"]])
+    text = "\n".join([*summary_lines(result["summary"]), result["figure"]])
+    return text.encode(errors="backslashreplace").decode()  # names of files may hold what no terminal shows
 
 
 def summary_lines(value: Any, indent: str = "") -> list[str]:
     """A summary in lines: a line per value, a table for entries that have the same plain values."""
+    if _is_plain(value):
+        return [indent + _shown(value)]
+    if isinstance(value, list) and not all(isinstance(entry, Mapping) for entry in value):
+        return [line for entry in value for line in summary_lines(entry, indent)]
     if isinstance(value, list):
         rows = [_flat(entry) for entry in value]
         if all(_is_plain(entry) for row in rows for entry in row.values()):

@@ -13,11 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import decode
+from floppy.files import MEBIBYTE, read_file
 
 RUN = "run"
 """The first word of a step that is the command of a run."""
+
+MOST_TABLE = 16 * MEBIBYTE
+"""Size of a page's table beyond which it is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Run:
 
     def owns(self, row: Mapping[str, str]) -> bool:
         """Whether a row of its page's table is about it."""
-        return row["command"] == self.typed if "command" in row else row["file"] == self.name
+        return row["command"] == self.typed if "command" in row else row.get("file") == self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +144,10 @@ class Page:
         path = results / f"{self.name}{part}.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            return list(csv.DictReader(read_file(path, "a table", most=MOST_TABLE).decode().splitlines(keepends=True)))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise FloppyError(f"{path} is no table ({one_line(error)}): restore it.") from error
 
     def evaluations(self, run: Run) -> list[str]:
         """Options of each evaluation of a run."""

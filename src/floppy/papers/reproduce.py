@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from floppy.errors import FloppyError, must_be_one_of, one_line
+from floppy.errors import FloppyError, must_be_one_of, one_line, shown
+from floppy.files import MEBIBYTE, append_to, as_path, read_file, write_atomically
 from floppy.papers.experiments import Cell, Experiments, Run, Step, experiments, typed
+from floppy.studies.base import finite, plain_json
 
 Json = dict[str, Any]
 RunCommand = Callable[[list[str]], Json]
@@ -20,6 +22,9 @@ RunCommand = Callable[[list[str]], Json]
 
 RESULTS_NAME = "results.jsonl"
 """A line per command that has ended: `command` and `result`."""
+
+MOST_RESULTS = 64 * MEBIBYTE
+"""Size of `results.jsonl` beyond which it is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +66,11 @@ class Reproduce:
             return {"experiments": [{"name": name, "source": e.source, "question": e.question} for name, e in about]}
         if self.experiment not in found.experiments:
             raise must_be_one_of("name", self.experiment, found.experiments)
-        if self.results and not self.results.is_dir():
-            raise FloppyError(f"results must be the folder of this project's tables, got {self.results}.")
+        tables = as_path(self.results) if self.results else None
+        if tables and not tables.is_dir():
+            raise FloppyError(f"results must be the folder of this project's tables, got {tables}.")
         experiment = found.experiments[self.experiment]
-        out = self.out or Path("runs/reproduce") / f"{self.experiment}-{self.scale}"
+        out = as_path(self.out or Path("runs/reproduce") / f"{self.experiment}-{self.scale}")
         steps = found.steps(self.experiment, self.scale, out)
         results = {} if self.dry_run else run_all([step.words for step in steps], out, self.resume, run_command)
         return {
@@ -73,7 +79,7 @@ class Reproduce:
             "question": experiment.question,
             "scale": self.scale,
             "commands": [{"command": typed(s.words), "result": results.get(typed(s.words))} for s in steps],
-            "figures": figures(found, self.experiment, steps, results, self.results),
+            "figures": figures(found, self.experiment, steps, results, tables),
             "out_of_reach": experiment.out_of_reach if self.scale == "cpu" else "",
         }
 
@@ -113,10 +119,17 @@ def run_all(commands: list[list[str]], out: Path, resume: bool, run_one: RunComm
             continue
         print(f"{number}/{len(commands)}: {command}", file=sys.stderr, flush=True)
         results[command] = run_one([*words, *_going_on(words)])
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / RESULTS_NAME).open("a") as file:
-            file.write(json.dumps({"command": command, "result": results[command]}) + "\n")
+        line = json.dumps(plain_json({"command": command, "result": results[command]}), allow_nan=False)
+        _make_folder(out)
+        append_to(out / RESULTS_NAME, line + "\n")
     return results
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FloppyError(f"{out} cannot be made ({one_line(error)}): give another --out.") from error
 
 
 def run_through(main: Callable[[list[str]], int]) -> RunCommand:
@@ -139,12 +152,25 @@ def run_through(main: Callable[[list[str]], int]) -> RunCommand:
 
 
 def read_results(out: Path) -> dict[str, Json]:
-    """The results of commands that have ended, by these commands."""
+    """The results of commands that have ended, by these commands; a last line that was cut short is dropped.
+
+    Raises:
+      FloppyError: for a file that holds something else.
+    """
     path = out / RESULTS_NAME
+    if not path.exists():
+        return {}
+    data = read_file(path, "a list of results", most=MOST_RESULTS)
+    whole = data[: data.rfind(b"\n") + 1]
     try:
-        lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-        return {line["command"]: line["result"] for line in lines}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines = [json.loads(line) for line in whole.decode().split("\n") if line]
+        results = {line["command"]: dict(line["result"]) for line in lines}
+        if whole != data:
+            write_atomically(path, whole)
+        return results
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, FloppyError):
+            raise
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): remove it, or give another --out.") from error
 
 
@@ -196,8 +222,11 @@ def _scores_here(words: list[str], cell: Cell, steps: list[Step], results: dict[
 def _recorded(found: Experiments, run: Run, distribution: str, tables: Path) -> float | None:
     """The mean score in this project's table; its first row of a run is of the learners that the run was for."""
     own = [row for row in found.pages[run.page].rows(tables) if run.owns(row)]
-    means = [float(row["mean"]) for row in own if row.get("distribution", distribution) == distribution]
-    return means[0] if means else None
+    means = [row.get("mean", "") for row in own if row.get("distribution", distribution) == distribution]
+    try:
+        return finite(float(means[0])) if means else None
+    except ValueError as error:
+        raise FloppyError(f"{tables} has a mean that is no number, {shown(means[0])}: restore its table.") from error
 
 
 def _going_on(words: list[str]) -> list[str]:

@@ -1,14 +1,15 @@
 """The contract of a study: it measures cells one after the other, then sums up and draws the table of their rows."""
 
 import math
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from floppy.errors import FloppyError
-from floppy.evaluation.score import interquartile_mean, stratified_interval
+from floppy.errors import DivergedError, FloppyError, shown
+from floppy.evaluation.score import interquartile_mean, learner_means, stratified_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,9 @@ ROWS_NAME = "rows.csv"
 SUMMARY_NAME = "summary.json"
 FIGURE_NAME = "figure.png"
 CELLS_NAME = "cells"
+
+UNIT = "unit"
+"""The column that says what scores are called, so that a figure needs no task."""
 
 Row = dict[str, Any]
 """Texts and numbers by the names of columns."""
@@ -63,11 +67,11 @@ class Study(Protocol):
           rows: of all cells measured so far.
 
         Returns:
-          What they say, as plain JSON: null stands for what is no finite number.
+          What they say, as plain JSON; what is no finite number becomes null.
         """
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
-        """Draws a table.
+        """Draws a table; texts are taken as they stand, not as formulas.
 
         Args:
           rows: of all cells measured so far.
@@ -91,6 +95,35 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def plain_json(value: Any) -> Any:
+    """A value as JSON has it: None for NaN and infinity, and Python's own in place of NumPy's numbers and arrays."""
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_json(value.tolist())
+    return finite(value) if isinstance(value, float) else value
+
+
+def unit_of(rows: Sequence[Row]) -> str:
+    """What the scores of a table are called; tables written before there was the column have returns only."""
+    return ", ".join(dict.fromkeys(str(row.get(UNIT) or "mean return") for row in rows))
+
+
+def scores_of(returns: np.ndarray) -> np.ndarray:
+    """Mean return `[L]` of each learner, from returns `[L, episodes]`; -inf for all where all of them diverged."""
+    try:
+        return learner_means(returns)
+    except DivergedError:
+        return np.full(len(returns), -np.inf)
+
+
+def interval_where_finite(interval: Callable[..., Sequence[float]], *samples: np.ndarray) -> list[float] | None:
+    """An interval of samples; None where one of their scores is not finite."""
+    return list(interval(*samples)) if all(np.isfinite(sample).all() for sample in samples) else None
+
+
 def error_bars(middle: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     """Lengths `[2, n]` of the bars from `middle` `[n]` to the ends of `intervals` `[n, 2]`."""
     low, high = intervals.T
@@ -111,8 +144,16 @@ def by(rows: Sequence[Row], *names: str) -> dict[Any, list[Row]]:
 
 
 def column(rows: Sequence[Row], name: str) -> np.ndarray:
-    """The numbers of a column."""
-    return np.array([row[name] for row in rows], float)
+    """The numbers of a column, NaN for None.
+
+    Raises:
+      ValueError: for what is no number.
+    """
+    values = [row[name] for row in rows]
+    for value in values:
+        if not (value is None or isinstance(value, numbers.Real)):
+            raise ValueError(f"{name} is no number: {shown(value)}")
+    return np.array(values, float)
 
 
 def spread_of_runs(scores: np.ndarray) -> Row:

@@ -8,8 +8,11 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.fields import bounded, check_fields
-from floppy.studies.base import Row, by, check_some, column, error_bars, spread_of_runs
+from floppy.studies.base import UNIT, Row, by, check_some, column, error_bars, spread_of_runs, unit_of
+from floppy.studies.figure import label_of, scale_by_two
 from floppy.studies.runs import BASELINES, LABELS, BudgetedRun, configure_method, try_run
+from floppy.tasks.base import score_unit
+from floppy.tasks.registry import make_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +66,7 @@ class Budget:
         The score is -inf where the run or all its learners diverged.
         """
         ended = try_run(self._run_of(cell), folder)
-        return [ended.totals | {"sd": ended.score["sd"]}]
+        return [ended.totals | {"sd": ended.score["sd"], UNIT: score_unit(make_task(self.task))}]
 
     def summary(self, rows: list[Row]) -> Row:
         """By method and size: interquartile mean of the runs' scores, with its interval."""
@@ -76,10 +79,13 @@ class Budget:
         }
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
-        """Interquartile means over the size with their intervals; a line across for what has no dataset."""
+        """Interquartile means over the size with their intervals; a line across for what has no dataset.
+
+        What diverged is left out.
+        """
         axes = figure.subplots()
         for number, (method, entries) in enumerate(self.summary(rows).items()):
-            colour, label = f"C{number}", LABELS.get(method, method)
+            colour, label = f"C{number}", label_of(LABELS.get(method, method))
             middle = column(entries, "interquartile_mean")  # None, of runs that diverged, is drawn as a gap
             intervals = np.array([entry["interval"] or (np.nan, np.nan) for entry in entries])
             if method in BASELINES:
@@ -89,10 +95,9 @@ class Budget:
                 sizes = [entry["examples"] for entry in entries]
                 reach = error_bars(middle, intervals)
                 axes.errorbar(sizes, middle, reach, color=colour, marker="o", capsize=3, label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
+        scale_by_two(axes, self.sizes)
         axes.set_xlabel("examples")
-        axes.set_ylabel("mean return")
+        axes.set_ylabel(unit_of(rows))
         axes.legend(fontsize="small")
 
     def _run_of(self, cell: Row) -> BudgetedRun:

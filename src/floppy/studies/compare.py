@@ -8,8 +8,11 @@ from tyro.conf import Positional
 
 from floppy.evaluation.score import interquartile_mean
 from floppy.fields import bounded, check_fields
-from floppy.studies.base import Row, by, check_some, column, spread_of_runs
+from floppy.studies.base import UNIT, Row, by, check_some, column, spread_of_runs, unit_of
+from floppy.studies.figure import label_of
 from floppy.studies.runs import LABELS, BudgetedRun, configure_method, try_run
+from floppy.tasks.base import score_unit
+from floppy.tasks.registry import make_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +57,8 @@ class Compare:
 
         That score is -inf where the run or all its learners diverged.
         """
-        return try_run(self._run_of(cell["method"], cell["seed"]), folder).rows
+        unit = {UNIT: score_unit(make_task(self.task))}
+        return [row | unit for row in try_run(self._run_of(cell["method"], cell["seed"]), folder).rows]
 
     def summary(self, rows: list[Row]) -> Row:
         """By method, of its runs' ends: interquartile mean of the scores with its interval, and the mean cost."""
@@ -75,10 +79,10 @@ class Compare:
                     [column(at, place).mean() for at in whole],
                     [interquartile_mean(column(at, "score")) for at in whole],
                     f"C{number}",
-                    label=LABELS.get(method, method),
+                    label=label_of(LABELS.get(method, method)),
                 )
             axes.set_xlabel(label)
-        figure.axes[0].set_ylabel("mean return")
+        figure.axes[0].set_ylabel(unit_of(rows))
         figure.axes[0].legend(fontsize="small")
         figure.axes[1].set_xscale("log")
         figure.axes[1].tick_params(axis="x", which="minor", labelbottom=False)  # they would cover each other

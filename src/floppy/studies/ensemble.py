@@ -1,6 +1,7 @@
-"""Whether the average of several fresh learners plays better than one of them does."""
+"""Whether an ensemble of fresh learners plays better than one of them does."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,14 +11,28 @@ from tyro.conf import Positional
 
 from floppy.dataset import load
 from floppy.evaluation.evaluate import evaluation_of
-from floppy.evaluation.score import bootstrap_interval, learner_means, mean_interval
+from floppy.evaluation.score import bootstrap_interval, mean_interval
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.learner.distribution import parse_distribution
 from floppy.learner.ensemble import MAX_MEMBERS
 from floppy.learner.network import Learners
 from floppy.play import open_arena
-from floppy.studies.base import Row, by, check_some, column, error_bars
+from floppy.studies.base import (
+    UNIT,
+    Row,
+    by,
+    check_some,
+    column,
+    error_bars,
+    finite,
+    interval_where_finite,
+    scores_of,
+    unit_of,
+)
+from floppy.studies.figure import scale_by_two
+from floppy.studies.runs import dataset_label
+from floppy.tasks.base import score_unit
 from floppy.teach.codec import unpack
 from floppy.teach.policies import MAX_LEARNERS
 
@@ -27,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Scores policies that are averages of ever more fresh learners, against single ones."""
+    """Scores ensembles of ever more fresh learners, against single ones."""
 
     name: ClassVar[str] = "ensemble"
     datasets: Positional[tuple[Path, ...]]
@@ -64,7 +79,7 @@ class Ensemble:
         return [{"dataset": str(path), "size": size} for path in self.datasets for size in sizes]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per ensemble: its mean return."""
+        """A row per ensemble: its mean return, which is -inf where all of them diverged."""
         lesson = unpack(load(cell["dataset"]))
         task, key = lesson.task(), named_key(jax.random.key(self.seed), "ensemble")
         evaluation = evaluation_of(
@@ -78,8 +93,8 @@ class Ensemble:
         )
         with open_arena(task) as arena:
             returns = evaluation.of_lesson(lesson, key, arena=arena)
-        scores = learner_means(returns)
-        return [{"repeat": repeat, "score": float(score)} for repeat, score in enumerate(scores)]
+        unit, scores = score_unit(task), scores_of(returns)
+        return [{"repeat": repeat, "score": float(score), UNIT: unit} for repeat, score in enumerate(scores)]
 
     def summary(self, rows: list[Row]) -> Row:
         """By dataset and size the mean score, and what it has gained over single learners, with 95% intervals."""
@@ -93,15 +108,14 @@ class Ensemble:
             np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
         ):
             points = self._dataset_summary(of_dataset)
-            sizes, means = ([point[name] for point in points] for name in ("size", "mean"))
-            intervals = np.array([point["interval"] for point in points])
-            axes.errorbar(sizes, means, error_bars(np.array(means), intervals), fmt="o-", capsize=3)
-            axes.axhline(_singles(of_dataset).mean(), color="grey", linestyle="--", label="single learners")
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(sizes, [str(size) for size in sizes])
+            sizes, means = [point["size"] for point in points], column(points, "mean")
+            intervals = np.array([point["interval"] or (np.nan, np.nan) for point in points])
+            axes.errorbar(sizes, means, error_bars(means, intervals), fmt="o-", capsize=3)
+            axes.axhline(means[sizes.index(1)], color="grey", linestyle="--", label="single learners")
+            scale_by_two(axes, sizes)
             axes.set_xlabel("learners per ensemble")
-            axes.set_ylabel("mean return")
-            axes.set_title(Path(str(dataset)).stem)
+            axes.set_ylabel(unit_of(of_dataset))
+            axes.set_title(dataset_label(str(dataset)))
             axes.legend(fontsize="small")
 
     def _drawn(self) -> Learners | None:
@@ -111,10 +125,12 @@ class Ensemble:
         singles, found = _singles(rows), []
         for size, of_size in sorted(by(rows, "size").items()):
             scores = column(of_size, "score")
-            row: Row = {"size": size, "mean": scores.mean()}
-            row["interval"] = list(mean_interval(scores, self.seed))
+            row: Row = {"size": size, "mean": finite(scores.mean())}
+            row["interval"] = interval_where_finite(functools.partial(mean_interval, seed=self.seed), scores)
             if size > 1:
-                row |= {"gain": scores.mean() - singles.mean(), "gain_interval": self._gain(scores, singles)}
+                interval = interval_where_finite(self._gain, scores, singles)
+                row["gain"] = None if interval is None else scores.mean() - singles.mean()
+                row["gain_interval"] = interval
             found.append(row)
         return found
 

@@ -10,12 +10,12 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from floppy.errors import FloppyError, one_line
-from floppy.files import write_atomically
+from floppy.errors import FloppyError, one_line, shown
+from floppy.files import MEBIBYTE, as_path, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.studies.base import (
     CELLS_NAME,
@@ -26,19 +26,37 @@ from floppy.studies.base import (
     Progress,
     Row,
     Study,
+    plain_json,
 )
+from floppy.studies.figure import check_drawing, picture_of
 from floppy.studies.registry import STUDIES
 
 FILES_ENTRY = "files"
 """In `study.json`: digests of the files that a study reads."""
 
 COUNT_COLUMN = "cell_rows"
-"""In `rows.csv`: how many rows the row's cell has. A cell that lacks some is measured again."""
+"""In `rows.csv`, after the columns of the cell: how many rows it has. One that lacks some is measured again."""
+
+MOST_JSON, MOST_ROWS = MEBIBYTE, 256 * MEBIBYTE
+"""Sizes of `study.json` and `rows.csv` beyond which they are no study's."""
+
+LONGEST_NAME = 255
+"""Of a file, in bytes: so long a text of digits alone may be a name in the table, a longer one is a broken number."""
 
 Texts = dict[str, str]
 """A row as it stands in the table."""
 
 AnyStudy = TypeVar("AnyStudy", bound=Study)
+
+
+class _Table(NamedTuple):
+    """`rows.csv` as it stands."""
+
+    names: list[str]
+    """Of the columns."""
+    rows: list[Texts]
+    is_whole: bool
+    """Whether no line was cut short; such lines are left out."""
 
 
 def run_study(
@@ -55,7 +73,7 @@ def run_study(
     Args:
       study: what to measure.
       out: the study's folder.
-      resume: go on with the study in `out`; cells that are there stay.
+      resume: go on with the study in `out`, if there is one; cells that are there stay.
       overwrite: replace the study in `out`.
       command: kept in `study.json`.
       progress: called before each cell that is measured.
@@ -64,24 +82,19 @@ def run_study(
       All rows.
 
     Raises:
-      FloppyError: for a folder that is taken, or that holds another study, and whatever a cell refuses.
+      FloppyError: for a folder that is taken, or that holds another study, where no figure can be drawn, and whatever a
+        cell refuses.
     """
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
     study = _from_json(type(study), _as_json(study))  # from Python, paths may be texts, and tuples lists
-    folder, cells = Path(out), study.cells()
+    folder, cells = as_path(out), study.cells()
     _check_each_once(cells)
-    if resume:
+    check_drawing()
+    if resume and _has_begun(folder):
         _check_same_study(study, folder)
     else:
         _begin(study, folder, command, overwrite=overwrite)
-    measured = _measured(cells, _read_texts(folder) if (folder / ROWS_NAME).exists() else [])
-    for done, cell in enumerate(cells):
-        if _texts(cell) not in measured:
-            if progress is not None:
-                progress(done, len(cells), _described(cell))
-            rows = study.measure(cell, folder / CELLS_NAME / _folder_name(cell))
-            measured[_texts(cell)] = [cell | {COUNT_COLUMN: len(rows)} | row for row in rows]
-            _write_rows([row for each in cells for row in measured.get(_texts(each), [])], folder)
+    _measure(study, cells, folder, progress)
     draw_study(folder)
     return read_rows(folder)
 
@@ -89,34 +102,28 @@ def run_study(
 def draw_study(folder: Path | str) -> Row:
     """Rewrites a study's summary and figure from its table.
 
+    Nothing is imported or opened because a file of the folder names it.
+
     Returns:
       The summary.
 
     Raises:
-      FloppyError: for a folder without a study, or with a table that is not its own.
+      FloppyError: for a folder without a study, or with a table that is not its own; if the figure cannot be drawn, in
+        which case the summary is written all the same.
     """
-    from matplotlib.figure import Figure  # takes a second to import
-
-    folder = Path(folder)
+    folder = as_path(folder)
     study, rows = read_study(folder), read_rows(folder)
-    figure, picture = Figure(figsize=(6, 4), layout="constrained"), io.BytesIO()
-    try:
-        summary = study.summary(rows)
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        study.draw(rows, figure)
-    except KeyError as error:
-        raise FloppyError(
-            f"{folder / ROWS_NAME} has nothing for {error}, which {study.name} needs: if it has not ended, run it with "
-            "--resume, else restore the table."
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise FloppyError(
-            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study again with "
-            "--overwrite."
-        ) from error
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    summary = _summed_up(study, rows, folder)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / SUMMARY_NAME, text.encode())
-    write_atomically(folder / FIGURE_NAME, picture.getvalue())
+    try:
+        picture = picture_of(lambda figure: study.draw(_drawable(rows), figure))
+    except Exception as error:  # hours of measuring are worth a sentence, whatever it is
+        raise FloppyError(
+            f"The figure of {folder} cannot be drawn ({type(error).__name__}: {one_line(error)}); its rows and summary "
+            "are saved: once that is mended, `floppy redraw` draws it."
+        ) from error
+    write_atomically(folder / FIGURE_NAME, picture)
     return summary
 
 
@@ -126,13 +133,14 @@ def read_study(folder: Path | str) -> Study:
     Raises:
       FloppyError: if it holds none.
     """
+    folder = as_path(folder)
+    entry = _read_entry(folder)
     try:
-        entry = dict(json.loads((Path(folder) / STUDY_NAME).read_bytes()))
         kind = STUDIES[entry.pop("study")]
         entry.pop("command")
         entry.pop(FILES_ENTRY, None)  # studies had none at first
         return _from_json(kind, entry)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FloppyError(f"{folder} holds no study ({one_line(error)}): give the folder that one wrote.") from error
 
 
@@ -140,10 +148,68 @@ def read_rows(folder: Path | str) -> list[Row]:
     """A study's table, with each cell parsed into an int, float, bool or str; what a row does not have is an empty str.
 
     Raises:
-      FloppyError: if the folder holds no table.
+      FloppyError: if the folder holds no table, or one that lacks rows, or has some that were added.
     """
-    rows = _read_texts(folder)
-    return [{name: _value(text) for name, text in row.items() if name != COUNT_COLUMN} for row in rows]
+    path = as_path(folder) / ROWS_NAME
+    table = _read_table(path)
+    if table.is_whole and not table.rows:
+        raise _no_table(path)
+    names = table.names[: table.names.index(COUNT_COLUMN)] if COUNT_COLUMN in table.names else []
+    lacking = [key for key, rows in _by_cell(table.rows, names).items() if not _is_whole(rows, path)]
+    if lacking or not table.is_whole:
+        what = f"lacks rows of {', '.join(lacking[0])}" if lacking else "has a line that was cut short"
+        raise FloppyError(f"{path} {what}: run the study with --resume, which measures them again.")
+    return [
+        {name: _value(text, name, path) for name, text in row.items() if name != COUNT_COLUMN} for row in table.rows
+    ]
+
+
+def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | None) -> None:
+    """Measures the cells that the table lacks, and keeps each in it."""
+    path = folder / ROWS_NAME
+    table = _read_table(path) if path.exists() else _Table([], [], is_whole=True)
+    measured = _measured(cells, table, path)
+    for done, cell in enumerate(cells):
+        if _texts(cell) not in measured:
+            if progress is not None:
+                progress(done, len(cells), _described(cell))
+            rows = study.measure(cell, folder / CELLS_NAME / _folder_name(cell))
+            measured[_texts(cell)] = [cell | {COUNT_COLUMN: len(rows)} | row for row in rows]
+            _write_rows(cells, measured, path)
+    if measured:  # a table that was mended, or that did not count its rows, is written as it should be
+        _write_rows(cells, measured, path)
+
+
+def _summed_up(study: Study, rows: list[Row], folder: Path) -> Row:
+    """The summary as plain JSON.
+
+    Raises:
+      FloppyError: for a table that holds something else than the study needs.
+    """
+    try:
+        summary: Row = plain_json(study.summary(rows))
+        json.dumps(summary, allow_nan=False)
+    except FloppyError:
+        raise
+    except KeyError as error:
+        raise FloppyError(
+            f"{folder / ROWS_NAME} has nothing for {shown(error.args[0])}, which {study.name} needs: if it has not "
+            "ended, run it with --resume, else restore the table."
+        ) from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise FloppyError(
+            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study again with "
+            "--overwrite."
+        ) from error
+    return summary
+
+
+def _drawable(rows: list[Row]) -> list[Row]:
+    """Rows whose texts have only letters: names of files may hold bytes that are none."""
+    return [
+        {name: each.encode(errors="replace").decode() if isinstance(each, str) else each for name, each in row.items()}
+        for row in rows
+    ]
 
 
 def _check_each_once(cells: list[Row]) -> None:
@@ -154,14 +220,53 @@ def _check_each_once(cells: list[Row]) -> None:
         seen.add(_texts(cell))
 
 
-def _measured(cells: list[Row], table: list[Texts]) -> dict[tuple[str, ...], list[Any]]:
-    """The rows of every cell that a table holds as a whole, by the cell's texts."""
+def _measured(cells: list[Row], table: _Table, path: Path) -> dict[tuple[str, ...], list[Any]]:
+    """The rows of every cell that a table holds as a whole, by the cell's texts.
+
+    Raises:
+      FloppyError: for rows of no cell, or more of one than were measured.
+    """
     # By texts: what is read back as a number may have been none, such as the file of a dataset called 7.
-    found: dict[tuple[str, ...], list[Any]] = {}
-    for row in table if cells else []:
-        found.setdefault(tuple(row.get(name, "") for name in cells[0]), []).append(row)
-    # Tables written before there was the column have whole cells only.
-    return {key: rows for key, rows in found.items() if rows[0].get(COUNT_COLUMN) in (None, str(len(rows)))}
+    known = {_texts(cell): cell for cell in cells}
+    found = _by_cell(table.rows, list(cells[0]) if cells else [])
+    for key in found:
+        if key not in known:
+            raise FloppyError(f"{path} has rows of {', '.join(key)}, which this study does not measure: take them out.")
+    if not table.is_whole and COUNT_COLUMN not in table.names and found:
+        del found[next(reversed(found))]  # nothing says whether what was cut short belonged to it
+    return {key: _counted(rows, known[key]) for key, rows in found.items() if _is_whole(rows, path)}
+
+
+def _by_cell(rows: list[Texts], names: Sequence[str]) -> dict[tuple[str, ...], list[Texts]]:
+    """Rows by the texts of their cells, whose columns have these names."""
+    found: dict[tuple[str, ...], list[Texts]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(name, "") for name in names), []).append(row)
+    return found
+
+
+def _is_whole(rows: list[Texts], path: Path) -> bool:
+    """Whether the rows of a cell are all that were measured.
+
+    Raises:
+      FloppyError: if there are more.
+    """
+    counts = {row.get(COUNT_COLUMN, "") for row in rows}
+    if counts == {""}:  # of a table that was begun before there was the column, which has whole cells only
+        return True
+    count = counts.pop()
+    if counts or not count.isdecimal() or len(count) > 9 or int(count) < len(rows):
+        raise FloppyError(
+            f"{path} has rows that were added or changed by hand, near {shown(','.join(rows[-1].values()))}: take them "
+            "out, or run the study again with --overwrite."
+        )
+    return int(count) == len(rows)
+
+
+def _counted(rows: list[Texts], cell: Row) -> list[Row]:
+    """Rows of a cell as they are written: its columns first, then how many rows there are."""
+    own = dict(zip(cell, _texts(cell), strict=True)) | {COUNT_COLUMN: str(len(rows))}
+    return [own | {name: text for name, text in row.items() if name not in own} for row in rows]
 
 
 def _described(cell: Row) -> str:
@@ -173,8 +278,23 @@ def _texts(cell: Row) -> tuple[str, ...]:
     return tuple("" if value is None else str(value) for value in cell.values())
 
 
+def _has_begun(folder: Path) -> bool:
+    """Whether a folder holds anything of a study: what was killed before that begins now."""
+    return any((folder / name).exists() for name in (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME))
+
+
 def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
     """Clears the folder and writes the study's fields."""
+    entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
+    try:
+        _clear(folder, overwrite=overwrite)
+    except OSError as error:
+        raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
+    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+
+
+def _clear(folder: Path, *, overwrite: bool) -> None:
+    """Removes the study before, with `overwrite`."""
     cells = folder / CELLS_NAME
     if cells.exists() and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
         raise FloppyError(f"{cells} is there, and is no study's: give another folder.")
@@ -183,12 +303,15 @@ def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None
     taken = [folder / name for name in names if (folder / name).exists()]
     if taken and not overwrite:
         raise already_taken(folder)
-    if cells.exists():  # or cells would go on with the runs of another study
-        shutil.rmtree(cells)
+    if blocked := [str(path) for path in taken if path.is_dir()]:
+        raise FloppyError(f"{' '.join(blocked)} is a folder where a study has a file: give another folder.")
+    for each in cells.iterdir() if cells.exists() else ():  # or cells would go on with the runs of another study
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
     for path in taken:
         path.unlink()
-    entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
-    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
 
 
 def _check_same_study(study: Study, folder: Path) -> None:
@@ -201,7 +324,8 @@ def _check_same_study(study: Study, folder: Path) -> None:
         raise FloppyError(
             f"{folder} holds a study that differs in {', '.join(differing)}: give these options as they are there."
         )
-    known = json.loads((folder / STUDY_NAME).read_bytes()).get(FILES_ENTRY, {})
+    known = _read_entry(folder).get(FILES_ENTRY)
+    known = known if isinstance(known, dict) else {}
     changed = [path for path, digest in _digests(study).items() if known.get(path, digest) != digest]
     if changed:
         raise FloppyError(
@@ -213,18 +337,31 @@ def _check_same_study(study: Study, folder: Path) -> None:
 def _digests(study: Study) -> dict[str, str]:
     """SHA-256 of the files that a study reads, by their paths."""
     paths = [each for value in vars(study).values() for each in (value if isinstance(value, tuple) else (value,))]
-    files = [path for path in paths if isinstance(path, Path) and path.is_file()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path): _digest(path) for path in paths if isinstance(path, Path) and path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_json(study: Any) -> Row:
-    """The fields of a study: paths as texts, tuples as lists, a configuration as its `as_dict`."""
+    """The fields of a study: paths as texts, tuples as lists, a configuration as its `as_dict`.
+
+    Raises:
+      FloppyError: for what JSON has no room for, such as a number that is not finite.
+    """
     values = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
-    return {name: json.loads(json.dumps(value, default=_plain)) for name, value in values.items()}
+    try:
+        return {name: json.loads(json.dumps(value, default=_plain, allow_nan=False)) for name, value in values.items()}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FloppyError(f"The fields of a study must be plain values ({one_line(error)}): give others.") from error
 
 
 def _plain(value: Any) -> Any:
-    return value.as_dict() if hasattr(value, "as_dict") else str(value)
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    return value.tolist() if hasattr(value, "tolist") else str(value)  # NumPy's
 
 
 def _from_json(kind: type[AnyStudy], entry: Mapping[str, Any]) -> AnyStudy:
@@ -237,44 +374,92 @@ def _from_json(kind: type[AnyStudy], entry: Mapping[str, Any]) -> AnyStudy:
             return tuple(value(each, inner) for each in got)
         if isinstance(got, dict):
             return hint.from_dict(got)
-        return Path(got) if isinstance(got, str) and Path in (hint, *get_args(hint)) else got
+        return as_path(got) if isinstance(got, str) and Path in (hint, *get_args(hint)) else got
 
     return kind(**{name: value(got, hints[name]) for name, got in entry.items()})
 
 
-def _read_texts(folder: Path | str) -> list[Texts]:
-    """A study's table as it stands."""
-    path = Path(folder) / ROWS_NAME
+def _read_entry(folder: Path) -> Row:
+    """`study.json` of a folder.
+
+    Raises:
+      FloppyError: if it holds none.
+    """
+    path = folder / STUDY_NAME
+    if not path.exists():
+        raise FloppyError(f"{folder} holds no study: give the folder that one wrote.")
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, csv.Error, ValueError) as error:
-        raise FloppyError(f"{folder} holds no rows of a study ({one_line(error)}): run it first.") from error
-    # So the reader of CSV marks rows that are longer or shorter than the first line.
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise FloppyError(f"{path} is no table of a study: restore it, or run the study again with --overwrite.")
-    return rows
+        return dict(json.loads(read_file(path, "a study's file", most=MOST_JSON)))
+    except FloppyError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FloppyError(f"{folder} holds no study ({one_line(error)}): give the folder that one wrote.") from error
 
 
-def _write_rows(rows: list[Row], folder: Path) -> None:
+def _read_table(path: Path) -> _Table:
+    """A study's table.
+
+    Raises:
+      FloppyError: if it is none.
+    """
+    if not path.exists():
+        raise FloppyError(f"{path.parent} holds no rows of a study: run it first.")
+    text = read_file(path, "a study's table", most=MOST_ROWS).decode(errors="surrogateescape")
+    records: list[list[str]] = []
+    is_whole = text.endswith(("\n", "\r"))
+    try:
+        for record in csv.reader(io.StringIO(text, newline=""), strict=True):
+            records.append(record)
+        if not is_whole:
+            del records[-1:]
+    except csv.Error as error:
+        if "end of data" not in str(error):  # between quotes
+            raise _no_table(path) from error
+        is_whole = False
+    names, *rows = [record for record in records if record] or [[]]
+    if any(len(row) > len(names) for row in rows) or len(set(names)) < len(names):
+        raise _no_table(path)
+    kept = [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+    if len(kept) < len(rows) and COUNT_COLUMN not in names:
+        raise _no_table(path)
+    return _Table(names, kept, is_whole and len(kept) == len(rows))
+
+
+def _no_table(path: Path) -> FloppyError:
+    return FloppyError(f"{path} is no table of a study: restore it, or run the study again with --overwrite.")
+
+
+def _write_rows(cells: list[Row], measured: Mapping[tuple[str, ...], Iterable[Row]], path: Path) -> None:
+    """Writes the rows of all cells that are measured, in the cells' order."""
+    rows = [row for cell in cells for row in measured.get(_texts(cell), ())]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(folder / ROWS_NAME, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))  # names of files may hold any bytes
 
 
-def _value(text: str) -> Any:
-    """An int, float or bool where the text is one, else the text."""
+def _value(text: str, name: str, path: Path) -> Any:
+    """An int, float or bool where the text is one, else the text.
+
+    Raises:
+      FloppyError: for a number too long to be one.
+    """
     if text in ("True", "False"):
         return text == "True"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+    if text.lstrip("+-").isdecimal():
+        if len(text) > LONGEST_NAME:
+            raise FloppyError(f"{path} has a number of {len(text)} digits for {name}: restore the table.")
+        number = int(text)
+        return number if abs(number) < 2**63 else text
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _folder_name(cell: Row) -> str:
-    return "-".join(str(value).replace("/", "_") for value in cell.values())
+    """A cell's folder: its values, or a digest where these are no name for one."""
+    name = "-".join(str(value).replace("/", "_") for value in cell.values())
+    is_name = name.strip(".") and "\0" not in name and len(name.encode(errors="surrogateescape")) <= LONGEST_NAME
+    return name if is_name else hashlib.sha256(repr(name).encode()).hexdigest()

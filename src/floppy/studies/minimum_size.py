@@ -16,16 +16,16 @@ from tyro.conf import Positional
 
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluation_of
-from floppy.evaluation.score import learner_means
 from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
 from floppy.learner.distribution import describe_distribution, parse_distributions
 from floppy.play import open_arena
 from floppy.recipes import RECIPES, recipe
-from floppy.studies.base import Row, by, check_some, column
+from floppy.studies.base import Row, by, check_some, column, scores_of
+from floppy.studies.figure import label_of
 from floppy.studies.runs import BudgetedRun, configure_method, run
-from floppy.tasks import make_task, task_of_file
 from floppy.tasks.base import Task
+from floppy.tasks.registry import full_task_id, make_task, task_of_file
 from floppy.teach.codec import unpack
 
 if TYPE_CHECKING:
@@ -93,33 +93,32 @@ class MinimumSize:
             scores = self._scores(cell, folder)
         except DivergedError:
             scores = np.array([-np.inf])
-        return [{"learner": learner, "score": float(score)} for learner, score in enumerate(scores)]
+        known = self._criterion(make_task(self.task))
+        return [{"learner": learner, "score": float(score)} | known for learner, score in enumerate(scores)]
 
     def summary(self, rows: list[Row]) -> Row:
         """The criterion, the paper's minimum, and by activation and loss the least size that meets the criterion."""
-        task = task_of_file(self.task)
-        return {
-            "paper_minimum": paper_minimum(task),
-            "score_of_success": self.threshold(task),
+        known = self._criterion_of(rows)
+        return known | {
             "share_of_learners": self.enough,
             "smallest": [
-                {"activation": activation, "loss": loss} | self._smallest(of_kind)
+                {"activation": activation, "loss": loss} | self._smallest(of_kind, known["score_of_success"])
                 for (activation, loss), of_kind in by(rows, "activation", "loss").items()
             ],
         }
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
         """Share of learners that succeed over the number of examples: the best seed as a line, all as points."""
-        axes = figure.subplots()
-        for number, entry in enumerate(self.summary(rows)["smallest"]):
+        axes, summary = figure.subplots(), self.summary(rows)
+        for number, entry in enumerate(summary["smallest"]):
             colour = f"C{number}"
             sizes = [size["examples"] for size in entry["sizes"]]
             shares = [size["shares"] for size in entry["sizes"]]
-            label = f"{entry['activation']}, {entry['loss']}"
+            label = label_of(f"{entry['activation']}, {entry['loss']}")
             axes.plot(sizes, [max(of_size) for of_size in shares], color=colour, label=label)
             for size, of_size in zip(sizes, shares, strict=True):
                 axes.plot([size] * len(of_size), of_size, "o", color=colour, alpha=0.5)
-        axes.axvline(paper_minimum(task_of_file(self.task)), color="black", linestyle="--", label="the paper's minimum")
+        axes.axvline(summary["paper_minimum"], color="black", linestyle="--", label="the paper's minimum")
         axes.axhline(self.enough, color="black", linewidth=0.8, linestyle=":")
         axes.set_xticks(sorted(by(rows, "examples")))
         axes.set_xlabel("examples")
@@ -140,7 +139,7 @@ class MinimumSize:
         evaluation = evaluation_of(lesson, task, learners=config.score_learners, episodes=config.score_episodes)
         with open_arena(task) as arena:
             returns = evaluation.of_lesson(lesson, named_key(jax.random.key(cell["seed"]), "minimum size"), arena=arena)
-        return learner_means(returns)
+        return scores_of(returns)
 
     def _run_of(self, cell: Row) -> BudgetedRun:
         own = recipe(self.task, self.recipe, examples=cell["examples"])
@@ -157,9 +156,19 @@ class MinimumSize:
             distribution=",".join(describe_distribution(each) for each in learners),
         )
 
-    def _smallest(self, rows: list[Row]) -> Row:
+    def _criterion(self, task: Task) -> Row:
+        """What the table says of the task, so that it can be summed up without it."""
+        return {"paper_minimum": paper_minimum(task), "score_of_success": self.threshold(task)}
+
+    def _criterion_of(self, rows: list[Row]) -> Row:
+        """The same from the table; from the task's name where the table was written before it said so."""
+        for row in rows:
+            if row.get("score_of_success", "") != "":
+                return {name: row[name] for name in ("paper_minimum", "score_of_success")}
+        return self._criterion(task_of_file(full_task_id(self.task)))
+
+    def _smallest(self, rows: list[Row], threshold: float) -> Row:
         """`smallest` for which one seed meets the criterion, and for which every seed does; None if there is none."""
-        threshold = self.threshold(make_task(self.task))
         sizes = [
             {
                 "examples": size,

@@ -1,6 +1,7 @@
 """Whether one policy learns several tasks from their merged datasets (HaDES paper, section 5.5, Figure 5)."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,11 +11,12 @@ from tyro.conf import Positional
 
 from floppy.dataset import DistilledDataset, load
 from floppy.evaluation.evaluate import evaluate_random, evaluation_of
-from floppy.evaluation.score import learner_means, mean_interval
+from floppy.evaluation.score import mean_interval
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.play import open_arena
-from floppy.studies.base import Row, by, column, error_bars
+from floppy.studies.base import Row, by, column, error_bars, finite, interval_where_finite, scores_of
+from floppy.studies.figure import label_of
 from floppy.tasks.base import Task
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge
@@ -56,7 +58,7 @@ class Multitask:
         return [{"dataset": str(path), "agent": agent} for path in self.datasets for agent in AGENTS]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per learner: its mean return; of random actions only one."""
+        """A row per learner: its mean return, -inf where all of them diverged; of random actions only one row."""
         dataset, agent = load(cell["dataset"]), cell["agent"]
         task = unpack(dataset).task()
         if agent == RANDOM:
@@ -64,7 +66,7 @@ class Multitask:
             scores = np.array([score.mean])
         else:
             returns = self._returns(dataset, task, agent)
-            scores = learner_means(returns)
+            scores = scores_of(returns)
         rows = enumerate(map(float, scores))
         return [{"task": task.task_id, "learner": learner, "score": score} for learner, score in rows]
 
@@ -81,8 +83,8 @@ class Multitask:
         axes, tasks = figure.subplots(), self.summary(rows)
         for number, agent in enumerate((SINGLE, MERGED, WRONG)):
             shares = [(place, entry["shares"][agent]) for place, entry in enumerate(tasks.values()) if entry["shares"]]
-            means = np.array([share["mean"] for _, share in shares])
-            intervals = np.array([share["interval"] for _, share in shares]).reshape(-1, 2)
+            means = column([share for _, share in shares], "mean")
+            intervals = np.array([share["interval"] or (np.nan, np.nan) for _, share in shares]).reshape(-1, 2)
             axes.bar(
                 [place + 0.27 * (number - 1) for place, _ in shares],
                 means,
@@ -91,7 +93,7 @@ class Multitask:
                 capsize=3,
                 label={SINGLE: "own dataset", MERGED: "merged datasets", WRONG: "other tasks' datasets"}[agent],
             )
-        axes.set_xticks(range(len(tasks)), list(tasks))
+        axes.set_xticks(range(len(tasks)), list(map(label_of, tasks)))
         axes.set_ylabel("score (0: random actions, 1: own dataset)")
         axes.axhline(0, color="grey", linewidth=0.8)
         figure.legend(fontsize="small", loc="outside upper center", ncols=3)
@@ -117,6 +119,9 @@ class Multitask:
 
         def share(agent: str) -> Row:
             own = (scores[agent] - means[RANDOM]) / span
-            return {"mean": float(own.mean()), "interval": list(mean_interval(own, self.seed))}
+            return {
+                "mean": finite(own.mean()),
+                "interval": interval_where_finite(functools.partial(mean_interval, seed=self.seed), own),
+            }
 
         return {"means": means, "shares": {each: share(each) for each in (SINGLE, MERGED, WRONG)} if span > 0 else None}

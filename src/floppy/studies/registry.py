@@ -93,7 +93,7 @@ STUDIES = Studies(
         "ensemble": Shipped(
             "ensemble",
             "Ensemble",
-            "Scores policies that are averages of ever more fresh learners, against single ones.",
+            "Scores ensembles of ever more fresh learners, against single ones.",
         ),
         "rollback": Shipped(
             "rollback",

@@ -12,10 +12,10 @@ from floppy.learner.distribution import parse_distributions
 from floppy.recipes import apply_budget
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
-from floppy.studies.base import CELLS_NAME, Row, column, error_bars, finite
+from floppy.studies.base import CELLS_NAME, UNIT, Row, column, error_bars, finite, unit_of
 from floppy.studies.runs import BudgetedRun, try_run
 from floppy.tasks.base import score_unit
-from floppy.tasks.registry import task_of_file
+from floppy.tasks.registry import make_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,6 +71,7 @@ class Rollback:
         """
         ended = try_run(self._run_of(cell), folder)
         row: Row = {"finished": ended.finished} | ended.totals | {"sd": ended.score["sd"]}
+        row[UNIT] = score_unit(make_task(self.config.task))
         if ended.dataset is None:
             return [row]
         low, high = ended.score["ci95"]
@@ -84,6 +85,7 @@ class Rollback:
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
         """Scores over the number of encoder layers, with their intervals."""
+        unit = unit_of(rows)
         rows = sorted((row for row in rows if np.isfinite(row["score"])), key=lambda row: row["encoder_layers"])
         levels, means = column(rows, "encoder_layers"), column(rows, "score")
         axes = figure.subplots()
@@ -92,7 +94,7 @@ class Rollback:
             axes.errorbar(levels, means, error_bars(means, intervals), fmt="o-", capsize=3)
             axes.set_xticks(levels)
         axes.set_xlabel("encoder layers")
-        axes.set_ylabel(score_unit(task_of_file(self.config.task)))
+        axes.set_ylabel(unit)
 
     def _run_of(self, cell: Row) -> BudgetedRun:
         return BudgetedRun(*apply_budget(dataclasses.replace(self.config, **cell), self.budget))

@@ -12,8 +12,9 @@ from floppy.dataset.file import DistilledDataset
 from floppy.errors import DivergedError, must_be_one_of
 from floppy.recipes import RECIPES, apply_budget, for_one_learner, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.run.config import DistillConfig
-from floppy.run.folder import CONFIG_NAME, read_metrics
+from floppy.run.folder import CONFIG_NAME, DATASET_NAME, read_metrics
 from floppy.run.loop import distill
+from floppy.studies.figure import label_of
 
 BASELINES = {"ppo": ppo_baseline, "neuroevolution": neuroevolution_baseline}
 HADES_F = "hades-f"
@@ -186,6 +187,12 @@ def timed_points(log: Sequence[dict[str, Any]]) -> tuple[list[Point], float]:
         if line.get("selection_score") is not None
     ]
     return points, float(compilation.sum())
+
+
+def dataset_label(path: str) -> str:
+    """A dataset's label in a figure: the name of its file, of one that lies in the folder of its run the run's."""
+    is_of_run = Path(path).name == DATASET_NAME
+    return label_of(Path(path).parent.name or path if is_of_run else Path(path).stem)
 
 
 def _say(done: int, total: int, figures: dict[str, float]) -> None:

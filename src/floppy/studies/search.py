@@ -20,15 +20,16 @@ from tyro.conf import Positional
 from floppy.dataset import DistilledDataset, load
 from floppy.errors import MAX_COUNT, FloppyError, one_line, shown
 from floppy.evaluation.evaluate import PerLearner, evaluation_of
-from floppy.evaluation.score import bootstrap_interval, learner_means
+from floppy.evaluation.score import bootstrap_interval
 from floppy.fields import bounded, check_fields
+from floppy.files import MEBIBYTE, read_file
 from floppy.keys import named_key
 from floppy.learner.distribution import parse_distribution
 from floppy.learner.network import Learners, Network
 from floppy.play import open_arena
 from floppy.recipes import steps_of_baseline
-from floppy.studies.base import Row, by, check_some, column, finite
-from floppy.studies.runs import BudgetedRun, configure_method, run
+from floppy.studies.base import Row, by, check_some, column, finite, scores_of
+from floppy.studies.runs import BudgetedRun, configure_method, try_run
 from floppy.teach.codec import unpack
 from floppy.teach.policies import MAX_LEARNERS
 
@@ -114,17 +115,15 @@ class Search:
 
         `score` is a mean return: of the policies cloned at that rate, or of all evaluations along the run of PPO,
         which tells slow from quick learners where `final`, its last evaluation, no longer does. `seconds` is wall-clock
-        time with compilation.
+        time with compilation. What diverged in every evaluation scores -inf, and is the last of its ranking.
         """
         dataset = load(self.dataset)
         architecture = parse_distribution(cell["architecture"])
         if cell["way"] == DISTILLED:
             rows = self._cloned(dataset, architecture, cell["seed"])
         else:
-            ended = run(self._ppo(dataset, cell["architecture"], cell["seed"]), folder)
-            scores = [point.score for point in ended.points]
-            if not scores:
-                raise FloppyError(f"PPO of {cell['architecture']} diverged in every evaluation: leave it out.")
+            ended = try_run(self._ppo(dataset, cell["architecture"], cell["seed"]), folder)
+            scores = [point.score for point in ended.points] or [-math.inf]
             seconds = ended.totals["seconds"] + ended.compilation
             rows = [{"score": float(np.mean(scores)), "final": scores[-1], "seconds": seconds}]
         weights = count_weights(unpack(dataset).network(architecture))
@@ -212,7 +211,7 @@ class Search:
         key, own = named_key(jax.random.key(seed), "search"), PerLearner(rates=jnp.asarray(rates, jnp.float32))
         with open_arena(task) as arena:
             returns = evaluation.of_lesson(lesson, key, arena=arena, own=own)
-        scores = learner_means(returns).reshape(len(self.rates), -1).mean(axis=1)
+        scores = scores_of(returns).reshape(len(self.rates), -1).mean(axis=1)
         seconds = (time.monotonic() - started) / scores.size
         return [
             {"rate": rate, "score": float(score), "seconds": seconds}
@@ -263,9 +262,11 @@ def read_space(path: Path) -> tuple[str, ...]:
         chance, or that is there twice, with its line or its place in the list.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, "a list of architectures", most=MEBIBYTE).decode()
         entries = json.loads(text) if path.suffix == ".json" else [line.split("#")[0] for line in text.splitlines()]
-    except (OSError, ValueError, RecursionError) as error:
+    except FloppyError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): give a text file or a JSON list.") from error
     if not isinstance(entries, list):
         raise FloppyError(f"{path} must hold a JSON list of learner distributions, got {shown(entries)}.")
@@ -302,7 +303,7 @@ def _correlation(kind: str, first: np.ndarray, second: np.ndarray) -> float:
     """NaN where all scores of one of the lists are equal, which then ranks nothing."""
     import scipy.stats  # takes a second
 
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if any((scores == scores[0]).all() for scores in (first, second)):
         return math.nan
     return float(getattr(scipy.stats, kind)(first, second).statistic)
 

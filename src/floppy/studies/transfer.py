@@ -12,14 +12,15 @@ from tyro.conf import Positional
 from floppy.dataset import load
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import PerLearner, evaluation_of
-from floppy.evaluation.score import bootstrap_interval, interquartile_mean, learner_means
+from floppy.evaluation.score import bootstrap_interval, interquartile_mean
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.learner.initialisers import FLAX_ORTHOGONAL
 from floppy.learner.network import Learners
 from floppy.play import open_arena
-from floppy.run.folder import DATASET_NAME
-from floppy.studies.base import Row, by, check_some, column
+from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
+from floppy.studies.runs import dataset_label
+from floppy.tasks.base import score_unit
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
 
@@ -68,7 +69,7 @@ class Transfer:
         return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per draw: its rate, its steps, its mean return."""
+        """A row per draw: its rate, its steps, its mean return, which is -inf where all draws diverged."""
         lesson = unpack(load(cell["dataset"]))
         rates, steps = self._draws(lesson)
         cloning: Any = lesson.cloning
@@ -86,10 +87,11 @@ class Transfer:
         own = PerLearner(jnp.asarray(rates, jnp.float32), None if cloning.steps == 1 else jnp.asarray(steps))
         with open_arena(task) as arena:
             key = named_key(jax.random.key(self.seed), "transfer")
-            scores = learner_means(evaluation.of_lesson(lesson, key, arena=arena, own=own))
-        is_own = _widths(lesson) == (cell["width"], cell["width"])
+            scores = scores_of(evaluation.of_lesson(lesson, key, arena=arena, own=own))
+        unit, is_own = score_unit(task), _widths(lesson) == (cell["width"], cell["width"])
         return [
             {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
+            | {UNIT: unit}
             for draw, (rate, count, score) in enumerate(zip(rates, steps, scores, strict=True))
         ]
 
@@ -108,13 +110,17 @@ class Transfer:
             places = np.arange(len(halves)) + 0.3 * number
             colour = f"C{number}"
             axes.plot(
-                places, [np.median(half) for half in halves.values()], "o-", color=colour, label=_label(str(dataset))
+                places,
+                [np.median(half) for half in halves.values()],
+                "o-",
+                color=colour,
+                label=dataset_label(str(dataset)),
             )
             for place, half in zip(places, halves.values(), strict=True):
                 axes.plot(np.full(half.size, place), half, ".", color=colour, alpha=0.25)
         axes.set_xticks(range(len(self.widths)), [str(width) for width in self.widths])
         axes.set_xlabel("width of the learners")
-        axes.set_ylabel("mean return, better half of the draws")
+        axes.set_ylabel(f"{unit_of(rows)}, better half of the draws")
         axes.legend(fontsize="small")
 
     def _check(self, path: Path, lesson: Lesson) -> None:
@@ -145,9 +151,9 @@ class Transfer:
         return {
             "width": width,
             "own_width": bool(rows[0]["own_width"]),
-            "median": float(np.median(half)),
-            "interquartile_mean": interquartile_mean(half),
-            "interval": list(self._interval(column(rows, "score"))),
+            "median": finite(np.median(half)),
+            "interquartile_mean": finite(interquartile_mean(half)),
+            "interval": interval_where_finite(self._interval, column(rows, "score")),
         }
 
     def _interval(self, scores: np.ndarray) -> tuple[float, float]:
@@ -175,11 +181,6 @@ def _at_width(lesson: Lesson, width: int) -> Learners:
     initialiser = ("orthogonal",) if own.initialiser == (FLAX_ORTHOGONAL,) else own.initialiser
     changed: Learners = dataclasses.replace(own, width=(width, width), initialiser=initialiser, init_seed=-1)
     return changed
-
-
-def _label(path: str) -> str:
-    """A dataset's name, of one that lies in the folder of its run the run's."""
-    return Path(path).parent.name or path if Path(path).name == DATASET_NAME else Path(path).stem
 
 
 def top_half(rows: list[Row]) -> np.ndarray:
