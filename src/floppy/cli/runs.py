@@ -22,9 +22,10 @@ from floppy.parallel import Processes
 from floppy.recipes import RECIPES, apply_budget, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
-from floppy.run.loop import STEP_TIMEOUT, DistillResult, distill
+from floppy.run.loop import DistillResult, distill
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import episode_word
+from floppy.tasks.fence import STEP_TIMEOUT
 from floppy.tasks.registry import make_task
 
 USER_ERROR = 2

@@ -15,7 +15,7 @@ import numpy as np
 
 from floppy.cloning.base import Distilled
 from floppy.dataset.file import DistilledDataset, save
-from floppy.errors import DivergedError, FloppyError, check_number, shown
+from floppy.errors import DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import finite_returns, score_returns
 from floppy.files import as_path
@@ -49,10 +49,8 @@ from floppy.run.interrupts import Watchdog, stoppable
 from floppy.run.lock import hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
+from floppy.tasks.fence import STEP_TIMEOUT, check_step_timeout
 from floppy.teach.codec import CardParts, pack, versions_of
-
-STEP_TIMEOUT = 600.0
-"""Seconds."""
 
 EVALUATIONS_AT_MAXIMUM = 3
 """A run whose selection score has stood at the task's maximum so many times in a row has nothing left to gain."""
@@ -132,13 +130,15 @@ def distill(
         `out` holds what was reached.
     """
     clock = Clock(time_limit)
-    check_number("step_timeout", step_timeout, above=0)
+    check_step_timeout(step_timeout)
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
     problem = config.problem()
     folder = None if out is None else as_path(out)
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
-    with open_arena(problem.task, step_timeout=step_timeout) as arena, _shown(progress, config) as show, contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held:
+        arena = held.enter_context(open_arena(problem.task, step_timeout=step_timeout))
+        show = held.enter_context(_shown(progress, config))
         run = _Run(config, problem, command, arena, clock)
         fresh = run.init()  # refuses what no run can be made of, before anything is written
         if folder is not None and not resume:
