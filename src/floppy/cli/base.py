@@ -14,11 +14,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 from floppy.cli.environment import with_environment_arguments
 from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
-from floppy.errors import FloppyError, listed, must_be_one_of, shown
+from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
 from floppy.parallel import is_first_process
 from floppy.run.cache import enable_compilation_cache
+from floppy.studies.base import plain_json
 from floppy.tasks.base import episode_word, score_unit
+from floppy.tasks.fence import STEP_TIMEOUT, patience
 from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module, make_task
 
@@ -131,9 +133,15 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
         parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
         with contextlib.redirect_stdout(sys.stderr):  # environments may print; stdout is for the result alone
             result = parsed.run(call)
-            if not is_first_process():
+            if _only_helps(parsed):
                 return ""
-            return json.dumps(result) if parsed.json else parsed.text(result)
+            return json.dumps(plain_json(result), allow_nan=False) if parsed.json else parsed.text(result)
+
+
+def _only_helps(command: Command) -> bool:
+    """Whether another process prints the result. A command that no processes share asks JAX for no device."""
+    shared = getattr(command, "shared", None)
+    return bool(shared and shared.coordinator) and not is_first_process()
 
 
 def _unknown_command(name: str, known: Iterable[str]) -> FloppyError:
@@ -149,7 +157,7 @@ def task_sources(words: list[str]) -> Iterator[None]:
 
     Modules are searched in the current folder too.
     """
-    given = peek(words, "import", "data", "network")
+    given = peek(words, "import", "data", "network", "step-timeout")
     here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
     sys.path.append(here)  # for `gymnasium/my_module:MyEnvironment-v0` as well
     if given["data"]:
@@ -160,12 +168,24 @@ def task_sources(words: list[str]) -> Iterator[None]:
                 import_module(name.strip())
             if given["network"]:
                 register_by_name(given["network"])
-        yield
+        with _patience(given["step-timeout"]):  # environments are made while the words are read, too
+            yield
     finally:
         sys.path.remove(here)
         os.environ.pop(DATA_VARIABLE, None)
         if before is not None:
             os.environ[DATA_VARIABLE] = before
+
+
+@contextlib.contextmanager
+def _patience(seconds: str) -> Iterator[None]:
+    """The time limit of environments' calls, where one is given; what is wrong with it the parser will say."""
+    try:
+        limit = float(seconds)
+    except ValueError:
+        limit = STEP_TIMEOUT
+    with patience(limit if limit > 0 else STEP_TIMEOUT):
+        yield
 
 
 def register_by_name(text: str) -> None:
@@ -185,7 +205,11 @@ def register_by_name(text: str) -> None:
     if found is None:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise FloppyError(f"Module {module_name} has no {attribute}: it has {listed(public)}.")
-    register_network(text, found() if _makes_one(found) else found)
+    try:
+        made = found() if _makes_one(found) else found
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise FloppyError(f"{text} raised {type(error).__name__} ({one_line(error)}): mend the function.") from error
+    register_network(text, made)
 
 
 def _makes_one(found: Any) -> bool:

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from floppy.errors import FloppyError
+from floppy.files import as_path
+
 VARIABLE = "FLOPPY_CACHE"
 
 
@@ -11,9 +14,10 @@ def cache_folder() -> Path | None:
     wanted = os.environ.get(VARIABLE, "")
     if wanted.lower() == "off":
         return None
-    if wanted:
-        return Path(wanted)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "floppy" / "xla"
+    try:
+        return as_path(wanted or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "floppy" / "xla")
+    except FloppyError:  # nobody is at home: HOME is unset, and the user unknown
+        return None
 
 
 def enable_compilation_cache() -> None:

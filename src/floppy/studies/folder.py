@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 from floppy.errors import FloppyError, one_line, shown
 from floppy.files import MEBIBYTE, as_path, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
+from floppy.run.lock import hold
 from floppy.studies.base import (
     CELLS_NAME,
     FIGURE_NAME,
@@ -90,13 +91,17 @@ def run_study(
     folder, cells = as_path(out), study.cells()
     _check_each_once(cells)
     check_drawing()
-    if resume and _has_begun(folder):
-        _check_same_study(study, folder)
-    else:
-        _begin(study, folder, command, overwrite=overwrite)
-    _measure(study, cells, folder, progress)
-    draw_study(folder)
-    return read_rows(folder)
+    goes_on = resume and _has_begun(folder)
+    if not goes_on:
+        _check_free(folder, overwrite=overwrite)
+    with hold(folder):
+        if goes_on:
+            _check_same_study(study, folder)
+        else:
+            _begin(study, folder, command, overwrite=overwrite)
+        _measure(study, cells, folder, progress)
+        draw_study(folder)
+        return read_rows(folder)
 
 
 def draw_study(folder: Path | str) -> Row:
@@ -286,32 +291,46 @@ def _has_begun(folder: Path) -> bool:
 def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
     """Clears the folder and writes the study's fields."""
     entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
+    _check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
     try:
-        _clear(folder, overwrite=overwrite)
+        _clear(folder)
     except OSError as error:
         raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
     write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
 
 
-def _clear(folder: Path, *, overwrite: bool) -> None:
-    """Removes the study before, with `overwrite`."""
+# The study's own file last: what is killed while it clears can be overwritten again.
+_FILES = (ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, STUDY_NAME)
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    """Checks that a study can begin in a folder.
+
+    Raises:
+      FloppyError: if it is no folder, or holds a study that is not to be replaced, or something else in its place.
+    """
     cells = folder / CELLS_NAME
+    if folder.exists() and not folder.is_dir():
+        raise FloppyError(f"{folder} cannot be used (Not a directory): give another folder.")
     if cells.exists() and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
         raise FloppyError(f"{cells} is there, and is no study's: give another folder.")
-    # The study's own file last: what is killed here can be overwritten again.
-    names = (ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, STUDY_NAME)
-    taken = [folder / name for name in names if (folder / name).exists()]
+    taken = [folder / name for name in _FILES if (folder / name).exists()]
     if taken and not overwrite:
         raise already_taken(folder)
     if blocked := [str(path) for path in taken if path.is_dir()]:
         raise FloppyError(f"{' '.join(blocked)} is a folder where a study has a file: give another folder.")
+
+
+def _clear(folder: Path) -> None:
+    """Removes the study before."""
+    cells = folder / CELLS_NAME
     for each in cells.iterdir() if cells.exists() else ():  # or cells would go on with the runs of another study
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)
         else:
             each.unlink()
-    for path in taken:
-        path.unlink()
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_same_study(study: Study, folder: Path) -> None:
