@@ -260,9 +260,7 @@ def test_each_task_is_scored_by_its_own_block() -> None:
         floppy.evaluate(merged)
     with pytest.raises(FloppyError, match=r"a dataset of probe/action and probe/observation, not of probe/image"):
         floppy.evaluate(merged, task="probe/image")
-    with pytest.raises(
-        FloppyError, match=r"of probe/action, .* task probe/image has"
-    ):
+    with pytest.raises(FloppyError, match=r"of probe/action, .* task probe/image has"):
         floppy.evaluate(good_datasets()[0], task="probe/image")
 
 
