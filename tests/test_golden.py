@@ -33,6 +33,7 @@ def test_a_file_is_read_and_written_as_it_was(name: str) -> None:
     assert to_bytes(dataset) == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_file_teaches_the_same_policies(name: str) -> None:
     """The weights of two fresh networks, and what they put out for one observation."""

@@ -101,9 +101,15 @@ def test_what_cannot_be_is_refused_in_one_sentence(combination: Combination) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("combination", POSSIBLE, ids=str)
+def marked(combination: Combination) -> Any:
+    """`make test-quick` asks one cloning of every outer loop and arena."""
+    is_quick = combination.cloning == "GradientStep" and combination.encoder == "none"
+    return pytest.param(combination, marks=() if is_quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("combination", [marked(each) for each in POSSIBLE], ids=str)
 def test_every_combination(combination: Combination, tmp_path: Path) -> None:
-    """Same key, same bytes; finite; saved, read back and evaluated; gone on with where it was stopped."""
+    """Same key, same bytes; another key, others; finite; saved, read back, evaluated; gone on with where it stopped."""
     config = combination.config()
     first = distill(config, tmp_path / "run", progress=False).dataset
     assert all(np.isfinite(tensor).all() for tensor in first.numpy().values())
@@ -113,6 +119,8 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
     assert np.isfinite(floppy.evaluate(read, learners=2, episodes=1)["card"].mean)
     stopped = distill(config, tmp_path / "again", time_limit=0.0, progress=False)
     assert not stopped.finished
+    other = distill(dataclasses.replace(config, seed=1), time_limit=0.0, progress=False).dataset.numpy()
+    assert not all(np.array_equal(tensor, other[name]) for name, tensor in stopped.dataset.numpy().items())
     again = distill(config, tmp_path / "again", resume=True, progress=False)
     assert again.finished and again.outer_steps == config.outer_steps
     if combination.arena == "host":  # its environments cannot be saved, and start new episodes
@@ -123,6 +131,7 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
 ON_DEVICE = [each for each in POSSIBLE if each.arena == "jax" and each.cloning == "GradientStep"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combination", ON_DEVICE, ids=str)
 def test_outer_steps_are_traced_once(combination: Combination) -> None:
     config = combination.config()
