@@ -77,6 +77,13 @@ def shared_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def no_nans() -> Iterator[None]:
+    """The first operation that makes a NaN raises, for modules of plain maths that never mean one."""
+    with jax.debug_nans(True):
+        yield
+
+
+@pytest.fixture(scope="module")
 def quick_compile() -> Iterator[None]:
     """Compiles in a third of the time, for modules whose programs are many and tiny."""
     before = jax.config.read("jax_disable_most_optimizations")
