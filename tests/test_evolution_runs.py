@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import re
+from pathlib import Path
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from evolving import KEY, TINY, FirstStepProbe, evolve, quick_init
 from jax.flatten_util import ravel_pytree
 from probes import (
@@ -34,6 +36,7 @@ from floppy.play.arena import WARM_UP, Played
 from floppy.play.device import ON_DEVICE, DeviceArena, random_observations
 from floppy.play.normalise import Moments, RunningStatistics
 from floppy.run.config import DistillConfig
+from floppy.run.folder import CHECKPOINT_NAME
 from floppy.run.loop import distill, to_dataset
 from floppy.tasks import Discrete, JaxTask
 from floppy.tasks.ndcartpole import NDCartPole
@@ -403,8 +406,8 @@ CONFIG = DistillConfig(
 
 
 @pytest.mark.usefixtures("compiled_once")
-def test_a_runs_dataset_carries_what_evolution_used() -> None:
-    result = distill(CONFIG, progress=False)
+def test_a_runs_dataset_carries_what_evolution_used(tmp_path: Path) -> None:
+    result = distill(CONFIG, tmp_path, progress=False)
     dataset, card = result.dataset, result.dataset.card
     assert card.algorithm["name"] == "hades"
     assert card.algorithm["config"]["outer"]["kind"] == "HaDES"
@@ -414,4 +417,7 @@ def test_a_runs_dataset_carries_what_evolution_used() -> None:
     assert dataset.obs_var is not None
     assert dataset.obs_mean.shape == (4,)
     assert (dataset.obs_var > 0).all()
+    # Its one evaluation comes last, so these are the statistics of the end, not of the warm-up.
+    checkpoint = safetensors.numpy.load_file(tmp_path / CHECKPOINT_NAME)
+    np.testing.assert_array_equal(dataset.obs_mean, checkpoint[".outer.statistics.mean"])
     assert 2 * 8 * 2 * 2 * 8 <= result.env_steps <= 2 * 8 * 2 * 2 * 40

@@ -12,7 +12,7 @@ import host_environments  # noqa: F401  registers its environments
 import jax
 import numpy as np
 import pytest
-from probes import ObservationProbe
+from probes import ObservationProbe, logged
 
 import floppy
 from floppy.cloning import CLONINGS
@@ -21,6 +21,7 @@ from floppy.errors import FloppyError
 from floppy.outer import OUTER_LOOPS
 from floppy.play import ARENAS, open_arena
 from floppy.run.config import DistillConfig
+from floppy.run.folder import CHECKPOINT_NAME
 from floppy.run.loop import _Run, distill
 from floppy.tasks.base import kind_of
 from floppy.tasks.registry import FAMILIES, make_task, register
@@ -123,9 +124,14 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
     assert not all(np.array_equal(tensor, other[name]) for name, tensor in stopped.dataset.numpy().items())
     again = distill(config, tmp_path / "again", resume=True, progress=False)
     assert again.finished and again.outer_steps == config.outer_steps
+    folder = tmp_path / "again"
     if combination.arena == "host":  # its environments cannot be saved, and start new episodes
-        again = distill(config, progress=False)
+        folder = tmp_path / "whole"
+        again = distill(config, folder, progress=False)
     assert to_bytes(again.dataset) == to_bytes(first)
+    # The best dataset may be that of the first step: the second one shows in the checkpoint and the log.
+    assert (folder / CHECKPOINT_NAME).read_bytes() == (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
+    assert logged(folder) == logged(tmp_path / "run")
 
 
 ON_DEVICE = [each for each in POSSIBLE if each.arena == "jax" and each.cloning == "GradientStep"]
