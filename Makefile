@@ -1,8 +1,9 @@
 # Everything runs in .venv, made with $(PYTHON) and kept at the versions in constraints.txt.
 PYTHON ?= python3
 # Arguments for pytest: two processes, for most of the time goes into compiling. A file stays in one of them, as its
-# tests share what they have compiled.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# tests share what they have compiled; and files go in order of
+# their names, of which the last ones are quick, so that both processes end together.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -25,6 +25,7 @@ from floppy.tasks import Discrete, HostTask, JaxTask, list_tasks, make_task
 from floppy.teach.arrays import import_npz
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("quick_compile", "compiled_once"),
     pytest.mark.skipif(not importlib.util.find_spec("ale_py"), reason="needs pip install 'floppy-rl[atari]'"),
 ]

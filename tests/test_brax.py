@@ -36,7 +36,7 @@ SHAPES = {
 """Observation and action sizes."""
 LIMIT = 1000
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 
 class Record(NamedTuple):

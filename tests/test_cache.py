@@ -84,6 +84,7 @@ def programs(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files(folder) if path.name.endswith("-cache")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_compiled_programs_are_kept_and_found_again(tmp_path: Path) -> None:
     wanted = tmp_path / "a new/folder"
@@ -94,6 +95,7 @@ def test_compiled_programs_are_kept_and_found_again(tmp_path: Path) -> None:
     assert programs(wanted) == written
 
 
+@pytest.mark.slow
 def test_nothing_stops_the_work(tmp_path: Path, home: Path) -> None:
     """Neither a folder that cannot be made, nor half a program, which a kill in the middle of JAX's write may leave."""
     (tmp_path / "file").write_text("no folder")

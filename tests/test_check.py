@@ -145,6 +145,7 @@ class CountsSinceGoal(Walk):
         return Transition((start, since, goals), observation, is_goal + 0.0, goals == 3, jnp.asarray(False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Walk, OneElementReward, WholeNumbers, CarriesKey, Stateless, ReturnsHome])
 def test_sound_tasks_pass_and_play(kind: type[Walk]) -> None:
     task = kind(kind.__name__)
@@ -162,6 +163,7 @@ def test_tasks_that_come_with_floppy_pass(name: str) -> None:
     check_task(make_task(name))
 
 
+@pytest.mark.slow
 def test_rewards_of_one_element_and_whole_numbers_are_cast() -> None:
     scores = [
         evaluate_random(kind("" if kind is Walk else kind.__name__), episodes=20) for kind in (Walk, OneElementReward)
@@ -392,6 +394,7 @@ def said_of(wanted: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"([()\[\]])", r"\\\1", wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BREACHES)
 def test_breaches_are_named(fault: str) -> None:
     kind, wanted = BREACHES[fault]
@@ -426,6 +429,7 @@ def test_a_task_that_cannot_be_hashed_is_named() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_id_must_stand_for_the_task() -> None:
     @dataclasses.dataclass(frozen=True)
     class Stray(Walk):
@@ -441,6 +445,7 @@ def test_an_id_must_stand_for_the_task() -> None:
 # --- the doors ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["reward", "NaN reward"])
 def test_a_run_of_a_broken_task_ends_at_the_door(fault: str, tmp_path: Path) -> None:
     with pytest.raises(FloppyError, match=f"^Task walk/{fault} breaks the contract"):

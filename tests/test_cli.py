@@ -143,6 +143,7 @@ def write_npz(path: Path, **changes: Any) -> Path:
 # --- What each command gives back.
 
 
+@pytest.mark.slow
 def test_distill_prints_its_score_and_writes_a_run() -> None:
     words = ["distill", "cartpole", *SMALL, "--budget", "2steps", "--out", "a run", "--json"]
     done = in_subprocess(*words, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
@@ -161,6 +162,7 @@ def test_distill_prints_its_score_and_writes_a_run() -> None:
     assert card.command == shlex.join(["floppy", *words])
 
 
+@pytest.mark.slow
 def test_baseline_ppo_keeps_the_run_it_is_told_to_and_goes_on_with_it(tmp_path: Path, run: Run) -> None:
     words = [
         "baseline",
@@ -188,6 +190,7 @@ def test_baseline_random_prints_its_score_and_writes_nothing(tmp_path: Path, run
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_train_times_itself_and_saves_the_policies(dataset: Path, tmp_path: Path, run: Run) -> None:
     result = run("train", dataset, "--learners", "3", "--save", "policies.safetensors")
     assert (result["task"], result["dataset"], result["learners"]) == ("ndcartpole/1", str(dataset), 3)
@@ -199,6 +202,7 @@ def test_train_times_itself_and_saves_the_policies(dataset: Path, tmp_path: Path
     assert (len(load_policies("policies.safetensors")), load_policies("policies.safetensors").is_ensemble) == (2, True)
 
 
+@pytest.mark.slow
 def test_evaluate_plays_a_policy_file(dataset: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("train", dataset, "--learners", "3", "--save", "policies.safetensors")
     result = run("evaluate", "policies.safetensors", "--episodes", "2")
@@ -211,6 +215,7 @@ def test_evaluate_plays_a_policy_file(dataset: Path, run: Run, capsys: pytest.Ca
     assert "leave --distribution, --learners out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_prints_a_score_per_distribution(dataset: Path, run: Run) -> None:
     words = ["evaluate", dataset, "--learners", "2", "--episodes", "3", "--distribution", "card,lambda"]
     result = run(*words)
@@ -292,6 +297,7 @@ def test_import_takes_a_continuous_task_with_a_normaliser(tmp_path: Path, run: R
         np.testing.assert_array_equal(getattr(written, name), arrays[name])
 
 
+@pytest.mark.slow
 def test_import_takes_the_authors_published_dataset(run: Run) -> None:
     if not PUBLISHED.exists():
         pytest.skip(f"the reference data is not here: {PUBLISHED}")
@@ -305,6 +311,7 @@ def test_import_takes_the_authors_published_dataset(run: Run) -> None:
 # --- For people.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["show", "train", "evaluate"])
 def test_text_names_the_task(dataset: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     extra = ["--learners", "2", "--episodes", "3"] if command == "evaluate" else []
@@ -371,6 +378,7 @@ def test_help_of_distill_shows_the_defaults_of_the_task(capsys: pytest.CaptureFi
     assert "k. (default: 4)" in shown[1]
 
 
+@pytest.mark.slow
 def test_a_process_refuses_in_one_sentence(tmp_path: Path) -> None:
     done = in_subprocess("distill", "cartpole", "--exampels", "3", PYTHONIOENCODING="ascii")
     assert done.returncode == 2
@@ -473,6 +481,7 @@ def test_own_outer_loops_and_clonings_have_options(own: str, capsys: pytest.Capt
     assert "zeal must be at least 1, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_the_default_distribution(
     own: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -573,6 +582,7 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
 # --- Bad input.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -861,6 +871,7 @@ def test_a_card_that_cannot_be_followed_is_refused(dataset: Path, refuse: Refuse
     assert "Nonsense" in refuse(command, dataset)
 
 
+@pytest.mark.slow
 def test_a_normaliser_per_evaluation_is_followed(dataset: Path, run: Run) -> None:
     words = ["evaluate", dataset, "--learners", "2", "--episodes", "3"]
     without = run(*words)["distributions"]["card"]
@@ -1079,6 +1090,7 @@ def test_bad_input_with_overwrite_loses_nothing(refuse: Refuse, words: str) -> N
     refuse("distill", "cartpole", "--out", "taken", "--overwrite", *words.split())
 
 
+@pytest.mark.slow
 def test_a_file_in_place_of_the_folder_is_refused(refuse: Refuse) -> None:
     Path("taken").write_text("precious")
     assert "taken is a file: give a folder" in refuse("distill", "cartpole", *SMALL, "--out", "taken")

@@ -17,7 +17,7 @@ from floppy.errors import FloppyError
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
 from floppy.tasks import Continuous, Discrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = pytest.mark.usefixtures("quick_compile", "no_nans")
 
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(2, (-1.0, -1.0), (1.0, 1.0))
@@ -216,6 +216,7 @@ def test_an_implicit_step_takes_the_gradient_where_it_ends(actions: Discrete | C
     assert_same_parameters(found, expected, 1e-4, 1e-5)
 
 
+@pytest.mark.slow
 def test_an_implicit_step_by_hand():
     # One example of observation 2 and target 3, read by one weight from 1 and one bias from 0: k a = 1, so c = 2η = 1.
     # The residual is (3 - 2) / (1 + c (2² + 1)) = 1/6.
@@ -265,6 +266,7 @@ def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
     return parameters
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("loss", "actions", "max_grad_norm", "anneal"),
@@ -291,6 +293,7 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
     assert_same_parameters(run_clone(cloning, *setting), numpy_adam(cloning, setting), 1e-3, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("cloning", "encoder_layers"),
@@ -336,6 +339,7 @@ def meta_gradient(cloning: Cloning, network: LayeredNetwork, distilled: Distille
     return jax.jit(jax.grad(score))(distilled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "max_grad_norm"), [("tanh", 0.0), ("relu", 0.5)])
 def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: str, max_grad_norm: float):
     # An unused unit, a layer left out and `skip` itself have gradients of exactly 0.
@@ -352,6 +356,7 @@ def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: 
     assert np.any(gradients.observations != 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
 def test_adam_meta_gradient_is_finite_where_every_gradient_is_zero(max_grad_norm: float):
     # A policy that already puts out its targets has nothing to learn.
@@ -419,6 +424,7 @@ def test_fewer_than_one_step_is_refused(recipe: type[Cloning], steps: int):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [GradientStep, AdamSteps])
 def test_memory_of_the_meta_gradient_grows_with_the_root_of_the_steps(kind: type) -> None:
     network = LayeredNetwork(LearnerDistribution((64, 64), (1, 1)), (50,), DISCRETE)

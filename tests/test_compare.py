@@ -66,6 +66,7 @@ def test_every_method_is_run_with_every_seed(runs: Runs, tmp_path: Path) -> None
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [4, 5, 6])
 def test_what_is_there_is_not_run_again(kept: int, runs: Runs, tmp_path: Path) -> None:
     """A cell of which a row is gone is run again, as a whole."""

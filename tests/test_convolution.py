@@ -16,6 +16,7 @@ SHAPES = [(3, 1, 10, 10), (8, 4, 16, 21), (3, 2, 9, 12), (2, 4, 9, 10)]
 """Window, stride, rows, columns; with windows that the stride divides and others."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride", "rows", "columns"), SHAPES)
 def test_it_equals_xlas_and_so_does_its_gradient(window: int, stride: int, rows: int, columns: int) -> None:
     keys = jax.random.split(jax.random.key(window), 3)
@@ -38,6 +39,7 @@ def test_it_equals_xlas_and_so_does_its_gradient(window: int, stride: int, rows:
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), got, wanted)
 
 
+@pytest.mark.slow
 def test_accelerators_take_xlas_own(monkeypatch: pytest.MonkeyPatch) -> None:
     images, kernel = jnp.ones((1, 6, 5, 2)), jnp.ones((3, 3, 2, 4))
     ours = jax.make_jaxpr(functools.partial(convolve, stride=2))(images, kernel)

@@ -31,6 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_everything_is_measured_in_one_run(study: Path) -> None:
     rows = read_rows(study)
     cells = list(dict.fromkeys((row["method"], row["seed"]) for row in rows))

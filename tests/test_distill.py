@@ -169,6 +169,7 @@ def fake_run(
 # --- What a run leaves behind.
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_the_design_says(undisturbed: Undisturbed) -> None:
     folder, result, _ = undisturbed
     assert contents(folder).keys() == RUN_FILES
@@ -223,6 +224,7 @@ def test_the_best_dataset_is_kept(undisturbed: Undisturbed) -> None:
     assert not np.array_equal(kept, undisturbed.observations[CONFIG.outer_steps])
 
 
+@pytest.mark.slow
 def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = fake_run(monkeypatch, scores={2: 5.0, 4: 9.0, 6: 7.0, 8: 0.0})
     config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=8, selection_episodes=2)
@@ -239,6 +241,7 @@ def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.M
 # --- The same seed.
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: Undisturbed) -> None:
     """In place of an earlier run, of which nothing may be left."""
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
@@ -248,12 +251,14 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: Undistu
     assert_same_contents(folder, undisturbed.folder)
 
 
+@pytest.mark.slow
 def test_a_run_in_memory_gives_the_same(undisturbed: Undisturbed) -> None:
     in_memory = distill(CONFIG, command=COMMAND)
     assert_same_tensors(in_memory.dataset, undisturbed.result.dataset)
     assert in_memory.dataset.card == undisturbed.result.dataset.card
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
     other = distill(dataclasses.replace(CONFIG, seed=1), time_limit=0.0)
     assert other.outer_steps == CONFIG.evaluate_every
@@ -264,6 +269,7 @@ def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
 # --- Stopped, killed, resumed.
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"
     stopped = distill(CONFIG, folder, time_limit=0.0)
@@ -285,6 +291,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(tmp_path: Path, u
     assert [compiles for _, compiles in clock] == [True, True] + [False] * 28, "once in each of two processes"
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     again = distill(CONFIG, folder, resume=True, command=COMMAND)
@@ -312,6 +319,7 @@ def wait_for_change(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"
     moments = random.Random(0)
@@ -335,6 +343,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"
     process = start(folder)
@@ -353,6 +362,7 @@ def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) ->
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
     tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +385,7 @@ AT_MAXIMUM = {2: 500.0, 4: 500.0, 6: float("nan"), 8: 500.0, 10: 500.0, 12: 500.
 """Scores of evaluations, by the outer steps before them: only the last three stand at cart-pole's maximum in a row."""
 
 
+@pytest.mark.slow
 def test_a_run_at_the_tasks_maximum_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = fake_run(monkeypatch, scores=AT_MAXIMUM)
     config = dataclasses.replace(CONFIG, outer_steps=20)
@@ -386,6 +397,7 @@ def test_a_run_at_the_tasks_maximum_ends_by_itself(tmp_path: Path, monkeypatch: 
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_the_maximum_counts_across_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_run(monkeypatch, scores=AT_MAXIMUM)
     config, folder = dataclasses.replace(CONFIG, outer_steps=20), tmp_path / "run"
@@ -434,6 +446,7 @@ def test_a_time_limit_leaves_time_for_the_final_score(
     assert (result.outer_steps, result.finished) == (steps, steps == 8)
 
 
+@pytest.mark.slow
 def test_progress_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     fake_run(monkeypatch, scores={2: 10.0})
     config = dataclasses.replace(CONFIG, outer_steps=4)
@@ -451,6 +464,7 @@ def test_progress_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 # --- Refused.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
@@ -475,6 +489,7 @@ def test_resuming_with_another_configuration_is_refused(
     assert contents(undisturbed.folder) == before
 
 
+@pytest.mark.slow
 def test_what_an_older_run_knew_nothing_of_was_as_it_is_by_default(undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     saved = json.loads((folder / "config.json").read_text())
@@ -500,6 +515,7 @@ def test_what_the_outer_loop_cannot_improve_is_refused_before_anything_runs(tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_resuming_what_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.jsonl").write_text('{"step": 1}\n')
@@ -645,6 +661,7 @@ def test_a_task_of_no_installed_package_is_refused_at_once(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_absurd_rate_diverges() -> None:
     config = dataclasses.replace(CONFIG, outer_steps=2, outer=dataclasses.replace(CONFIG.outer, rate=1e30))
     assert re.search(r"diverged: \w+ is not finite at outer step [12]\b", refusal(config, None))
@@ -662,14 +679,6 @@ def test_configurations_check_themselves(changes: dict[str, Any]) -> None:
         DistillConfig("cartpole", **changes)
 
 
-def test_outer_steps_compile_once() -> None:
-    run = module._Run(CONFIG, CONFIG.problem(), "")
-    state = run.init().outer
-    for _ in range(2):
-        state, _ = run.advance(state, jnp.arange(2), run.key)
-    assert run.advance._cache_size() == 1
-
-
 @pytest.mark.parametrize("is_pure", [True, False], ids=["device", "host"])
 def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for a step wherever a call begins: a resumed run draws what an undisturbed one does."""
@@ -684,6 +693,7 @@ def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytes
     assert run.steps(jnp.zeros(()), [2], lambda: False)[1]["drawn"].tolist() == [drawn[2]]
 
 
+@pytest.mark.slow
 def test_cross_entropy_keeps_its_targets_probabilities() -> None:
     config = dataclasses.replace(CONFIG, cloning=GradientStep(loss="cross-entropy"), outer_steps=4)
     targets = distill(config).dataset.targets

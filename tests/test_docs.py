@@ -102,6 +102,7 @@ def test_there_is_a_readme() -> None:
     assert README.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_TO_RUN, ids=name)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     """Those of Python in one namespace, then all command lines in one folder, each as the page is read.

@@ -34,7 +34,7 @@ from floppy.play.device import ON_DEVICE
 from floppy.tasks import JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -163,6 +163,7 @@ def test_no_transition_crosses_the_border_of_an_episode(name: str, length: int) 
     assert both.actions.shape == (13, 2, 3)
 
 
+@pytest.mark.slow
 def test_collecting_equals_a_plain_loop() -> None:
     task: Any = make_task("gymnasium/CartPole-v1")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
@@ -205,6 +206,7 @@ def test_actions_never_leave_bounds_that_float32_rounds() -> None:
     np.testing.assert_allclose(rewards, -0.1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_policies_see_bytes_as_parts_of_one() -> None:
     task = probe("Image")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
@@ -230,6 +232,7 @@ def test_policies_see_normalised_observations() -> None:
 # --- complete episodes ---
 
 
+@pytest.mark.slow
 def test_episodes_equal_a_plain_loop() -> None:
     task: Any = make_task("gymnasium/CartPole-v1")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
@@ -337,6 +340,7 @@ def test_a_policy_that_diverged_is_not_the_environments_fault() -> None:
     assert np.all(np.isnan(returns[1]))
 
 
+@pytest.mark.slow
 def test_random_play_takes_every_action_equally_often() -> None:
     score = evaluate_random(probe("Echo"), episodes=2000)
     assert (score.learners, score.episodes) == (1, 2000)
@@ -347,6 +351,7 @@ def test_random_play_takes_every_action_equally_often() -> None:
     np.testing.assert_array_equal(np.unique(returns), np.arange(5))
 
 
+@pytest.mark.slow
 def test_random_observations_come_from_everywhere_in_episodes() -> None:
     row = HostEnvironments(probe("TimeLimit"), 4, training=False)
     met = random_observations(row, KEY, 300)

@@ -13,6 +13,7 @@ from probes import task_refusal
 from floppy.evaluation.evaluate import evaluate_random
 from floppy.play.host import HostArena, HostEnvironments
 from floppy.run.config import DistillConfig
+from floppy.run.folder import About
 from floppy.run.loop import to_dataset
 from floppy.tasks import FaultyEnvironmentError, make_task
 from floppy.tasks.check import check_task
@@ -90,7 +91,7 @@ def test_the_card_says_how_observations_were_flattened() -> None:
     config = DistillConfig(task.task_id)
     problem = config.problem()
     state = config.outer.init(problem, jax.random.key(0), HostArena())
-    card = to_dataset(config, problem, config.outer.distilled(state), None, None, "").card
+    card = to_dataset(config, problem, config.outer.distilled(state), None, None, About("", [], [])).card
     assert card.notes == "Observations are gymnasium.spaces.flatten of Discrete(4, start=-1)."
 
 

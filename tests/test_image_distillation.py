@@ -26,7 +26,7 @@ from floppy.run.loop import _Run, distill
 from floppy.tasks import Discrete
 from floppy.teach.arrays import import_npz
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile", "compiled_once")]
 
 REFERENCE = Path(__file__).parents[2] / "shared/reference"
 NEEDS_FILES = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the published datasets are not here ({REFERENCE})")
@@ -198,9 +198,7 @@ def test_learners_may_be_random_in_every_way(file: str) -> None:
     assert result.dataset.card.learners[0]["width"] == [4, 8]
 
 
-def test_the_same_seed_gives_the_same_dataset_and_a_run_goes_on(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choice_and_score_see_other_images(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     splits: list[str] = []
     play = ImageArena.play_episodes
 
@@ -208,19 +206,10 @@ def test_the_same_seed_gives_the_same_dataset_and_a_run_goes_on(
         splits.append(task.split)
         return play(self, task, *arguments, **options)
 
-    config = quick(file, outer_steps=4, evaluate_every=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(ImageArena, "play_episodes", noting)
-        whole = distill(config, progress=False).dataset
+    monkeypatch.setattr(ImageArena, "play_episodes", noting)
+    distill(quick(file, outer_steps=4, evaluate_every=2), progress=False)
     assert splits[-1] == "test"
-    assert set(splits[:-1]) == {"held-out"}, "choice and score see other images"
-    distill(config, tmp_path / "run", time_limit=0, progress=False)
-    resumed = distill(config, tmp_path / "run", resume=True, progress=False).dataset
-    other = distill(dataclasses.replace(config, seed=1), progress=False).dataset
-    assert whole.card.score == resumed.card.score
-    for name, tensor in whole.numpy().items():
-        assert tensor.tobytes() == resumed.numpy()[name].tobytes()
-    assert whole.observations.tobytes() != other.observations.tobytes()
+    assert set(splits[:-1]) == {"held-out"}
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -439,6 +439,7 @@ def numpy_logits(weights: Weights, learner: int, images: np.ndarray) -> np.ndarr
     return hidden @ second["kernel"] + second["bias"]
 
 
+@pytest.mark.slow
 def test_right_answers_are_the_likeliest_classes() -> None:
     (network, weights), (images, labels) = classifiers(), stripes(50)
     got = right_answers(network, weights, images[..., None], labels, None)
@@ -480,6 +481,7 @@ def test_each_learner_answers_for_images_of_its_own_wherever_it_is_asked() -> No
     np.testing.assert_array_equal(got, np.take_along_axis(np.asarray(whole), np.asarray(rows), axis=1))
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_the_learners_beside_it(file: str) -> None:
     (network, weights), task = classifiers(), labelled_task(file)
     arena, keys = ImageArena(task), jax.random.split(KEY, 4)
@@ -490,6 +492,7 @@ def test_an_answer_does_not_depend_on_the_learners_beside_it(file: str) -> None:
         np.testing.assert_array_equal(played.returns[0], together[learner])
 
 
+@pytest.mark.slow
 def test_convolutions_see_images_in_blocks_with_a_rest() -> None:
     """Of 70 images two blocks are whole on a CPU, and six images are left."""
     images = jax.random.uniform(KEY, (70, 12, 12, 1))

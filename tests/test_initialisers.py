@@ -42,10 +42,12 @@ def test_orthonormal_along_the_shorter_side(shape: tuple[int, int]):
     assert orthonormality_error(draw(0, 5, shape)) < 1e-5
 
 
+@pytest.mark.slow
 def test_orthonormal_for_many_keys():
     assert orthonormality_error(draw(1, 200, (64, 64))) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (4, 4), (1, 7), (16, 16)])
 def test_no_draw_of_a_small_matrix_diverges(shape: tuple[int, int]):
     # Unusually large or small singular values are common in small matrices; thousands of learners are drawn in a run.
@@ -59,6 +61,7 @@ def test_orthogonalise_is_the_polar_factor(shape: tuple[int, int]):
     np.testing.assert_allclose(jax.jit(orthogonalise)(matrix), u @ v, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(256, 64), (2, 300), (512, 32)])
 def test_oblong_matrices_have_the_same_polar_factor(shape: tuple[int, int]):
     keys = jax.random.split(jax.random.key(0), 30)
@@ -102,6 +105,7 @@ def test_used_block_is_orthonormal_and_the_rest_zero():
     assert initialise._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statistic",
     [
@@ -145,6 +149,7 @@ def test_xavier_is_normal_with_glorots_deviation(rows: int, columns: int, gain: 
     assert np.count_nonzero(matrices) == used.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns", "gain"), [(60, 40, 1.0), (20, 30, 0.5)])
 def test_lecun_is_the_cut_normal_of_flax(rows: int, columns: int, gain: float):
     keys = jax.random.split(jax.random.key(0), 40)
@@ -177,6 +182,7 @@ def called_libraries(function: Callable[..., jax.Array], *arguments: jax.Array) 
     return set(re.findall(r'(?:custom_call @|custom_call_target=")([\w.$]+)', text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "distribution",
     [LearnerDistribution(), LearnerDistribution((8, 16), (1, 2), ("orthogonal", "xavier"))],

@@ -96,6 +96,7 @@ def test_shapes(width: tuple[int, int], depth: tuple[int, int], shape: tuple[int
     assert jax.eval_shape(network.apply, weights, jnp.ones((6, *shape))).shape == (6, actions.size)
 
 
+@pytest.mark.slow
 def test_biases_and_deviations_start_at_zero():
     (weights,) = draw(LayeredNetwork(LearnerDistribution((8, 8)), (4,), CONTINUOUS), 1)
     assert not weights.log_std.any()
@@ -118,6 +119,7 @@ def test_layers_are_drawn_independently():
     assert not np.allclose(second["kernel"], third["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_fixed_network_equals_numpy(activation: str):
     network = LayeredNetwork(LearnerDistribution((8, 8), (2, 2), ("xavier",), activation), (2, 3), DISCRETE)
@@ -135,6 +137,7 @@ def test_gains_of_the_paper_reach_the_kernels(name: str, hidden: float, output: 
         np.testing.assert_allclose(values, np.full_like(values, gain), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "activation"), [("orthogonal", "tanh"), ("xavier1", "relu")])
 def test_random_width_is_the_cut_down_network(name: str, activation: str):
     network = LayeredNetwork(LearnerDistribution((12, 20), (2, 2), (name,), activation), (3,), DISCRETE)
@@ -206,6 +209,7 @@ def test_layers_left_out_are_not_trained(cloning: Cloning):
             assert np.array_equal(before["bias"], after["bias"]) == bool(skip)
 
 
+@pytest.mark.slow
 def test_every_width_and_depth_in_range_occurs():
     network = LayeredNetwork(LearnerDistribution((3, 8), (1, 3), ("xavier",)), (3,), DISCRETE)
     policies = draw_all(network, 300)
@@ -246,6 +250,7 @@ def test_named_distributions_are_the_columns_of_the_papers_table():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(NAMED_DISTRIBUTIONS))
 def test_every_named_distribution_parses_and_plays(name: str):
     distribution = parse_distribution(name)
@@ -337,6 +342,7 @@ def test_distribution_refuses_nonsense_when_built(fields: dict, named: str):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_the_convolution_against_loops() -> None:
     """The CNN of MinAtar, position by position in plain Python."""
     learners = LearnerDistribution(width=(5, 5), depth=(1, 1), activation="relu", network="minatar-cnn")
@@ -362,6 +368,7 @@ def test_the_convolution_against_loops() -> None:
     np.testing.assert_allclose(output[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_the_convolution_is_orthogonal() -> None:
     network = LayeredNetwork(LearnerDistribution(network="minatar-cnn"), (10, 10, 4), Discrete(3))
     (weights,) = draw_all(network, 1)
@@ -374,6 +381,7 @@ def test_the_convolution_needs_images() -> None:
         LayeredNetwork(LearnerDistribution(network="minatar-cnn"), (4,), Discrete(2)).init(jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_nature_cnn_against_xlas_convolutions() -> None:
     learners = parse_distribution(NATURE_DISTRIBUTION)
     network = LayeredNetwork(dataclasses.replace(learners, width=(5, 5)), (44, 36, 2), Discrete(3))
@@ -401,6 +409,7 @@ def test_the_nature_cnn_against_xlas_convolutions() -> None:
     np.testing.assert_allclose(network.apply(weights, frames), expected(frames), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shapes"),
     [

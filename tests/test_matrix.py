@@ -12,7 +12,7 @@ import host_environments  # noqa: F401  registers its environments
 import jax
 import numpy as np
 import pytest
-from probes import ObservationProbe
+from probes import ObservationProbe, logged
 
 import floppy
 from floppy.cloning import CLONINGS
@@ -21,6 +21,7 @@ from floppy.errors import FloppyError
 from floppy.outer import OUTER_LOOPS
 from floppy.play import ARENAS, open_arena
 from floppy.run.config import DistillConfig
+from floppy.run.folder import CHECKPOINT_NAME
 from floppy.run.loop import _Run, distill
 from floppy.tasks.base import kind_of
 from floppy.tasks.registry import FAMILIES, make_task, register
@@ -101,9 +102,15 @@ def test_what_cannot_be_is_refused_in_one_sentence(combination: Combination) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("combination", POSSIBLE, ids=str)
+def marked(combination: Combination) -> Any:
+    """`make test-quick` asks one cloning of every outer loop, in arenas that compile all of it."""
+    is_quick = combination.arena != "host" and combination[2:] == ("GradientStep", "none")
+    return pytest.param(combination, marks=() if is_quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("combination", [marked(each) for each in POSSIBLE], ids=str)
 def test_every_combination(combination: Combination, tmp_path: Path) -> None:
-    """Same key, same bytes; finite; saved, read back and evaluated; gone on with where it was stopped."""
+    """Same key, same bytes; another key, others; finite; saved, read back, evaluated; gone on with where it stopped."""
     config = combination.config()
     first = distill(config, tmp_path / "run", progress=False).dataset
     assert all(np.isfinite(tensor).all() for tensor in first.numpy().values())
@@ -113,16 +120,24 @@ def test_every_combination(combination: Combination, tmp_path: Path) -> None:
     assert np.isfinite(floppy.evaluate(read, learners=2, episodes=1)["card"].mean)
     stopped = distill(config, tmp_path / "again", time_limit=0.0, progress=False)
     assert not stopped.finished
+    other = distill(dataclasses.replace(config, seed=1), time_limit=0.0, progress=False).dataset.numpy()
+    assert not all(np.array_equal(tensor, other[name]) for name, tensor in stopped.dataset.numpy().items())
     again = distill(config, tmp_path / "again", resume=True, progress=False)
     assert again.finished and again.outer_steps == config.outer_steps
+    folder = tmp_path / "again"
     if combination.arena == "host":  # its environments cannot be saved, and start new episodes
-        again = distill(config, progress=False)
+        folder = tmp_path / "whole"
+        again = distill(config, folder, progress=False)
     assert to_bytes(again.dataset) == to_bytes(first)
+    # The best dataset may be that of the first step: the second one shows in the checkpoint and the log.
+    assert (folder / CHECKPOINT_NAME).read_bytes() == (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
+    assert logged(folder) == logged(tmp_path / "run")
 
 
 ON_DEVICE = [each for each in POSSIBLE if each.arena == "jax" and each.cloning == "GradientStep"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combination", ON_DEVICE, ids=str)
 def test_outer_steps_are_traced_once(combination: Combination) -> None:
     config = combination.config()

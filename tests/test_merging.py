@@ -84,6 +84,7 @@ def dataset_of(
 # --- What a merged dataset holds ---
 
 
+@pytest.mark.slow
 def test_examples_lie_in_the_blocks_of_their_tasks() -> None:
     first, second = dataset_of(ACTION, inner_rate=2.0), dataset_of(OBSERVATION, inner_rate=8.0)
     merged = floppy.merge([first, second], notes="two at once", command="by hand")
@@ -181,6 +182,7 @@ def assert_same(joint: Any, alone: Any) -> None:
 DISCRETE, BOXES = (ACTION, OBSERVATION), (CONTINUOUS, OTHER_CONTINUOUS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tasks", "cloning", "learner"),
     [
@@ -203,6 +205,7 @@ def test_tasks_that_share_no_weights_learn_as_alone(
         assert_same(joint, alone)
 
 
+@pytest.mark.slow
 def test_one_gradient_step_moves_first_and_last_layer_as_alone() -> None:
     learner = dataclasses.replace(TINY, initialiser=("xavier1",))
     datasets = [dataset_of(task, learner, seed=i, inner_rate=0.5 + i) for i, task in enumerate(DISCRETE)]
@@ -220,6 +223,7 @@ def test_what_adam_gives_a_task_does_not_depend_on_how_large_its_loss_is() -> No
         assert_same(joint, alone)
 
 
+@pytest.mark.slow
 def test_a_policy_of_all_tasks_reads_its_block_and_nothing_else() -> None:
     statistics = {"obs_mean": np.full((8, 6, 1), 2.0), "obs_var": np.linspace(1, 5, 48).reshape(8, 6, 1)}
     merged = floppy.merge([dataset_of(IMAGE, card={"normaliser": "frozen"}, **statistics), dataset_of(OTHER_IMAGE)])
@@ -251,6 +255,7 @@ def good_datasets(learner: LearnerDistribution = LINEAR) -> list[DistilledDatase
     ]
 
 
+@pytest.mark.slow
 def test_each_task_is_scored_by_its_own_block() -> None:
     merged = floppy.merge(good_datasets())
     for name in ("probe/action", "probe/observation"):
@@ -308,6 +313,7 @@ REFUSED: dict[str, tuple[Callable[[], list[DistilledDataset]], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", REFUSED)
 def test_what_cannot_be_merged_is_refused_in_one_sentence(which: str) -> None:
     datasets, wanted = REFUSED[which]
@@ -443,6 +449,7 @@ def test_nothing_is_written_when_datasets_are_refused(
 # --- The study ---
 
 
+@pytest.mark.slow
 def test_who_learns_from_other_tasks_plays_like_chance(files: list[str]) -> None:
     study = Multitask(tuple(map(Path, files)), learners=3, episodes=40)
     rows = study.measure({"dataset": files[1], "agent": "wrong"}, Path("unused"))

@@ -35,7 +35,7 @@ from floppy.play.arena import WARM_UP, Trajectory
 from floppy.play.device import collect, random_observations
 from floppy.tasks import JaxTask, Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 KEY = jax.random.key(0)
 TINY = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, rate=1e-2, critic_width=8)

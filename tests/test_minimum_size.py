@@ -45,6 +45,7 @@ def rows(shares: dict[tuple[str, int, int], list[float]]) -> list[Row]:
     ]
 
 
+@pytest.mark.slow
 def test_a_cell_is_a_distillation_whose_learners_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_runs(monkeypatch)
     cell = {"activation": "tanh", "loss": "mse", "examples": 2, "seed": 3}

@@ -169,11 +169,13 @@ def assert_learns_as_built_in(case: Case, actions: ActionSpace) -> None:
     assert not any(np.array_equal(*leaf) for leaf in kernels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", CASES, ids=NAMES)
 def test_every_library_learns_as_the_built_in_network_does(make: Callable[[], Case]) -> None:
     assert_learns_as_built_in(make(), ACTIONS)
 
 
+@pytest.mark.slow
 def test_continuous_actions() -> None:
     assert_learns_as_built_in(plain(), Continuous(2, (-1.0, -1.0), (1.0, 1.0)))
 
@@ -383,6 +385,7 @@ def distilled_for(residual: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "dataset.safetensors"
 
 
+@pytest.mark.slow
 def test_a_dataset_distilled_for_it_teaches_it(distilled_for: Path, residual: str) -> None:
     dataset = floppy.load(distilled_for)
     assert dataset.card.learners == [{"network": "module", "name": residual}]
@@ -447,6 +450,7 @@ def test_abilities_by_the_card(residual: str) -> None:
     assert np.isfinite(policies.weights.params["output"]["kernel"]).all()
 
 
+@pytest.mark.slow
 def test_adam_steps_train_every_parameter(residual: str) -> None:
     cloning = {"kind": "AdamSteps", "loss": "cross-entropy", "steps": 2}
     dataset = hand_dataset({"cloning": cloning}, targets=np.eye(2, dtype=np.float32)[[0, 1, 0]])

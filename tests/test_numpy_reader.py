@@ -89,6 +89,7 @@ def run_alone(dataset: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_published_dataset_plays_cart_pole_with_numpy_alone(tmp_path: Path) -> None:
     """One hand-written gradient step and 20 episodes of Gymnasium's CartPole-v1 (at most 500 each)."""
     pytest.importorskip("gymnasium", reason="gymnasium, which plays the episodes, is not installed")
@@ -103,6 +104,7 @@ def test_published_dataset_plays_cart_pole_with_numpy_alone(tmp_path: Path) -> N
     assert float(result.stdout) >= 475
 
 
+@pytest.mark.slow
 def test_our_dataset_plays_cart_pole_with_numpy_alone() -> None:
     pytest.importorskip("gymnasium", reason="gymnasium, which plays the episodes, is not installed")
     result = run_alone(Path(__file__).parents[1] / "docs/results/cartpole/lambda-1d-k2.safetensors")

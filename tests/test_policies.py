@@ -80,6 +80,7 @@ def refusal(attempt: Callable[[], Any]) -> str:
 # --- Training ---
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_key_and_a_distribution_a_text() -> None:
     dataset = dataset_of()
     by_key = floppy.train(dataset, jax.random.key(7), learners=2, distribution=SMALL)
@@ -91,6 +92,7 @@ def test_a_seed_is_a_key_and_a_distribution_a_text() -> None:
         assert "key must be" in refusal(lambda wrong=wrong: floppy.train(dataset, wrong))
 
 
+@pytest.mark.slow
 def test_a_learner_is_what_its_key_makes_of_it_however_many_there_are() -> None:
     key, dataset = jax.random.key(3), dataset_of()
     before = _clone_many._cache_size()
@@ -115,6 +117,7 @@ def test_a_learner_is_what_its_key_makes_of_it_however_many_there_are() -> None:
 # --- A pytree ---
 
 
+@pytest.mark.slow
 def test_policies_pass_through_the_transformations(policies: floppy.Policies) -> None:
     seen = jnp.ones((len(policies), 3, 4))
     wanted = floppy.policy_outputs(policies, seen)
@@ -159,6 +162,7 @@ def test_mapped_policies_act_as_one_each(policies: floppy.Policies) -> None:
 # --- Acting ---
 
 
+@pytest.mark.slow
 def test_the_most_likely_actions_are_those_of_the_outputs(policies: floppy.Policies) -> None:
     observations = np.tile(OBSERVATIONS[:1], (len(policies), 1, 1))
     outputs = floppy.policy_outputs(policies, jnp.asarray(observations))
@@ -182,6 +186,7 @@ def test_the_most_likely_actions_are_those_of_the_outputs(policies: floppy.Polic
     assert np.shape(by_list) == wanted.shape[2:]
 
 
+@pytest.mark.slow
 def test_samples_follow_the_policy_and_its_key(discrete: floppy.Policies, continuous: floppy.Policies) -> None:
     key, many = jax.random.key(4), np.tile(OBSERVATIONS[0, 0], (4000, 1))
     chances = jax.nn.softmax(floppy.policy_outputs(discrete, np.tile(OBSERVATIONS[0, :1], (3, 1, 1)))[1, 0])
@@ -213,6 +218,7 @@ def test_acting_stands_inside_compiled_functions(continuous: floppy.Policies) ->
     np.testing.assert_allclose(one_by_one, one.act(seen), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_observations_are_read_as_in_play(discrete: floppy.Policies) -> None:
     """Bytes are pixels, other whole numbers are numbers."""
     plain = floppy.train(dataset_of({"actions": BOX}), 0, learners=2)[0]
@@ -299,6 +305,7 @@ def merged() -> floppy.DistilledDataset:
     return floppy.merge([one, other])
 
 
+@pytest.mark.slow
 def test_a_task_has_its_part_of_policies_of_several(merged: floppy.DistilledDataset, tmp_path: Path) -> None:
     joint = floppy.train(merged, 0, learners=3)
     assert "for_task" in refusal(lambda: joint.act(np.ones(12)))
@@ -385,6 +392,7 @@ def test_the_printed_reader_knows_every_activation(activation: str, tmp_path: Pa
     np.testing.assert_allclose(found, policies[0].act(3 * OBSERVATIONS[0, 0]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_policies_behind_convolutions_are_kept(tmp_path: Path) -> None:
     learners = LearnerDistribution(network="minatar-cnn", width=(6, 6), depth=(1, 1))
     images = np.random.default_rng(0).normal(size=(2, 4, 4, 2))
@@ -407,6 +415,7 @@ class TwoLayers:
         return jnp.sin(observations @ params["in"][0]) @ params["out"]
 
 
+@pytest.mark.slow
 def test_networks_of_ones_own_are_kept_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.safetensors"
     unnamed = floppy.train(dataset_of(), 0, learners=2, distribution=floppy.network(TwoLayers()))

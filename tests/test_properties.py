@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from probes import hand_dataset
@@ -85,6 +86,7 @@ def test_a_part_of_a_configuration_is_read_from_its_own_entry(part: Any) -> None
     assert decode(type(part), entry, "part") == part
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3)), min_size=2, max_size=4),
     rates=st.lists(st.floats(0.01, 100.0), min_size=4, max_size=4),
@@ -131,6 +133,7 @@ def _without_task_checks() -> Any:
     return patched()
 
 
+@pytest.mark.slow
 @given(
     first=st.tuples(st.integers(0, 3), st.integers(1, 3)),
     given_=st.tuples(st.integers(0, 2), st.integers(1, 3)),
@@ -158,6 +161,7 @@ def test_a_cut_policy_gives_the_joint_one_its_own_outputs(
 batches = st.integers(1, 6).flatmap(lambda n: arrays(np.float32, (n, 3), elements=numbers))
 
 
+@pytest.mark.slow
 @given(st.lists(batches, min_size=1, max_size=4))
 @quick
 def test_statistics_do_not_depend_on_how_observations_come(parts_: list[np.ndarray]) -> None:
@@ -170,6 +174,7 @@ def test_statistics_do_not_depend_on_how_observations_come(parts_: list[np.ndarr
     assert float(statistics.seen) == len(whole)
 
 
+@pytest.mark.slow
 @given(batches, st.floats(0.125, 8.0, width=32), st.floats(-10.0, 10.0, width=32))
 @quick
 def test_normalised_observations_have_no_units(batch: np.ndarray, scale: float, shift: float) -> None:
@@ -184,6 +189,7 @@ def test_normalised_observations_have_no_units(batch: np.ndarray, scale: float, 
     assert np.abs(seen).max() <= CLIP
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(LOSSES)),
     rows=st.integers(1, 4),

@@ -137,6 +137,7 @@ def test_a_published_dataset_survives_its_file(name: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(again.numpy()[tensor], values)
 
 
+@pytest.mark.slow
 @NEEDS_FILES
 def test_fresh_learners_learn_the_published_labels() -> None:
     dataset, arrays = published(BREAKOUT_F)
@@ -300,6 +301,7 @@ def kernels() -> tuple[np.ndarray, ...]:
     return flax_orthogonal(420, SIZES)
 
 
+@pytest.mark.slow
 def test_the_kernels_of_a_seed_are_orthogonal(kernels: tuple[np.ndarray, ...]) -> None:
     assert [kernel.shape for kernel in kernels] == [(11, 512), (512, 512), (512, 3)]
     for kernel, gain in zip(kernels, (2**0.5, 2**0.5, 0.01), strict=True):

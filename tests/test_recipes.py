@@ -90,6 +90,7 @@ def test_every_recipe_builds_for_every_profile_or_says_what_it_needs(name: str, 
     assert_refused_or_valid(name, profile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"),
     [
@@ -150,6 +151,7 @@ def test_the_default_is_ppmo() -> None:
     assert recipe("digits") == recipe("digits", "supervised")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["breakout", "pendulum"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_encoders_leave_a_valid_recipe(task: str, layers: int) -> None:
@@ -211,6 +213,7 @@ def test_fields_can_be_replaced(name: str) -> None:
     assert ppo_baseline("cartpole", seed=3) == dataclasses.replace(ppo_baseline("cartpole"), seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "name", "kind", "rate"),
     [

@@ -30,6 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_level_is_a_run_of_its_own(study: Path) -> None:
     summary = json.loads((study / "summary.json").read_text())
     assert summary["task"] == "ndcartpole/1"

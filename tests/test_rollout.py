@@ -59,6 +59,7 @@ def play(task: JaxTask, policies: Any, environments: Environments, steps: int, *
 # --- collect ---
 
 
+@pytest.mark.slow
 def test_an_episodes_end_is_recorded_before_the_reset() -> None:
     task = DelayProbe()
     _, trajectory = play(task, constant(task, [0.0, ALWAYS]), start_environments(task, KEY, 1, 1), 5)
@@ -73,6 +74,7 @@ def test_an_episodes_end_is_recorded_before_the_reset() -> None:
     assert not np.any(trajectory.truncated)
 
 
+@pytest.mark.slow
 def test_episodes_go_on_across_calls() -> None:
     task = TimeLimitProbe(max_steps=5)
     policies = constant(task, [0.0, ALWAYS])
@@ -89,6 +91,7 @@ def test_episodes_go_on_across_calls() -> None:
     np.testing.assert_array_equal(environments.returns, [[2.0, 2.0]])
 
 
+@pytest.mark.slow
 def test_only_environments_at_an_end_restart() -> None:
     task = ObservationProbe()
     indifferent = constant(task, [0.0, 0.0], [0.0, 0.0])
@@ -121,6 +124,7 @@ def test_only_environments_at_an_end_restart() -> None:
     assert (np.abs(reached[ended[:-1]]).max(axis=1) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_every_learner_acts_by_its_own_weights() -> None:
     task = ObservationProbe()
     kernels = np.array([[[-ALWAYS, ALWAYS]], [[ALWAYS, -ALWAYS]], [[0.0, 0.0]]])
@@ -137,12 +141,14 @@ def test_every_learner_acts_by_its_own_weights() -> None:
         np.testing.assert_allclose(trajectory.outputs[:, learner], wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_actions_are_sampled_from_the_policy() -> None:
     task = ActionProbe()
     _, trajectory = play(task, constant(task, [0.0, np.log(3.0)]), start_environments(task, KEY, 1, 200), 50)
     assert abs(float(trajectory.actions.mean()) - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 10_000)
 
 
+@pytest.mark.slow
 def test_continuous_actions_are_recorded_as_sampled_and_reach_the_task_clipped() -> None:
     task = ContinuousProbe(target=(0.5, -0.5))
     network, weights = constant(task, [10.0, 0.0], [0.0, 1.0])
@@ -157,6 +163,7 @@ def test_continuous_actions_are_recorded_as_sampled_and_reach_the_task_clipped()
     np.testing.assert_allclose(trajectory.rewards, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_policies_see_normalised_observations_and_the_record_keeps_raw_ones() -> None:
     task = ObservationProbe()
     network, weights = hand_policies(task, [[[0.0, 1.0]]], [[0.0, 0.0]])
@@ -168,6 +175,7 @@ def test_policies_see_normalised_observations_and_the_record_keeps_raw_ones() ->
     np.testing.assert_allclose(trajectory.outputs[..., 1], np.tanh((raw - 1.0) / 2.0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_key_plays_the_same_and_steps_differ() -> None:
     task = ActionProbe()
     policies = constant(task, [0.0, 0.0])
@@ -207,6 +215,7 @@ def plain_loop(task: JaxTask, network: LayeredNetwork, weights: Any, starts: Env
     return returns
 
 
+@pytest.mark.slow
 def test_episodes_equal_a_plain_loop() -> None:
     task = NDCartPole(2, max_steps=40)
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
@@ -235,6 +244,7 @@ class EarlyEndProbe(TimeLimitProbe):
         return transition(state._replace(time=time), [time, time], 1.0, terminated=time == state.cue)
 
 
+@pytest.mark.slow
 def test_rewards_after_an_episodes_end_do_not_count() -> None:
     task = EarlyEndProbe(max_steps=12)
     network, weights = constant(task, [0.0, 0.0], [0.0, 0.0])
@@ -264,6 +274,7 @@ def test_every_probe_is_solved_by_its_known_policy(task: JaxTask, kernel: Any, b
     assert task.max_return == best
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_likeliest_action_and_sampling_does_not() -> None:
     task = ActionProbe()
     network, weights = constant(task, [0.0, 0.5])

@@ -145,6 +145,7 @@ def test_clocks_that_say_little(
 # --- Runs.
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_where_it_was_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     early = run(BudgetedRun(TINY, 0.0), tmp_path / "run")
     assert (early.outer_steps, early.finished, len(early.points)) == (1, False, 1)

@@ -76,6 +76,7 @@ def table(distilled: list[float], ppo: list[float], weights: list[int], *, seeds
     return rows
 
 
+@pytest.mark.slow
 def test_an_architecture_is_scored_both_ways(study: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_runs(monkeypatch)
     cloned = study.measure({"way": "distilled", "architecture": ARCHITECTURES[0], "seed": 0}, tmp_path / "distilled")
@@ -90,6 +91,7 @@ def test_an_architecture_is_scored_both_ways(study: Search, tmp_path: Path, monk
         assert row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_search_is_kept_and_goes_on_with_the_cells_that_it_lacks(
     study: Search, tmp_path: Path, measured: list[Row]
 ) -> None:

@@ -11,7 +11,7 @@ import scipy.stats
 
 from floppy.spaces import Continuous, Discrete, space_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = pytest.mark.usefixtures("quick_compile", "no_nans")
 
 DISCRETE = Discrete(3)
 CONTINUOUS = Continuous(2, (-1.0, -0.5), (1.0, 2.0))
@@ -81,6 +81,7 @@ def test_discrete_kl_divergence_is_the_relative_entropy(leading: tuple[int, ...]
     np.testing.assert_allclose(found, scipy.stats.entropy(p, q, axis=-1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_continuous_kl_divergence_by_hand_and_by_integration():
     # By hand: one deviation apart is 1/2 nat; of half the deviation, at the same mean, ln 2 + 1/8 - 1/2.
     ones, halves = jnp.zeros(2), jnp.full(2, -np.log(2.0))
@@ -94,6 +95,7 @@ def test_continuous_kl_divergence_by_hand_and_by_integration():
     assert found == pytest.approx(slow, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_entropy_has_a_gradient():
     gradient = jax.grad(lambda logits: DISCRETE.entropy(logits, NO_STD))(jnp.asarray([0.0, 1.0, 3.0]))
     p = scipy.special.softmax([0.0, 1.0, 3.0])
@@ -127,6 +129,7 @@ def test_continuous_samples_are_normal_and_independent():
     assert scipy.stats.pearsonr(scaled[:, 0], scaled[:, 1]).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_samples_depend_on_the_key_alone():
     output = jnp.zeros((50, 2))
     first, again, other = (CONTINUOUS.sample(jax.random.key(seed), output, jnp.zeros(2)) for seed in (0, 0, 1))

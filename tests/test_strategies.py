@@ -141,6 +141,7 @@ def test_shaping_equals_its_slow_twin(shaping: Any, slow: Any, total: float, tie
         np.testing.assert_allclose(np.sum(got), total, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 7])
 def test_shaping_equals_evosaxs_without_ties(count: int) -> None:
     fitness = jax.random.normal(KEY, (count,))
@@ -198,6 +199,7 @@ def evosax_twin(strategy: Streamed) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("antithetic", [True, False], ids=["antithetic", "independent"])
 @pytest.mark.parametrize(("name", "shaping"), STREAMS)
 def test_generations_equal_evosaxs_on_the_same_population(name: str, shaping: str, antithetic: bool) -> None:
@@ -228,6 +230,7 @@ def test_generations_equal_evosaxs_on_the_same_population(name: str, shaping: st
     assert np.abs(ours[0][-1] - start).max() > 0.05, "nothing moved: this shows nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMED)
 def test_equal_fitness_moves_no_mean(name: str) -> None:
     for antithetic in (True, False):
@@ -237,6 +240,7 @@ def test_equal_fitness_moves_no_mean(name: str) -> None:
         np.testing.assert_array_equal(after.mean, np.ones(SIZE))
 
 
+@pytest.mark.slow
 def test_the_rate_of_open_es_decays() -> None:
     # Fitness that falls along the first noise: with one and the same population, Adam's step is the rate itself.
     strategy = make_strategy("Open_ES", population=2)
@@ -313,6 +317,7 @@ def search(strategy: Any, key: jax.Array, generations: int = GENERATIONS) -> Any
     return jax.lax.scan(generation, strategy.init(jnp.zeros(SIZE)), jax.random.split(key, generations))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_strategy_takes_a_step_within_a_compiled_loop(name: str) -> None:
     check_strategy(name, 16, antithetic=True)
@@ -332,6 +337,7 @@ def test_every_strategy_takes_a_step_within_a_compiled_loop(name: str) -> None:
         assert float(hill(means)[-1]) > 0.1 * float(hill(jnp.zeros((1, SIZE)))[0])
 
 
+@pytest.mark.slow
 def test_sigma_follows_its_schedule_or_the_rule_of_the_strategy() -> None:
     wanted = 0.3 * 0.5 ** (np.arange(GENERATIONS) / 60)
     _, sigmas, _ = search(make_strategy("Open_ES", population=16), KEY)

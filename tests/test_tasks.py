@@ -172,6 +172,7 @@ def gymnax_ids() -> list[Any]:
     return [pytest.param(name, marks=marks[name]) for name in marks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", gymnax_ids())
 def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
     task = make_task(f"gymnax/{name}")
@@ -212,6 +213,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
         assert all(low < high for low, high in zip(task.actions.low, task.actions.high, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Pendulum-v1"])
 def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:
     task = make_task(f"gymnax/{name}")
@@ -313,6 +315,7 @@ def test_nothing_is_offered_where_nothing_is_near() -> None:
     assert "did you mean" not in task_refusal("#########")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -376,6 +379,7 @@ def run_without(*packages: str, code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_core_needs_no_optional_package() -> None:
     """Where they are absent, cart-pole can be made, tasks listed, and each of the others says what to install."""
     code = f"""
@@ -398,6 +402,7 @@ for name in {[task for _, task in OPTIONAL.values()]}:
     )
 
 
+@pytest.mark.slow
 def test_making_one_task_imports_no_other_family() -> None:
     code = "from floppy.tasks import make_task; make_task('ndcartpole/2'); print(*sys.modules)"
     loaded = set(run_without(code=code).split())

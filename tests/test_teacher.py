@@ -25,7 +25,7 @@ from floppy.tasks.registry import make_task
 from floppy.teach.merge import merge
 from floppy.teach.policies import policy_outputs, train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 KEY = jax.random.key(0)
 

@@ -76,6 +76,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_weights_learn_the_same(recipe: str) -> None:
     cloning, changes = RECIPES[recipe]
@@ -113,6 +114,7 @@ def test_several_learners_are_drawn_by_the_seed() -> None:
     assert all(torch.equal(a(seen), b(seen)) for a, b in zip(made, by_hand, strict=True))
 
 
+@pytest.mark.slow
 def test_a_policy_acts_as_in_jax() -> None:
     statistics = {"obs_mean": np.array([1.0, 0.0, -1.0, 2.0]), "obs_var": np.array([4.0, 1.0, 0.25, 1.0])}
     dataset = dataset_of(normaliser="frozen", actions=BOX, log_std=[-1.0, 0.5], **statistics)
@@ -209,6 +211,7 @@ def test_recipes_of_ones_own_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "GradientStep, AdamSteps, ImplicitStep" in message
 
 
+@pytest.mark.slow
 def test_without_pytorch_one_sentence_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -18,7 +18,7 @@ from floppy.spaces import Continuous, Discrete
 from floppy.teach.codec import unpack
 from floppy.teach.policies import policy_outputs, train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 
 KEY = jax.random.key(5)
 NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier1",))

@@ -150,6 +150,7 @@ def probe_returns(cloning: Cloning, rate: float = 0.05, **own: jax.Array) -> np.
     return evaluation.returns(distilled, None, jax.random.key(0), own=PerLearner(**own))
 
 
+@pytest.mark.slow
 def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
     cloning = AdamSteps("mse", steps=3)
     plain, fast = probe_returns(cloning), probe_returns(cloning, 0.4)
@@ -159,6 +160,7 @@ def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
     np.testing.assert_allclose(both, [plain[0], fast[1], short[2]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_learners_may_have_rates_alone_or_steps_alone() -> None:
     cloning = GradientStep(steps=2)
     plain, fast = probe_returns(cloning), probe_returns(cloning, 0.4)
@@ -176,6 +178,7 @@ def study(files: Files) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_draw_of_the_datasets_own_is_its_plain_clone(study: Path, files: Files) -> None:
     rows = read_rows(study)
     assert [(row["dataset"], row["width"], row["draw"]) for row in rows] == [

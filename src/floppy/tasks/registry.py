@@ -114,6 +114,7 @@ def task_of_file(name: str, command: str = "") -> Task:
     Raises:
       FloppyError: if there is no such task without that; it says what the user may give.
     """
+    name = full_task_id(name)  # a study's file has the short one, as it was typed
     prefix, _, rest = name.partition("/")
     if name in _ASKED_FOR:
         return make_task(name)
