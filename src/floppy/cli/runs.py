@@ -16,6 +16,7 @@ from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError, check_number
 from floppy.evaluation.evaluate import evaluate, evaluate_random
 from floppy.fields import CHOICES, one_of
+from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import Processes
@@ -23,6 +24,7 @@ from floppy.recipes import RECIPES, apply_budget, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
 from floppy.run.loop import DistillResult, distill
+from floppy.run.plan import plan
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import episode_word
 from floppy.tasks.fence import STEP_TIMEOUT
@@ -82,6 +84,8 @@ class Distill(Command):
     """Go on with what is in --out."""
     overwrite: bool = False
     """Replace what is in --out."""
+    plan: bool = False
+    """Say what the run would take, in steps, memory and time, after measuring two steps; nothing is written."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a run ends in which nothing moves: a reset or step of a host environment, or a compiled call
     that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
@@ -106,6 +110,9 @@ class Distill(Command):
     def run(self, call: Call) -> Json:
         """Distils, and writes the run's folder."""
         config, time_limit = apply_budget(self.config, self.budget)
+        if self.plan:
+            planned = plan(config)
+            return {"task": config.task} | dataclasses.asdict(planned) | {"seconds": planned.seconds}
         folder = self.out or Path("runs") / run_name(config)
         result = distill(
             config,
@@ -130,7 +137,9 @@ class Distill(Command):
         }
 
     def text(self, result: Json) -> str:
-        """The score and where the dataset lies."""
+        """The score and where the dataset lies, or the plan."""
+        if self.plan:
+            return plan_text(result)
         task, score = result["task"], result["score"]
         word = episode_word(make_task(task))
         seen = "environment steps" if word == "episodes" else f"{word} seen"
@@ -213,6 +222,19 @@ class Baseline(Command):
         """The score."""
         task, score = result["task"], result["score"]
         return f"{task}, {result['method']}: {score_text(task, score)} over {episodes_text(task, score)}"
+
+
+def plan_text(result: Json) -> str:
+    """What a run would take."""
+    return (
+        f"{result['task']}: {result['outer_steps']} outer steps, {result['env_steps']:,} environment steps, "
+        f"{result['evaluations']} evaluations\n"
+        f"dataset {result['floats']} floats, checkpoint {size_text(result['checkpoint_bytes'])}, "
+        f"memory {size_text(result['memory_bytes'])}\n"
+        f"about {result['seconds']:.0f} s: {result['compilation_seconds']:.0f} s of compilation, "
+        f"{1000 * result['step_seconds']:.1f} ms per step, {result['evaluation_seconds']:.2f} s per evaluation, "
+        f"{result['score_seconds']:.1f} s for the score"
+    )
 
 
 def end_stalled(sentence: str) -> None:

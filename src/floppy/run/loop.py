@@ -97,7 +97,7 @@ def distill(
     time_limit: float | None = None,
     command: str = "",
     progress: bool | ProgressCallback = True,
-    step_timeout: float = STEP_TIMEOUT,
+    step_timeout: float | None = None,
     on_stall: Callable[[str], None] | None = None,
 ) -> DistillResult:
     """Distils a task into a dataset.
@@ -117,7 +117,7 @@ def distill(
       command: written on the card.
       progress: whether to show a bar on stderr, or what is called after each compiled call instead.
       step_timeout: seconds after which a reset or step of a host environment has failed, and a compiled call counts as
-        stalled, see `Watchdog`.
+        stalled, see `Watchdog`; by default 600, or what `floppy.tasks.fence.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
         end; by default the sentence goes to stderr.
 
@@ -130,7 +130,8 @@ def distill(
         `out` holds what was reached.
     """
     clock = Clock(time_limit)
-    check_step_timeout(step_timeout)
+    if step_timeout is not None:
+        check_step_timeout(step_timeout)
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
     problem = config.problem()
@@ -146,7 +147,7 @@ def distill(
         if folder is not None:
             held.enter_context(hold(folder))
         state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
-        watchdog = held.enter_context(Watchdog(step_timeout, on_stall or _say))
+        watchdog = held.enter_context(Watchdog(step_timeout or STEP_TIMEOUT, on_stall or _say))
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:

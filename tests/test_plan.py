@@ -1,0 +1,36 @@
+"""What a run would take is said without running it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tiny_runs import TINY
+
+from floppy.cli import main
+from floppy.run.plan import plan
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+
+
+def test_a_plan_counts_and_measures() -> None:
+    found = plan(dataclasses.replace(TINY, outer_steps=30, evaluate_every=4))
+    assert (found.outer_steps, found.evaluations) == (30, 8)
+    assert found.env_steps == 30 * 16
+    assert found.floats == 2 * 4 + 2 * 2 + 1
+    assert found.memory_bytes > 2**20 and found.checkpoint_bytes > 4 * found.floats
+    in_steps = 30 * found.step_seconds + 8 * found.evaluation_seconds
+    assert found.seconds == pytest.approx(found.compilation_seconds + in_steps + found.score_seconds)
+    assert min(found.step_seconds, found.evaluation_seconds) > 0
+
+
+def test_the_command_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["distill", "cartpole", "--horizon", "4", "--learners", "2", "--environments", "1", "--plan"]
+    assert main(words) == 0
+    assert "ms per step" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outer_steps"] == 300
+    assert list(tmp_path.iterdir()) == []
