@@ -457,7 +457,7 @@ def edited(about: dict[str, Any] | None = None, drop: str = "", **tensors: Any) 
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
         (lambda path: floppy.save(hand_dataset(), path, overwrite=True), "no policy file"),
-        (edited({"format": 2}), "Format 2 is unknown"),
+        (edited({"format": 3}), "Format 3 is unknown"),
         (edited({"seed": "gone"}), "keys 'seed'"),
         (edited({"colour": "red"}), "keys 'colour'"),
         (edited({"policies": 2}), "leading axis of 2 policies"),

@@ -70,10 +70,11 @@ def test_a_teacher_has_the_policy_of_its_file(kind: str, expert: Path, tmp_path:
     if kind == "examples":
         path = tmp_path / "examples.safetensors"
         save(examples("ndcartpole/1", (4, 2)), path)
-    teacher = read_teacher(str(path), make_task("cartpole"))
+    task = make_task("cartpole")
+    teacher = read_teacher(str(path), task)
     observations = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
     wanted = policy_outputs(train(load(path), KEY), jnp.asarray(observations).reshape(1, -1, 4))[0]
-    got = teacher.outputs(jnp.asarray(observations))
+    got = teacher.outputs(jnp.asarray(observations), task.actions)
     np.testing.assert_allclose(got, wanted.reshape(5, 3, 2), rtol=1e-5, atol=1e-6)
     assert np.std(got) > 0
 
@@ -81,7 +82,8 @@ def test_a_teacher_has_the_policy_of_its_file(kind: str, expert: Path, tmp_path:
 def test_means_of_a_teacher_lie_within_the_bounds_of_actions() -> None:
     teacher, problem = probe_teacher(means=(0.25, -7.0))
     low = problem.task.actions.low[1]  # type: ignore[union-attr]
-    np.testing.assert_allclose(teacher.outputs(jnp.zeros((2, *problem.task.observation_shape))), [[0.25, low]] * 2)
+    observations = jnp.zeros((2, *problem.task.observation_shape))
+    np.testing.assert_allclose(teacher.outputs(observations, problem.task.actions), [[0.25, low]] * 2)
 
 
 def test_teachers_of_other_tasks_are_refused(expert: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
 
 USER_ERROR = 2
-RESUMABLE = ("distill", "baseline", "reproduce", *STUDIES)
-"""Commands that go on with --resume after Ctrl-C."""
+RESUMABLE = ("distill", "baseline", "reproduce")
+"""Commands that go on with --resume after Ctrl-C, as every study does."""
 
 HOMES = {
     "distill": "runs:Distill",
@@ -125,7 +125,9 @@ def program() -> int:
 
 
 def _interrupted(words: Sequence[str]) -> str:
-    again = "; the same command with --resume goes on" if words and words[0] in RESUMABLE else ""
+    again = (
+        "; the same command with --resume goes on" if words and (words[0] in RESUMABLE or words[0] in STUDIES) else ""
+    )
     return f"interrupted{again}"
 
 

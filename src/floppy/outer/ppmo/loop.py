@@ -277,13 +277,13 @@ class PPMO(OuterLoopDefaults):
     def _share(self, problem: Problem) -> int:
         return problem.share(self.learners, "learners per outer step")
 
-    def _minibatches(self, problem: Problem) -> int:
+    def _minibatches(self) -> int:
         per_learner = self.horizon * self.environments
         wanted = max(1, round(per_learner * self.learners / self.minibatch_size))
         return min(wanted, per_learner)
 
     def _updates(self, problem: Problem) -> int:
-        return problem.outer_steps * self.epochs * self._minibatches(problem)
+        return problem.outer_steps * self.epochs * self._minibatches()
 
     def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
         until = max(1, round(self.teacher_share * self._updates(problem)))
@@ -343,7 +343,7 @@ class PPMO(OuterLoopDefaults):
     ) -> tuple[PPMOState, Info]:
         """All policy epochs: every minibatch re-clones the same fresh learners with the dataset as it then stands."""
         count = samples[0].log_probs.shape[0]
-        minibatches = self._minibatches(problem)
+        minibatches = self._minibatches()
         size = count // minibatches
         orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, self.epochs))
         rows = orders[:, : minibatches * size].reshape(self.epochs * minibatches, size)

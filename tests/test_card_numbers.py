@@ -1,0 +1,63 @@
+"""Every number of a card is one to compute with, or is refused by name: of every kind of cloning, from the registry."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from probes import hand_dataset
+
+import floppy
+from floppy.cloning import CLONINGS
+from floppy.dataset.file import METADATA_KEY
+from floppy.errors import FloppyError
+from floppy.teach.codec import unpack
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+NUMBERS = [
+    (kind, field.name)
+    for kind in CLONINGS.values()
+    for field in dataclasses.fields(kind)
+    if field.type in (int, float, "int", "float")
+]
+VALUES = [-1, 0, 1e-30, 3, 2.5, 2147483647, 1e30, 1e31, 10**400, -(10**400)]
+
+
+def written(path: Path, **changes: Any) -> Path:
+    """A dataset of which the card has been changed by hand."""
+    dataset = hand_dataset()
+    card = json.loads(dataset.card.to_json()) | changes
+    path.write_bytes(safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: json.dumps(card)}))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS, ids=lambda each: getattr(each, "__name__", each))
+def test_numbers_of_a_cloning_are_taken_or_refused_by_name(kind: type[Any], name: str, tmp_path: Path) -> None:
+    taken = 0
+    for value in VALUES:
+        path = written(tmp_path / "card.safetensors", cloning={"kind": kind.__name__, name: value})
+        try:
+            number = getattr(unpack(floppy.load(path)).cloning, name)
+        except FloppyError as error:
+            assert name in str(error) and "\n" not in str(error)
+        else:
+            taken += 1
+            assert number == value and abs(number) <= 1e30
+    assert taken > 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_grad_norm", 2147483647), ("eps", 1), ("eps_root", 1e30)])
+def test_whole_and_large_numbers_teach(name: str, value: float, tmp_path: Path) -> None:
+    cloning = {"kind": "AdamSteps", "loss": "cross-entropy", "steps": 2, name: value}
+    dataset = floppy.load(written(tmp_path / "card.safetensors", cloning=cloning))
+    assert not floppy.train(dataset, 0, learners=2).diverged().any()
+
+
+def test_policies_that_diverge_are_counted() -> None:
+    policies = floppy.train(hand_dataset(inner_rate=3e38), 0, learners=2)
+    np.testing.assert_array_equal(policies.diverged(), [True, True])
+    np.testing.assert_array_equal(floppy.train(hand_dataset(), 0, learners=3).diverged(), [False] * 3)
