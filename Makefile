@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-quick lint format benchmark clean distclean
+.PHONY: help demo test test-quick lint format benchmark stress clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make benchmark  run the scripts in benchmarks/'
+	@echo 'make stress     mutate 100,000 files and kill 60 runs: half an hour'
 	@echo 'make clean      remove caches and build products'
 	@echo 'make distclean  the same, and .venv'
 	@echo
@@ -58,6 +59,12 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Not part of the tests: half an hour. The tables are docs/results/stress/.
+STRESS := docs/results/stress
+stress: $(VENV)/.installed-dev
+	$(BIN)/python tests/stress/fuzz.py --count 100000 --out $(STRESS)/fuzz.csv
+	$(BIN)/python tests/stress/kills.py --kills 60 --out $(STRESS)/kills.csv
 
 benchmark: $(VENV)/.installed
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done

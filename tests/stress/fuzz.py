@@ -184,6 +184,7 @@ def main() -> int:
         for reader in every:
             rows.append(tried(reader, -(-given.count * reader.share // shares), given.seed))
             print(rows[-1], flush=True)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
