@@ -65,6 +65,7 @@ STRESS := docs/results/stress
 stress: $(VENV)/.installed-dev
 	$(BIN)/python tests/stress/fuzz.py --count 100000 --out $(STRESS)/fuzz.csv
 	$(BIN)/python tests/stress/kills.py --kills 60 --out $(STRESS)/kills.csv
+	$(BIN)/python tests/stress/page.py
 
 benchmark: $(VENV)/.installed
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done

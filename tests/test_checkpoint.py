@@ -97,6 +97,14 @@ def test_another_structure_is_refused(tmp_path: Path, like: Any) -> None:
     assert "another configuration" in refusal(like, tmp_path / "state")
 
 
+def test_no_name_stays_behind_where_both_checkpoints_are_one_file(tmp_path: Path) -> None:
+    save_checkpoint(make_state(), tmp_path / "latest")
+    (tmp_path / "previous").hardlink_to(tmp_path / "latest")
+    save_checkpoint(make_state(1.0), tmp_path / "latest", previous=tmp_path / "previous")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "previous"]
+    assert leaves(load_checkpoint(make_state(), tmp_path / "previous")) == leaves(make_state())
+
+
 @pytest.mark.parametrize("damage", ["missing", "folder", "empty", "garbage", "truncated", "header"])
 def test_a_broken_file_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "state"

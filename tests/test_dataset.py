@@ -272,6 +272,11 @@ BAD_DATASETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"normaliser": "frozen"}, FROZEN | {"obs_var": np.ones((1, 4))}, "obs_var"),
     ({"normaliser": "frozen"}, FROZEN | {"obs_var": -np.ones(4)}, "negative"),
     ({}, {"encoder": LAYER}, "encoder"),
+    (
+        {"normaliser": "frozen", "epsilon": 0.0, "format": 3},
+        {"obs_mean": np.zeros(4), "obs_var": np.array([1.0, 0.0, 1.0, 1.0])},
+        "epsilon is 0",
+    ),
     ({"encoder": {"layers": 1}}, {}, "encoder"),
     ({"encoder": {"layers": 2}}, {"encoder": LAYER}, "encoder"),
     ({"encoder": {"layers": 1}}, {"encoder": {"1/kernel": np.ones((4, 8)), "1/bias": np.ones(8)}}, "encoder"),

@@ -595,7 +595,33 @@ def test_a_log_that_lacks_what_the_checkpoint_has_seen_is_refused(tmp_path: Path
     assert "metrics.jsonl ends at step 30, the checkpoint" in refusal(CONFIG, folder, resume=True)
     assert contents(folder) == before
     (folder / "metrics.jsonl").unlink()
-    assert distill(CONFIG, folder, resume=True, progress=False).finished
+    for _ in range(2):
+        assert distill(CONFIG, folder, resume=True, progress=False).finished
+
+
+def test_a_log_that_was_deleted_begins_where_the_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    distill(CONFIG, folder, time_limit=0.0, progress=False)
+    (folder / "metrics.jsonl").unlink()
+    distill(CONFIG, folder, resume=True, time_limit=0.0, progress=False)
+    assert [line["step"] for line in metrics(folder)] == [3, 4]
+    assert distill(CONFIG, folder, resume=True, time_limit=0.0, progress=False).outer_steps == 6
+    assert [line["step"] for line in metrics(folder)] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "seconds": null}', '{"step": "1"}', '{"step": 0}', "[1]", '{"a": 1}'])
+def test_a_log_of_other_things_is_refused(tmp_path: Path, undisturbed: Undisturbed, line: str) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    (folder / "metrics.jsonl").write_text(line + "\n")
+    assert "is no log of a run" in refusal(CONFIG, folder, resume=True)
+
+
+@pytest.mark.parametrize("versions", [None, 5, "x", [1, None]])
+def test_versions_of_other_types_count_as_none(tmp_path: Path, undisturbed: Undisturbed, versions: Any) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text()) | {"versions": versions}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert distill(CONFIG, folder, resume=True, progress=False).dataset.card.versions == VERSIONS[0]
 
 
 def test_other_versions_are_said_and_both_are_kept(
@@ -613,7 +639,7 @@ def test_other_versions_are_said_and_both_are_kept(
         assert dataset.card.versions["optax"] == VERSIONS[0]["optax"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b'{"task": ', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"[[1, 2]]", b'{"task": ', b"\xff\xfe"])
 def test_a_broken_configuration_is_refused(tmp_path: Path, undisturbed: Undisturbed, content: bytes) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     (folder / "config.json").write_bytes(content)

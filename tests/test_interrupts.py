@@ -96,7 +96,7 @@ def test_a_call_that_does_not_return_is_noticed() -> None:
         while not said and time.monotonic() < deadline:
             time.sleep(0.01)
     assert len(said) == 1
-    assert said[0].startswith("No progress for ") and "--resume goes on" in said[0]
+    assert said[0].startswith("No progress for ") and "with --resume" in said[0]
 
 
 def test_calls_may_take_twenty_times_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:

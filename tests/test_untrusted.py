@@ -174,6 +174,21 @@ def test_a_module_is_named_with_what_to_give(answers: list[dict[str, Any]]) -> N
             assert "give --import hostile_mod if you trust it" in each["err"], each
 
 
+def test_a_module_beside_the_file_stands_for_no_package_that_is_missing(tmp_path: Path) -> None:
+    """A card's task may need an optional package; what bears its name in the current folder must not run."""
+    (tmp_path / "Box2D.py").write_text("open('it-ran', 'w').close()\n")
+    floppy.save(hand_dataset({"task": "gymnasium/LunarLander-v3"}), tmp_path / "lunar.safetensors")
+    for start in (["-m", "floppy"], ["-c", "import sys; from floppy.cli import main; sys.exit(main())"]):
+        if start[0] == "-c":
+            start = ["-P", *start]  # as the installed command: the current folder is not searched
+        words = ["evaluate", "lunar.safetensors", "--learners", "1", "--episodes", "1"]
+        done = subprocess.run(
+            [sys.executable, *start, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert not (tmp_path / "it-ran").exists(), done.stderr
+        assert done.returncode == 2
+
+
 def test_the_command_on_a_card_says_which_module_was_forgotten(tmp_path: Path) -> None:
     card = {"task": "gymnasium/Own-v0", "command": "floppy distill gymnasium/Own-v0 --import own_module"}
     with pytest.raises(floppy.FloppyError, match="give --import own_module, as the command that made the file did"):

@@ -7,17 +7,20 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from floppy.cli.environment import with_environment_arguments
+from floppy.cli.interrupts import USER_ERROR, end
 from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
 from floppy.parallel import is_first_process
 from floppy.run.cache import enable_compilation_cache
+from floppy.run.interrupts import stalls_end
 from floppy.studies.base import plain_json
 from floppy.tasks.base import episode_word, score_unit
 from floppy.tasks.fence import patience
@@ -131,7 +134,8 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
             raise _unknown_command(name, call.commands)
         command = call.commands[name]
         parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
-        with contextlib.redirect_stdout(sys.stderr):  # environments may print; stdout is for the result alone
+        # Environments may print; stdout is for the result alone. A run that hangs ends the program.
+        with contextlib.redirect_stdout(sys.stderr), stalls_end(lambda sentence: end(sentence, USER_ERROR)):
             result = parsed.run(call)
             if _only_helps(parsed):
                 return ""
@@ -155,11 +159,12 @@ def _unknown_command(name: str, known: Iterable[str]) -> FloppyError:
 def task_sources(words: list[str]) -> Iterator[None]:
     """Imports and registers what `Sources` name, before anything makes a task or reads a distribution.
 
-    Modules are searched in the current folder too.
+    Modules are searched in the current folder too, if the command line names one.
     """
     given = peek(words, "import", "data", "network", "step-timeout")
     here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
-    sys.path.append(here)  # for `gymnasium/my_module:MyEnvironment-v0` as well
+    if searched := _names_a_module(words):  # else a file's task could find a module here that is not installed
+        sys.path.append(here)
     if given["data"]:
         os.environ[DATA_VARIABLE] = given["data"]
     try:
@@ -171,10 +176,17 @@ def task_sources(words: list[str]) -> Iterator[None]:
         with _patience(given["step-timeout"]):  # environments are made while the words are read, too
             yield
     finally:
-        sys.path.remove(here)
+        if searched:
+            sys.path.remove(here)
         os.environ.pop(DATA_VARIABLE, None)
         if before is not None:
             os.environ[DATA_VARIABLE] = before
+
+
+def _names_a_module(words: list[str]) -> bool:
+    """Whether somebody has typed a module's name: --import, --network, or `gymnasium/my_module:MyEnvironment-v0`."""
+    given = peek(words, "import", "network")
+    return any(given.values()) or any(re.match(r"(--task=)?gymnasium/[^?]*:", word) for word in words)
 
 
 @contextlib.contextmanager
@@ -201,14 +213,16 @@ def register_by_name(text: str) -> None:
         return
     import_module(module_name)
     module = importlib.import_module(module_name)
-    found = getattr(module, attribute, None)
+    try:
+        found = getattr(module, attribute, None)
+        made = found() if found is not None and _makes_one(found) else found
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own code may raise anything
+        raise FloppyError(f"{text} raised {type(error).__name__} ({one_line(error)}): mend the function.") from error
     if found is None:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise FloppyError(f"Module {module_name} has no {attribute}: it has {listed(public)}.")
-    try:
-        made = found() if _makes_one(found) else found
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise FloppyError(f"{text} raised {type(error).__name__} ({one_line(error)}): mend the function.") from error
     register_network(text, made)
 
 

@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 1.5
 """Seconds in which Python itself may answer a signal; it cannot while a call of XLA's runs."""
 
-INTERRUPTED = 130
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 class Interrupts:

@@ -18,12 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from floppy.cli.interrupts import INTERRUPTED, prompt_interrupts
+from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, prompt_interrupts
 from floppy.cli.output import keep_stdout
 from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
 
-USER_ERROR = 2
 RESUMABLE = ("distill", "baseline", "reproduce")
 """Commands that go on with --resume after Ctrl-C, as every study does."""
 
@@ -106,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"floppy: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:  # a disk that is full, a name that is too long: what the library did not foresee
+        if "--traceback" in words:
+            traceback.print_exc()
         print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
-from floppy.cli.interrupts import end
 from floppy.cli.options import NAME, Group
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
@@ -30,7 +29,6 @@ from floppy.tasks.base import episode_word
 from floppy.tasks.fence import STEP_TIMEOUT
 from floppy.tasks.registry import make_task
 
-USER_ERROR = 2
 RANDOM = "random"
 """The baseline of random actions."""
 
@@ -122,7 +120,6 @@ class Distill(Command):
             resume=self.resume,
             overwrite=self.overwrite,
             step_timeout=self.step_timeout,
-            on_stall=end_stalled,
         )
         _say_how_to_go_on(result)
         return {
@@ -210,7 +207,6 @@ class Baseline(Command):
                 resume=self.resume,
                 overwrite=self.overwrite,
                 step_timeout=self.step_timeout,
-                on_stall=end_stalled,
             )
             if self.out:
                 _say_how_to_go_on(run)
@@ -235,11 +231,6 @@ def plan_text(result: Json) -> str:
         f"{1000 * result['step_seconds']:.1f} ms per step, {result['evaluation_seconds']:.2f} s per evaluation, "
         f"{result['score_seconds']:.1f} s for the score"
     )
-
-
-def end_stalled(sentence: str) -> None:
-    """Ends the process of a run that hangs."""
-    end(sentence, USER_ERROR)
 
 
 def configured(words: list[str], name: str) -> Json:

@@ -175,6 +175,9 @@ class DistilledDataset:
                     f"Tensor {name} has shape {tensor.shape}, one observation has {self.observation_shape}: "
                     "give statistics of the same shape."
                 )
+        epsilon = 1e-8 if self.card.epsilon is None else self.card.epsilon
+        if self.obs_var is not None and (self.obs_var + epsilon <= 0).any() and (self.obs_var >= 0).all():
+            raise FloppyError("Tensor obs_var holds 0 where the card's epsilon is 0: a spread must be above 0.")
         if self.obs_var is not None and (self.obs_var < 0).any():
             raise FloppyError("Tensor obs_var holds a negative number, a variance is 0 or more: check the statistics.")
 

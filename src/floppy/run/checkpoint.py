@@ -63,6 +63,8 @@ def _keep_as(path: Path, previous: Path) -> None:
         os.replace(temporary, previous)
     except OSError:  # a file system without hard links
         write_atomically(previous, read_file(path, "a checkpoint", most=MOST_BYTES))
+    finally:  # where both are one file already, replacing one by the other leaves the third name
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(like: Tree, path: Path) -> Tree:

@@ -122,7 +122,8 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
       FloppyError: naming the options that differ.
     """
     saved = _read_config(folder)
-    versions = [each for each in saved.pop("versions", []) if isinstance(each, dict)]
+    listed = saved.pop("versions", [])
+    versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     command = str(saved.pop("command", ""))
     if saved.pop("parents", []) != about.parents:
         raise FloppyError(f"{folder} holds a run with another teacher's file: put that file back, or start a new run.")
@@ -139,9 +140,12 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(read_file(folder / CONFIG_NAME, "a run's config.json", most=MOST_CONFIG_BYTES)))
-    except (TypeError, ValueError, RecursionError) as error:  # a FloppyError is a ValueError
+        saved = json.loads(read_file(folder / CONFIG_NAME, "a run's config.json", most=MOST_CONFIG_BYTES))
+        if not isinstance(saved, dict):
+            raise ValueError(f"{CONFIG_NAME} is no JSON object")
+    except (ValueError, RecursionError) as error:  # a FloppyError is a ValueError
         raise FloppyError(f"{folder} holds no run to resume ({one_line(error)}): run without --resume.") from error
+    return saved
 
 
 def changed_versions(about: About) -> str:
@@ -215,7 +219,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
-    """The entries of a log with their lines: step after step from 1, up to the first that is broken or missing."""
+    """The entries of a log with their lines: step after step, up to the first that is broken or missing.
+
+    A log that somebody has deleted begins where the run went on.
+    """
     if not path.exists():
         return []
     found: list[tuple[dict[str, Any], str]] = []
@@ -224,8 +231,9 @@ def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             break
-        is_next = isinstance(entry, dict) and entry.get("step") == len(found) + 1 and line.endswith("\n")
-        if not is_next or not all(value is None or _is_number(value) for value in entry.values()):
+        if not (isinstance(entry, dict) and line.endswith("\n") and _are_figures(entry)):
+            break
+        if found and entry["step"] != found[-1][0]["step"] + 1:
             break
         found.append((entry, line))
     if path.stat().st_size and not found:
@@ -233,8 +241,18 @@ def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < MOST_NUMBER)
+def _are_figures(entry: dict[str, Any]) -> bool:
+    """Whether a line of a log holds numbers alone, its step among them; a score may be null."""
+    step = entry.get("step")
+    return (
+        type(step) is int
+        and step >= 1
+        and all(
+            (value is None and name == "selection_score")
+            or (isinstance(value, int | float) and abs(value) < MOST_NUMBER)
+            for name, value in entry.items()
+        )
+    )
 
 
 MOST_NUMBER = 1e300
@@ -243,4 +261,6 @@ MOST_NUMBER = 1e300
 
 def _truncate_metrics(path: Path, step: int) -> None:
     """Drops what was logged after the checkpoint, the last line of a killed run included."""
-    write_atomically(path, "".join(line for _, line in _logged(path)[:step]).encode())
+    if path.exists():
+        kept = [line for entry, line in _logged(path) if entry["step"] <= step]
+        write_atomically(path, "".join(kept).encode())

@@ -1,13 +1,14 @@
 """Ctrl-C and SIGTERM during a run, and calls that never return."""
 
 import contextlib
+import contextvars
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -79,6 +80,24 @@ def stoppable() -> Iterator[Stop]:
         stop.restore()
 
 
+_ON_STALL: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar("on stall", default=None)
+
+
+@contextlib.contextmanager
+def stalls_end(on_stall: Callable[[str], None]) -> Iterator[None]:
+    """Has `on_stall` called with a sentence when a run within stalls; a program ends then."""
+    token = _ON_STALL.set(on_stall)
+    try:
+        yield
+    finally:
+        _ON_STALL.reset(token)
+
+
+def on_stall_now() -> Callable[[str], None] | None:
+    """What is called when a run stalls."""
+    return _ON_STALL.get()
+
+
 class Watchdog:
     """Notices that no progress has been made: XLA can hang for ever, and Python cannot end its calls.
 
@@ -95,7 +114,7 @@ class Watchdog:
         """
         self._limit, self._on_stall = limit, on_stall
         self._last, self._longest = time.monotonic(), 0.0
-        self._calls, self._ended = 0, threading.Event()
+        self._expected, self._calls, self._ended = 0.0, 0, threading.Event()
 
     def __enter__(self) -> Self:
         """Begins to watch."""
@@ -108,8 +127,9 @@ class Watchdog:
         """Ends watching."""
         self._ended.set()
 
-    def beat(self, *_: Any) -> None:
-        """After a call."""
+    def beat(self, *, expected: float = 0.0) -> None:
+        """Between two calls, of which the next is expected to take so many seconds."""
+        self._expected = expected
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
         self._last, self._calls = now, self._calls + 1
@@ -117,13 +137,13 @@ class Watchdog:
     @property
     def allowed(self) -> float:
         """Seconds that the call under way may take."""
-        return max(self._limit * (1.0 if self._calls else FIRST_CALL), USUAL_CALLS * self._longest)
+        return max(self._limit * (1.0 if self._calls else FIRST_CALL), USUAL_CALLS * max(self._longest, self._expected))
 
     def _watch(self) -> None:
         while not self._ended.wait(max(0.05, min(1.0, self._limit / 10))):
             if time.monotonic() - self._last > self.allowed:
                 self._on_stall(
-                    f"No progress for {self.allowed:.0f} s: the last checkpoint is whole, --resume goes on from it; "
-                    "give a longer --step-timeout if the steps are that long."
+                    f"No progress for {self.allowed:.0f} s: a run in a folder goes on from its last checkpoint with "
+                    "--resume; give a longer --step-timeout if the steps are that long."
                 )
                 return

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,11 +46,11 @@ from floppy.run.folder import (
     tidy,
     versions_of_parts,
 )
-from floppy.run.interrupts import Watchdog, stoppable
+from floppy.run.interrupts import Watchdog, on_stall_now, stoppable
 from floppy.run.lock import hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
-from floppy.tasks.fence import STEP_TIMEOUT, check_step_timeout
+from floppy.tasks.fence import check_step_timeout, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -119,7 +120,7 @@ def distill(
       step_timeout: seconds after which a reset or step of a host environment has failed, and a compiled call counts as
         stalled, see `Watchdog`; by default 600, or what `floppy.tasks.fence.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
-        end; by default the sentence goes to stderr.
+        end; by default what `stalls_end` says, else the sentence goes to stderr.
 
     Returns:
       The best dataset, scored, and what it took.
@@ -147,7 +148,9 @@ def distill(
         if folder is not None:
             held.enter_context(hold(folder))
         state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
-        watchdog = held.enter_context(Watchdog(step_timeout or STEP_TIMEOUT, on_stall or _say))
+        # Environments that Python steps have a time limit for every call of their own.
+        limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
+        watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
@@ -159,6 +162,7 @@ def distill(
                 interrupted.has_steps = True
                 if is_to_stop():
                     break
+        watchdog.beat(expected=run.scoring_estimate())
         if isinstance(show, ProgressBar):
             count, word = config.score_episodes, episode_word(problem.task)
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
@@ -390,7 +394,9 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
 
 def _last_whole(run: _Run, folder: Path, fresh: RunState) -> RunState:
     """The latest checkpoint that is as it was written and that the log reaches; `fresh` where there is none at all."""
-    has_log, logged, problem = (folder / METRICS_NAME).exists(), len(read_metrics(folder)), None
+    log, problem = folder / METRICS_NAME, None
+    has_log = log.exists() and log.stat().st_size > 0
+    logged = max((line["step"] for line in read_metrics(folder)), default=0)
     for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
         if not (folder / name).exists():
             continue

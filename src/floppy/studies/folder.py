@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -466,7 +467,7 @@ def _value(text: str, name: str, path: Path) -> Any:
     """
     if text in ("True", "False"):
         return text == "True"
-    if text.lstrip("+-").isdecimal():
+    if re.fullmatch(r"[+-]?[0-9]+", text):
         if len(text) > LONGEST_NAME:
             raise FloppyError(f"{path} has a number of {len(text)} digits for {name}: restore the table.")
         number = int(text)

@@ -176,7 +176,7 @@ def timed_points(log: Sequence[dict[str, Any]]) -> tuple[list[Point], float]:
     ticks = [line for line in log if "seconds" in line]
     calls = np.diff([0, *(tick["step"] for tick in ticks)])
     took = np.diff([0.0, *(tick["seconds"] for tick in ticks)])
-    compiles = np.array([tick["compiles"] for tick in ticks], bool)
+    compiles = np.array([tick.get("compiles", False) for tick in ticks], bool)
     pace = float(np.median((took / calls)[~compiles])) if not compiles.all() else np.inf
     compilation = np.where(compiles, np.maximum(took - pace * calls, 0.0), 0.0)
     seconds = dict(zip((tick["step"] for tick in ticks), np.cumsum(took - compilation), strict=True))

@@ -184,7 +184,8 @@ class Search:
     def _ppo(self, dataset: DistilledDataset, architecture: str, seed: int) -> BudgetedRun:
         """A run that is evaluated as often and by as many episodes as all others."""
         layers = parse_distribution(architecture).layers
-        whole = configure_method(PPO, dataset.card.task, seed=seed, distribution=architecture, encoder_layers=layers)
+        task = unpack(dataset).task().task_id  # not the card's word for it: that may name a path
+        whole = configure_method(PPO, task, seed=seed, distribution=architecture, encoder_layers=layers)
         steps = math.ceil(self.env_steps / steps_of_baseline(whole.config))
         # One policy plays all episodes; that the last evaluation is like the others saves a compilation.
         episodes = self.learners * self.episodes

@@ -52,6 +52,11 @@ def patience(seconds: float) -> Iterator[None]:
         _PATIENCE.reset(token)
 
 
+def patience_now() -> float:
+    """The default time limit of calls, in seconds."""
+    return _PATIENCE.get()
+
+
 class _OutOfTime(BaseException):
     """Raised within a call that hangs; no `Exception`, for environments may catch all of these."""
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import itertools
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,10 @@ def unknown_task(name: str, known: Iterable[str], hint: str = "") -> FloppyError
     )
 
 
+MODULE = re.compile(r"[\w.,]{1,100}")
+"""What a message offers as a module's name."""
+
+
 def unregistered_task(name: str, command: str = "") -> FloppyError:
     """The complaint about a task that a file names and that nothing here has registered.
 
@@ -33,7 +38,8 @@ def unregistered_task(name: str, command: str = "") -> FloppyError:
       command: what made the file; the `--import` in it is offered.
     """
     words = command.replace("=", " ").split()
-    given = [after for word, after in itertools.pairwise(words) if word == "--import"]
+    pairs = itertools.pairwise(words)
+    given = [after for word, after in pairs if word == "--import" and MODULE.fullmatch(after)]
     module = f"--import {given[0]}, as the command that made the file did," if given else "--import MODULE"
     return FloppyError(
         f"The file is of task {shown(name)}, which is not registered here: give {module} if you trust the module that "
@@ -43,8 +49,9 @@ def unregistered_task(name: str, command: str = "") -> FloppyError:
 
 def foreign_module(name: str, module: str) -> FloppyError:
     """The complaint about a task in a file for which a module would have to be imported."""
+    wanted = module if MODULE.fullmatch(module) else "MODULE"  # no escape codes of a file's on a terminal
     return FloppyError(
-        f"The file is of task {shown(name)}, which asks for module {shown(module)}: give --import {module} if you "
+        f"The file is of task {shown(name)}, which asks for module {shown(module)}: give --import {wanted} if you "
         "trust it."
     )
 

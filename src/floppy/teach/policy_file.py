@@ -267,7 +267,7 @@ def _take_statistics(about: Mapping[str, Any], tensors: dict[str, np.ndarray]) -
         return None
     mean, var = (tensors.pop(name) for name in _STATISTICS)
     shape = tuple(about["observation_shape"])
-    if mean.shape != shape or var.shape != shape or (var < 0).any():
+    if mean.shape != shape or var.shape != shape or (var < 0).any() or (var + about.get("epsilon", EPSILON) <= 0).any():
         raise FloppyError(f"obs_mean and obs_var must be of shape {shape}, and no variance below 0: write them again.")
     return restored_statistics(mean, var, about.get("epsilon", EPSILON))
 
