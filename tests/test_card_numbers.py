@@ -50,6 +50,7 @@ def test_numbers_of_a_cloning_are_taken_or_refused_by_name(kind: type[Any], name
     assert taken > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("max_grad_norm", 2147483647), ("eps", 1), ("eps_root", 1e30)])
 def test_whole_and_large_numbers_teach(name: str, value: float, tmp_path: Path) -> None:
     cloning = {"kind": "AdamSteps", "loss": "cross-entropy", "steps": 2, name: value}
@@ -57,6 +58,7 @@ def test_whole_and_large_numbers_teach(name: str, value: float, tmp_path: Path) 
     assert not floppy.train(dataset, 0, learners=2).diverged().any()
 
 
+@pytest.mark.slow
 def test_policies_that_diverge_are_counted() -> None:
     policies = floppy.train(hand_dataset(inner_rate=3e38), 0, learners=2)
     np.testing.assert_array_equal(policies.diverged(), [True, True])

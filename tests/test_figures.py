@@ -210,6 +210,7 @@ assert not {"matplotlib.pyplot", "jax"} & sys.modules.keys()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around",
     [

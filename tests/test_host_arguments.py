@@ -191,6 +191,7 @@ def test_arguments_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> 
     assert result["score"]["mean"] == 3.0
 
 
+@pytest.mark.slow
 def test_a_card_makes_the_environment_with_its_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task, out = f"{TUNED}?gain=3", tmp_path / "imported.safetensors"
     np.savez(tmp_path / "a.npz", observations=np.zeros((2, 2)), targets=np.eye(2), inner_lr=np.float32(0.1))

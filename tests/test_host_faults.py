@@ -402,6 +402,7 @@ gymnasium.register("Talkative-v0", Talks, max_episode_steps=3)
 """
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_result_alone(tmp_path: Path) -> None:
     (tmp_path / "talkative.py").write_text(TALKATIVE)
     words = ["baseline", "gymnasium/Talkative-v0", "--import", "talkative", "--method", "random", "--episodes", "2"]

@@ -25,6 +25,8 @@ sys.exit(program())
 """
 MAIN_IS_BUSY = """
 import hashlib
+
+pytestmark = pytest.mark.slow
 def busy(words):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)  # a call into C of minutes, in which Python handles no signal

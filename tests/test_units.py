@@ -144,6 +144,7 @@ def test_units_are_cut_and_joined() -> None:
     assert space_of(joint.as_entry()) == joint
 
 
+@pytest.mark.slow
 def test_files_say_the_units_and_policies_act_by_them(tmp_path: Path) -> None:
     task = Cue(is_continuous=True, low=100.0, high=200.0)
     outer = floppy.PPMO(learners=1, environments=1, horizon=4, minibatch_size=4)
@@ -194,6 +195,7 @@ def test_what_a_file_holds_normalises_as_the_run_did(scale: float, epsilon: floa
     assert again[2] == found
 
 
+@pytest.mark.slow
 def test_a_constant_says_nothing() -> None:
     statistics = init_statistics((1,))
     for _ in range(5):

@@ -25,6 +25,8 @@ WATCHED = '''
 
 import contextlib, importlib.metadata, io, json, os, site, sys
 
+pytestmark = pytest.mark.slow
+
 own, commands = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 packages = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"floppy"}
 roots = (sys.prefix, sys.base_prefix, *site.getsitepackages(), "/proc", "/sys", "/dev", "/etc", "/usr", "/lib", *own)
