@@ -14,6 +14,8 @@ from floppy.cli.main import COMMANDS, RESUMABLE
 from floppy.run.interrupts import Stop, Watchdog, running_stop, stoppable
 from floppy.studies.registry import STUDIES
 
+pytestmark = pytest.mark.slow
+
 HANGS = """
 import signal, sys, time
 {setup}
@@ -25,8 +27,6 @@ sys.exit(program())
 """
 MAIN_IS_BUSY = """
 import hashlib
-
-pytestmark = pytest.mark.slow
 def busy(words):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)  # a call into C of minutes, in which Python handles no signal

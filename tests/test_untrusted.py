@@ -20,12 +20,12 @@ import floppy
 from floppy.recipes import recipe
 from floppy.run.cache import VARIABLE
 
+pytestmark = pytest.mark.slow
+
 WATCHED = '''
 """Runs commands, given as JSON, and prints what each of them answered and what it touched beyond what it may."""
 
 import contextlib, importlib.metadata, io, json, os, site, sys
-
-pytestmark = pytest.mark.slow
 
 own, commands = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 packages = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"floppy"}
