@@ -18,7 +18,7 @@ Member = TypeVar("Member")
 BOUNDS, CHOICES = "bounds", "choices"
 
 LARGEST = 1e30
-"""No number of a configuration is larger: float32 ends at 3e38, and some are multiplied."""
+"""No number of a configuration or a card is larger: float32 ends at 3e38, and some are multiplied."""
 
 LARGEST_INTEGER = 2**32 - 1
 """The same of whole numbers: seeds have 32 bits."""

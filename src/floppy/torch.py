@@ -18,7 +18,7 @@ from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError, check_number, check_seed, one_line, shown
 from floppy.play.normalise import CLIP
 from floppy.spaces import ActionSpace, Continuous
-from floppy.teach.codec import Lesson, epsilon_of, unpack
+from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
 
 try:
@@ -39,7 +39,7 @@ class TorchPolicy(nn.Module):
         self.module = module
         self.observation_shape = lesson.dataset.observation_shape
         self.actions: ActionSpace = lesson.actions
-        self.epsilon = epsilon_of(lesson.dataset)
+        self.epsilon = lesson.dataset.epsilon
         self.per_evaluation_stats = lesson.per_evaluation_stats
         self.log_std = nn.Parameter(log_std)
         statistics = lesson.statistics

@@ -163,7 +163,9 @@ def task_sources(words: list[str]) -> Iterator[None]:
     """
     given = peek(words, "import", "data", "network", "step-timeout")
     here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
-    if searched := _names_a_module(words):  # else a file's task could find a module here that is not installed
+    # Else a file's task could find a module here that is not installed.
+    searched = bool(given["import"] or given["network"]) or _names_a_module(words)
+    if searched:
         sys.path.append(here)
     if given["data"]:
         os.environ[DATA_VARIABLE] = given["data"]
@@ -184,9 +186,8 @@ def task_sources(words: list[str]) -> Iterator[None]:
 
 
 def _names_a_module(words: list[str]) -> bool:
-    """Whether somebody has typed a module's name: --import, --network, or `gymnasium/my_module:MyEnvironment-v0`."""
-    given = peek(words, "import", "network")
-    return any(given.values()) or any(re.match(r"(--task=)?gymnasium/[^?]*:", word) for word in words)
+    """Whether somebody has typed a task with its module: `gymnasium/my_module:MyEnvironment-v0`."""
+    return any(re.match(r"(--task=)?gymnasium/[^?]*:", word) for word in words)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from floppy.errors import FloppyError, listed, one_line, shown
+from floppy.errors import MAX_COUNT, FloppyError, listed, one_line, shown
+from floppy.fields import LARGEST
 
 FORMAT = 1
 """The version of the file format of a dataset of one task."""
@@ -23,11 +24,8 @@ KNOWN_FORMATS = (FORMAT, MERGED_FORMAT, UNITS_FORMAT)
 NORMALISERS = ("none", "frozen", "per-evaluation")
 ACTION_KINDS = ("discrete", "continuous")
 
-LARGEST = 1e30
-"""No number of a card is larger, so that all of them are numbers for float32 too, and leave room to compute with."""
-
-MAX_COUNT = 2**31 - 1
-"""The largest count, such as of actions or layers."""
+EPSILON = 1e-8
+"""Added to the variances of observations where a card does not say otherwise: spreads below 1e-4 are not told apart."""
 
 WEIGHTS = (1e-6, 1e6)
 """Between these bounds is the weight of a merged task's loss."""

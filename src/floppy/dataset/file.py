@@ -9,19 +9,22 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from floppy.dataset.card import FORMAT, Card
+from floppy.dataset.card import EPSILON, FORMAT, Card
 from floppy.errors import FloppyError, listed, one_line, shown
 from floppy.files import MEBIBYTE, as_path, check_file, size_text, write_atomically
 
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
+
+Content = TypeVar("Content")
 
 POLICIES_KEY = "floppy-policies"
 """The same of a file of trained policies (docs/policy-file.md), which `load` tells from a broken dataset."""
@@ -84,6 +87,11 @@ class DistilledDataset:
     def observation_shape(self) -> tuple[int, ...]:
         """The shape `[*obs]` of one observation."""
         return self.observations.shape[1:]
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the variances of observations."""
+        return EPSILON if self.card.epsilon is None else self.card.epsilon
 
     def validate(self) -> None:
         """Checks the tensors against each other and against the card.
@@ -175,11 +183,10 @@ class DistilledDataset:
                     f"Tensor {name} has shape {tensor.shape}, one observation has {self.observation_shape}: "
                     "give statistics of the same shape."
                 )
-        epsilon = 1e-8 if self.card.epsilon is None else self.card.epsilon
-        if self.obs_var is not None and (self.obs_var + epsilon <= 0).any() and (self.obs_var >= 0).all():
-            raise FloppyError("Tensor obs_var holds 0 where the card's epsilon is 0: a spread must be above 0.")
         if self.obs_var is not None and (self.obs_var < 0).any():
             raise FloppyError("Tensor obs_var holds a negative number, a variance is 0 or more: check the statistics.")
+        if self.obs_var is not None and (self.obs_var + self.epsilon <= 0).any():
+            raise FloppyError("Tensor obs_var holds 0 where the card's epsilon is 0: a spread must be above 0.")
 
     def _check_encoder(self) -> None:
         layers = self.card.encoder["layers"] if self.card.encoder else 0
@@ -239,17 +246,38 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
     Raises:
       FloppyError: if there is no such file, or if it is anything else than a valid dataset of a known format.
     """
+    return read_safetensors(path, _read, "a dataset", "a .safetensors file that floppy wrote", most=MOST_BYTES)
+
+
+def read_safetensors(
+    path: str | os.PathLike[str], read: Callable[[Any], Content], kind: str, which: str, *, most: int
+) -> Content:
+    """Reads a safetensors file of bounded size.
+
+    Args:
+      path: the file.
+      read: makes its content of the open file.
+      kind: of file, as messages call it: `a dataset`.
+      which: what such a file is, for the message where it is none.
+      most: bytes of the file.
+
+    Returns:
+      What `read` made.
+
+    Raises:
+      FloppyError: naming the file, for whatever is wrong with it.
+    """
     path = as_path(path)
-    check_safetensors(path, "a dataset, a .safetensors file that floppy wrote", most=MOST_BYTES)
+    check_safetensors(path, f"{kind}, {which}", most=most)
     try:
         with safe_open(path, framework="numpy") as file:
-            return _read(file)
+            return read(file)
     except FloppyError as error:
         raise FloppyError(f"{path}: {error}") from error
     except (SafetensorError, ValueError) as error:  # ValueError: a shape that no NumPy array can have
         raise FloppyError(
             f"{path} is no safetensors file, or a damaged one ({one_line(error)}): "
-            "give a dataset that floppy wrote, or copy it again."
+            f"give {kind} that floppy wrote, or copy it again."
         ) from error
     except OSError as error:
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): check the path and its permissions.") from error

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from floppy.dataset.card import EPSILON
+
 CLIP = 10.0
-EPSILON = 1e-8
-"""Added to the variances of files of format 1 and 2: spreads below 1e-4 are not told apart."""
 
 FILE_FLOOR = np.array([EPSILON, 0.0], np.float32)
 """The `floor` of statistics in those files."""

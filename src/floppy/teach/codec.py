@@ -12,13 +12,13 @@ import numpy as np
 from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, check_fits
 from floppy.cloning.losses import check_loss
 from floppy.cloning.merged import Block
-from floppy.dataset.card import FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
+from floppy.dataset.card import EPSILON, FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError, shown
 from floppy.fields import decode, encode
 from floppy.learner.distribution import describe_distribution, learners_of
 from floppy.learner.network import LAYERS, Learners, Network, check_offers
-from floppy.play.normalise import EPSILON, RunningStatistics, restored_statistics, stored_statistics
+from floppy.play.normalise import RunningStatistics, restored_statistics, stored_statistics
 from floppy.spaces import ActionSpace, space_of
 from floppy.tasks.base import Task
 from floppy.tasks.check import check_own_task
@@ -271,12 +271,7 @@ def _distilled(dataset: DistilledDataset, actions: ActionSpace) -> Distilled:
 def _statistics(dataset: DistilledDataset) -> RunningStatistics | None:
     if dataset.obs_mean is None or dataset.obs_var is None:
         return None
-    return restored_statistics(dataset.obs_mean, dataset.obs_var, epsilon_of(dataset))
-
-
-def epsilon_of(dataset: DistilledDataset) -> float:
-    """What is added to the variances of observations."""
-    return EPSILON if dataset.card.epsilon is None else dataset.card.epsilon
+    return restored_statistics(dataset.obs_mean, dataset.obs_var, dataset.epsilon)
 
 
 def _blocks(dataset: DistilledDataset) -> tuple[Block, ...]:

@@ -15,7 +15,7 @@ from floppy.errors import FloppyError
 from floppy.learner.network import Learners
 from floppy.play.normalise import RunningStatistics, restored_statistics
 from floppy.tasks.base import LABELLED, kind_of
-from floppy.teach.codec import CardParts, Lesson, epsilon_of, pack, unpack, versions_of
+from floppy.teach.codec import CardParts, Lesson, pack, unpack, versions_of
 
 
 def merge(datasets: Sequence[DistilledDataset], *, notes: str = "", command: str = "") -> DistilledDataset:
@@ -162,10 +162,10 @@ def _joint_statistics(datasets: Sequence[DistilledDataset]) -> RunningStatistics
         return None
     means = [np.zeros(each.observation_shape) if each.obs_mean is None else each.obs_mean for each in datasets]
     variances = [np.ones(each.observation_shape) if each.obs_var is None else each.obs_var for each in datasets]
-    epsilons = {epsilon_of(each) for each in datasets if each.obs_var is not None}
+    epsilons = {each.epsilon for each in datasets if each.obs_var is not None}
     epsilon = min(epsilons)
     if len(epsilons) > 1:
-        variances = [var + (epsilon_of(each) - epsilon) for var, each in zip(variances, datasets, strict=True)]
+        variances = [var + (each.epsilon - epsilon) for var, each in zip(variances, datasets, strict=True)]
     mean, var = (np.concatenate([part.ravel() for part in parts]) for parts in (means, variances))
     return restored_statistics(mean, var, epsilon)
 

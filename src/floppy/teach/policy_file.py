@@ -13,15 +13,15 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from floppy.cloning.merged import Block
+from floppy.dataset.card import EPSILON, MERGED_FORMAT, Card
 from floppy.dataset.card import FORMAT as CARD_FORMAT
-from floppy.dataset.card import MERGED_FORMAT, Card
 from floppy.dataset.card import UNITS_FORMAT as CARD_UNITS_FORMAT
-from floppy.dataset.file import POLICIES_KEY, check_safetensors
+from floppy.dataset.file import POLICIES_KEY, check_safetensors, read_safetensors
 from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
 from floppy.files import MEBIBYTE, as_path, write_atomically
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
-from floppy.play.normalise import EPSILON, RunningStatistics, restored_statistics, stored_statistics
+from floppy.play.normalise import RunningStatistics, restored_statistics, stored_statistics
 from floppy.spaces import Continuous, Discrete, space_of
 from floppy.teach.policies import MAX_LEARNERS, Origin, Policies
 
@@ -31,7 +31,7 @@ FORMAT = 1
 UNITS_FORMAT = 2
 """The version of a file whose policies act in units of their actions, or with another epsilon."""
 
-WHAT = "a policy file, which `floppy train --save` wrote"
+KIND, WHICH = "a policy file", "which `floppy train --save` wrote"
 MOST_BYTES = 8192 * MEBIBYTE
 """Of a policy file: it may hold many thousand policies."""
 
@@ -93,7 +93,7 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file says that it holds policies; it may still be a damaged one."""
     try:
         path = as_path(path)
-        check_safetensors(path, WHAT, most=MOST_BYTES)
+        check_safetensors(path, f"{KIND}, {WHICH}", most=MOST_BYTES)
         with safe_open(path, framework="numpy") as file:
             return POLICIES_KEY in (file.metadata() or {})
     except (SafetensorError, OSError, ValueError):
@@ -107,20 +107,7 @@ def load_policies(path: str | os.PathLike[str]) -> Policies:
       FloppyError: if there is no such file, if it is anything else than a valid policy file of a known format, or if
         its policies are of a network of the writer's own that is not registered here.
     """
-    path = as_path(path)
-    check_safetensors(path, WHAT, most=MOST_BYTES)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return _read(file)
-    except FloppyError as error:
-        raise FloppyError(f"{path}: {error}") from error
-    except (SafetensorError, ValueError) as error:  # ValueError: a shape that no NumPy array can have
-        raise FloppyError(
-            f"{path} is no safetensors file, or a damaged one ({one_line(error)}): "
-            "give a policy file that floppy wrote, or copy it again."
-        ) from error
-    except OSError as error:
-        raise FloppyError(f"{path} cannot be read ({one_line(error)}): check the path and its permissions.") from error
+    return read_safetensors(path, _read, KIND, WHICH, most=MOST_BYTES)
 
 
 # --- Writing ---
@@ -266,10 +253,10 @@ def _take_statistics(about: Mapping[str, Any], tensors: dict[str, np.ndarray]) -
     if not found:
         return None
     mean, var = (tensors.pop(name) for name in _STATISTICS)
-    shape = tuple(about["observation_shape"])
-    if mean.shape != shape or var.shape != shape or (var < 0).any() or (var + about.get("epsilon", EPSILON) <= 0).any():
+    shape, epsilon = tuple(about["observation_shape"]), about.get("epsilon", EPSILON)
+    if mean.shape != shape or var.shape != shape or (var < 0).any() or (var + epsilon <= 0).any():
         raise FloppyError(f"obs_mean and obs_var must be of shape {shape}, and no variance below 0: write them again.")
-    return restored_statistics(mean, var, about.get("epsilon", EPSILON))
+    return restored_statistics(mean, var, epsilon)
 
 
 def _take_weights(about: Mapping[str, Any], network: Network[Any], tensors: dict[str, np.ndarray]) -> Any:
