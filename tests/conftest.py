@@ -2,10 +2,8 @@
 
 import gc
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MethodType
-from typing import Any
 
 import pytest
 
@@ -18,9 +16,8 @@ os.environ["XLA_FLAGS"] = (
 import jax
 
 from floppy.cli.main import main
-from floppy.outer import OUTER_LOOPS
 from floppy.run.cache import VARIABLE, enable_compilation_cache
-from floppy.run.loop import _Run
+from floppy.run.loop import _programs
 
 # Tracing makes millions of small objects that are seldom garbage: looking for it less often saves a twentieth.
 gc.set_threshold(200_000, 50, 100)
@@ -44,7 +41,7 @@ def strict_ranks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def compiled_once(temporary_cache: None, quick_compile: None, shared_programs: None) -> None:
+def compiled_once(temporary_cache: None, quick_compile: None) -> None:
     """Every run compiles, or finds the program in the cache: this makes sure that it does."""
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -52,34 +49,11 @@ def compiled_once(temporary_cache: None, quick_compile: None, shared_programs: N
     compilation_cache.reset_cache()  # tests that ran before may have compiled without one
 
 
-class SharedMethod:
-    """A method that is one object for all equal instances, so that `jax.jit` finds what it has traced for another."""
-
-    def __init__(self, method: Callable[..., Any], key: Callable[[Any], Hashable] = lambda instance: instance) -> None:
-        self.method, self.key = method, key
-        self.bound: dict[Hashable, MethodType] = {}
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        return (
-            self if instance is None else self.bound.setdefault(self.key(instance), MethodType(self.method, instance))
-        )
-
-
-@pytest.fixture(scope="module")
-def shared_programs() -> Iterator[None]:
-    """Runs that differ in seed or folder alone share what they have traced; for modules that replace no part of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        of_run = SharedMethod(_Run._advance, lambda run: (run.outer, run.problem, run.arena))
-        patch.setattr(_Run, "_advance", of_run)
-        for outer in OUTER_LOOPS.values():
-            patch.setattr(outer, "init", SharedMethod(outer.init))
-        yield
-
-
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs() -> Iterator[None]:
     """Frees what a module has compiled, gigabytes in the end: no other module calls the same functions."""
     yield
+    _programs.cache_clear()
     jax.clear_caches()
     gc.collect()
 

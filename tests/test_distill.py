@@ -140,7 +140,7 @@ def fake_run(
     starts: list[jax.Array] = []
     """Of examples, as every evaluation met them; the first one follows `evaluate_every` steps."""
 
-    def advance(_: object, state: Any, steps: jax.Array, __: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    def advance(state: Any, steps: jax.Array, _: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         moved = state.distilled._replace(observations=state.distilled.observations + len(steps))
         loss = 1.0 * steps if infinite_at is None else jnp.where(steps == infinite_at, jnp.nan, 1.0 * steps)
         return state._replace(distilled=moved), {"env_steps": 0 * steps, "fine": 2.0 * steps, "loss": loss}
@@ -155,14 +155,14 @@ def fake_run(
         score = (scores or {}).get(moved, 0.0)
         return np.asarray(jax.random.uniform(key, (learners, episodes)) + score)
 
-    original = module._Run.__init__
+    original, programs = module.Run.__init__, module._programs
 
     def init(run: Any, *arguments: Any) -> None:
         original(run, *arguments)
         run.returns = lambda *a, **k: play(run, *a, **k)
 
-    monkeypatch.setattr(module._Run, "_advance", advance)
-    monkeypatch.setattr(module._Run, "__init__", init)
+    monkeypatch.setattr(module, "_programs", lambda *of: programs(*of)._replace(advance=jax.jit(advance)))
+    monkeypatch.setattr(module.Run, "__init__", init)
     return evaluations
 
 
@@ -229,7 +229,7 @@ def test_the_best_is_kept_and_scored_on_seeds_of_their_own(monkeypatch: pytest.M
     evaluations = fake_run(monkeypatch, scores={2: 5.0, 4: 9.0, 6: 7.0, 8: 0.0})
     config = dataclasses.replace(CONFIG, outer_steps=8, selection_learners=8, selection_episodes=2)
     result = distill(config)
-    start = module._Run(config, config.problem(), "").init().best.observations
+    start = module.Run(config, config.problem(), "").init().best.observations
     np.testing.assert_allclose(result.dataset.observations, start + 4, rtol=1e-5)
     assert len(evaluations) == 5
     assert len({str(evaluation) for evaluation in evaluations}) == 5  # same counts, so the keys differ
@@ -428,7 +428,7 @@ def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_estimate_of_the_final_score_by_hand() -> None:
-    run = module._Run(CONFIG, CONFIG.problem(), "")
+    run = module.Run(CONFIG, CONFIG.problem(), "")
     assert run.scoring_estimate() == 0.0
     # The first selection compiled for 4 s. One takes 1 s for 2 x 2 episodes, so 8 x 2 take 4 s, after as long a
     # compilation.
@@ -441,7 +441,7 @@ def test_a_time_limit_leaves_time_for_the_final_score(
     monkeypatch: pytest.MonkeyPatch, limit: float, steps: int
 ) -> None:
     fake_run(monkeypatch)
-    monkeypatch.setattr(module._Run, "scoring_estimate", lambda _: 100.0)
+    monkeypatch.setattr(module.Run, "scoring_estimate", lambda _: 100.0)
     result = distill(dataclasses.replace(CONFIG, outer_steps=8), time_limit=limit)
     assert (result.outer_steps, result.finished) == (steps, steps == 8)
 
@@ -713,10 +713,12 @@ def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytes
         return state, {"drawn": jax.random.uniform(key)}
 
     monkeypatch.setattr(type(CONFIG.outer), "step", step)
-    run = module._Run(CONFIG, CONFIG.problem(), "", dataclasses.replace(ON_DEVICE, is_pure=is_pure))
+    module._programs.cache_clear()  # another test may have run the true steps
+    run = module.Run(CONFIG, CONFIG.problem(), "", dataclasses.replace(ON_DEVICE, is_pure=is_pure))
     drawn = run.steps(jnp.zeros(()), [0, 1, 2], lambda: False)[1]["drawn"]
     assert len(set(drawn.tolist())) == 3
     assert run.steps(jnp.zeros(()), [2], lambda: False)[1]["drawn"].tolist() == [drawn[2]]
+    module._programs.cache_clear()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from floppy.outer.supervised import SupervisedState
 from floppy.play.images import ImageArena, right_answers
 from floppy.recipes import neuroevolution_baseline, recipe
 from floppy.run.config import DistillConfig
-from floppy.run.loop import _Run, distill
+from floppy.run.loop import Run, distill
 from floppy.tasks import Discrete
 from floppy.teach.arrays import import_npz
 
@@ -49,7 +49,7 @@ def dataset(file: str) -> DistilledDataset:
 
 def untrained(config: DistillConfig, *, score: bool = False) -> DistilledDataset:
     """A run's dataset before the first step."""
-    run = _Run(config, config.problem(), "", ImageArena(labelled_task(config.task)))
+    run = Run(config, config.problem(), "", ImageArena(labelled_task(config.task)))
     return run.dataset(run.init(), score=score)
 
 

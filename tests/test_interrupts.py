@@ -119,13 +119,13 @@ import floppy.run.interrupts as interrupts
 import floppy.run.loop as loop
 from floppy.cli.main import main
 interrupts.FIRST_CALL, interrupts.USUAL_CALLS = 1000.0, 1.0  # it compiles, on a machine that may be busy
-before, calls = loop._Run.steps, []
+before, calls = loop.Run.steps, []
 def steps(self, *rest):
     calls.append(0)
     if len(calls) == 3:
         time.sleep(60)
     return before(self, *rest)
-loop._Run.steps = steps
+loop.Run.steps = steps
 small = "--distribution width=4:depth=1:initialiser=xavier --outer-steps 8 --evaluate-every 1 --learners 2"
 small += " --horizon 4 --environments 1 --selection-learners 2"
 sys.exit(main(["distill", "cartpole", *small.split(), "--out", sys.argv[1], "--step-timeout", "1"]))

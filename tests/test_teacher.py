@@ -20,7 +20,7 @@ from floppy.outer import PPMO, Problem
 from floppy.outer.ppmo.loop import PPMOState
 from floppy.outer.ppmo.teacher import Teacher, read_teacher
 from floppy.run.config import DistillConfig
-from floppy.run.loop import _Run, distill
+from floppy.run.loop import Run, distill
 from floppy.tasks.registry import make_task
 from floppy.teach.merge import merge
 from floppy.teach.policies import policy_outputs, train
@@ -38,7 +38,7 @@ def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = DistillConfig(
         "cartpole", examples=0, encoder_layers=3, distribution="width=8", outer=outer, initial_examples="random-policy"
     )
-    run = _Run(config, config.problem(), "")
+    run = Run(config, config.problem(), "")
     dataset = run.dataset(run.init(), score=False)
     assert dataset.card.normaliser == "frozen"
     save(dataset, path)

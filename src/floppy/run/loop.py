@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import sys
 import time
@@ -21,7 +22,7 @@ from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import finite_returns, score_returns
 from floppy.files import as_path
 from floppy.keys import named_key
-from floppy.outer.base import Info, Problem
+from floppy.outer.base import Info, OuterLoop, Problem
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.play import Arena, open_arena
 from floppy.play.device import ON_DEVICE
@@ -141,7 +142,7 @@ def distill(
     with contextlib.ExitStack() as held:
         arena = held.enter_context(open_arena(problem.task, step_timeout=step_timeout))
         show = held.enter_context(_shown(progress, config))
-        run = _Run(config, problem, command, arena, clock)
+        run = Run(config, problem, command, arena, clock)
         fresh = run.init()  # refuses what no run can be made of, before anything is written
         if folder is not None and not resume:
             check_free(folder, overwrite=overwrite)
@@ -200,7 +201,7 @@ class Clock:
         return self._limit is not None and self.seconds() + reserve > self._limit
 
 
-class _Run:
+class Run:
     """The compiled parts of a run, and the command that made it; holds no state but live environments and scores."""
 
     def __init__(
@@ -217,7 +218,6 @@ class _Run:
         self.about = About(command, config.outer.parents(problem), [versions])
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
-        self.advance = jax.jit(self._advance)
         self.compiles = True
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
@@ -226,7 +226,7 @@ class _Run:
         """The state before the first step."""
         key = named_key(self.key, "init")
         if self.arena.is_pure:
-            outer = jax.jit(self.outer.init, static_argnums=(0, 2))(self.problem, key, self.arena)
+            outer = _programs(self.outer, self.problem, self.arena).init(key)
         else:
             outer = self.outer.init(self.problem, key, self.arena)
         outer = replicate(outer)
@@ -239,14 +239,6 @@ class _Run:
             np.zeros((), np.int64),
         )
 
-    def _advance(self, state: Any, steps: jax.Array, key: jax.Array) -> tuple[Any, Info]:
-        step_key = named_key(key, "outer step")
-
-        def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
-            return self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
-
-        return jax.lax.scan(one, state, steps)
-
     def steps(
         self, state: Any, steps: Sequence[int], is_to_stop: Callable[[], bool]
     ) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
@@ -255,7 +247,7 @@ class _Run:
         Those of a host task, which may take minutes, stop early when asked to.
         """
         if self.arena.is_pure:
-            state, info = self.advance(state, np.asarray(steps), self.key)
+            state, info = _programs(self.outer, self.problem, self.arena).advance(state, np.asarray(steps), self.key)
             return state, {name: np.asarray(values) for name, values in info.items()}, None
         infos: list[Info] = []
         step_key, fault = named_key(self.key, "outer step"), None
@@ -330,6 +322,30 @@ class _Run:
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about)
 
 
+class _Programs(NamedTuple):
+    """What a run on the device compiles."""
+
+    init: Any
+    """From a key, the outer loop's state before the first step."""
+    advance: Any
+    """From a state, the indices of steps and the run's key: the state after them, and their infos."""
+
+
+@functools.lru_cache(maxsize=8)  # those of a study's cells in turn, without keeping all of them
+def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Programs:
+    """Runs that differ in their seed, folder or length alone share them."""
+
+    def advance(state: Any, steps: jax.Array, key: jax.Array) -> tuple[Any, Info]:
+        step_key = named_key(key, "outer step")
+
+        def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
+            return outer.step(problem, state, jax.random.fold_in(step_key, step), arena)
+
+        return jax.lax.scan(one, state, steps)
+
+    return _Programs(jax.jit(lambda key: outer.init(problem, key, arena)), jax.jit(advance))
+
+
 def to_dataset(
     config: DistillConfig,
     problem: Problem,
@@ -362,7 +378,7 @@ def to_dataset(
     )
 
 
-def _prepare(run: _Run, folder: Path | None, fresh: RunState, *, resume: bool, overwrite: bool) -> RunState:
+def _prepare(run: Run, folder: Path | None, fresh: RunState, *, resume: bool, overwrite: bool) -> RunState:
     """The state to start from; writes the configuration of a new run."""
     if folder is None:
         if resume:
@@ -376,7 +392,7 @@ def _prepare(run: _Run, folder: Path | None, fresh: RunState, *, resume: bool, o
     return fresh
 
 
-def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
+def _resume(run: Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the latest whole checkpoint in `folder`; `fresh` where the run ended before its first one."""
     run.about = check_same_run(folder, run.config, run.about)
     if changed := changed_versions(run.about):
@@ -392,7 +408,7 @@ def _resume(run: _Run, folder: Path, fresh: RunState) -> RunState:
     return state._replace(outer=replicate(outer))
 
 
-def _last_whole(run: _Run, folder: Path, fresh: RunState) -> RunState:
+def _last_whole(run: Run, folder: Path, fresh: RunState) -> RunState:
     """The latest checkpoint that is as it was written and that the log reaches; `fresh` where there is none at all."""
     log, problem = folder / METRICS_NAME, None
     has_log = log.exists() and log.stat().st_size > 0
@@ -422,7 +438,7 @@ def _last_whole(run: _Run, folder: Path, fresh: RunState) -> RunState:
     return fresh
 
 
-def _check_bounds(run: _Run, state: RunState, path: Path) -> None:
+def _check_bounds(run: Run, state: RunState, path: Path) -> None:
     """Checks the numbers of a checkpoint that no shape tells of."""
     step = int(state.step)
     if not 0 <= step <= run.config.outer_steps or int(state.env_steps) < 0 or np.isnan(state.best_score):
@@ -439,7 +455,7 @@ def _say(sentence: str) -> None:
 
 
 def _advance(
-    run: _Run,
+    run: Run,
     folder: Path | None,
     state: RunState,
     is_to_stop: Callable[[], bool],
@@ -476,13 +492,13 @@ def _advance(
     return state
 
 
-def _clock_figures(run: _Run) -> dict[str, Any]:
+def _clock_figures(run: Run) -> dict[str, Any]:
     """What the last line of a call says of the time: seconds of the run so far, and whether the call compiled."""
     return {"seconds": round(run.clock.total(), 3), "compiles": run.compiles}
 
 
 def _keep_what_was_reached(
-    run: _Run, folder: Path | None, state: RunState, figures: Figures, first: int, fault: FaultyEnvironmentError
+    run: Run, folder: Path | None, state: RunState, figures: Figures, first: int, fault: FaultyEnvironmentError
 ) -> FaultyEnvironmentError:
     """Saves a run that an environment has ended; gives the fault with what was saved."""
     if folder is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from floppy.play import open_arena
 from floppy.run.config import DistillConfig
-from floppy.run.loop import _Run
+from floppy.run.loop import Run
 
 try:
     import resource
@@ -61,7 +61,7 @@ def plan(config: DistillConfig) -> Plan:
     """
     problem = config.problem()
     with open_arena(problem.task) as arena:
-        run = _Run(config, problem, "", arena)
+        run = Run(config, problem, "", arena)
         state = run.init()
         steps, (outer, figures, fault) = _timed(lambda n: run.steps(state.outer, [n], lambda: False))
         if fault is not None:
