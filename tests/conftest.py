@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 
 from floppy.cli.main import main
+from floppy.play.arena import _program
 from floppy.run.cache import VARIABLE, enable_compilation_cache
 from floppy.run.loop import _programs
 
@@ -54,6 +55,7 @@ def forget_programs() -> Iterator[None]:
     """Frees what a module has compiled, gigabytes in the end: no other module calls the same functions."""
     yield
     _programs.cache_clear()
+    _program.cache_clear()
     jax.clear_caches()
     gc.collect()
 

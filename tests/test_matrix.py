@@ -22,7 +22,7 @@ from floppy.outer import OUTER_LOOPS
 from floppy.play import ARENAS, open_arena
 from floppy.run.config import DistillConfig
 from floppy.run.folder import CHECKPOINT_NAME
-from floppy.run.loop import Run, _programs, distill
+from floppy.run.loop import Run, distill
 from floppy.tasks.base import kind_of
 from floppy.tasks.registry import FAMILIES, make_task, register
 
@@ -147,7 +147,7 @@ def test_outer_steps_are_traced_once(combination: Combination) -> None:
         state = run.init().outer
         for step in range(2):
             state, _, _ = run.steps(state, [step], lambda: False)
-        assert _programs(config.outer, problem, arena).advance._cache_size() == 1
+        assert run.programs().advance._cache_size() == 1
         changed = dataclasses.replace(config, seed=1)
         other = Run(changed, changed.problem(), "", arena)
         assert jax.tree.structure(other.init().outer) == jax.tree.structure(state)

@@ -4,6 +4,7 @@ An outer loop and an evaluation are written once, for every arena. `L` learners 
 """
 
 import abc
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -267,18 +268,26 @@ class ArenaInPieces:
     def __init__(self) -> None:
         if jax.process_count() > 1:
             raise FloppyError("Several processes can share JAX tasks alone: run this task in one.")
-        self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def compiled(self, function: Callable[..., Any], static: int = 1) -> Callable[..., Any]:
-        """Compiled once per function."""
-        if function not in self._compiled:
-            self._compiled[function] = jax.jit(function, static_argnums=tuple(range(static)))
-        return self._compiled[function]
+        """Compiled once, for all arenas, per function (an equal owner's method is the same) and static arguments."""
+        owner, plain = getattr(function, "__self__", None), getattr(function, "__func__", function)
+
+        def call(*arguments: Any) -> Any:
+            return _program(plain, owner, arguments[:static])(*arguments[static:])
+
+        return call
 
     def map(self, function: Callable[..., Any], count: int, chunk: int, *operands: Any) -> Any:
         """Chunk after chunk; the last one is filled up with others, which do not count."""
         chunks = [function(jnp.arange(first, first + chunk) % count, *operands) for first in range(0, count, chunk)]
         return jax.tree.map(lambda *rows: jnp.concatenate(rows)[:count], *chunks)
+
+
+@functools.lru_cache(maxsize=64)  # those of a study's cells in turn, without keeping all of them
+def _program(function: Callable[..., Any], owner: Hashable, static: tuple[Hashable, ...]) -> Callable[..., Any]:
+    bound = static if owner is None else (owner, *static)
+    return jax.jit(functools.partial(function, *bound))
 
 
 def statistics_of_batch(observations: Any) -> RunningStatistics:

@@ -225,10 +225,7 @@ class Run:
     def init(self) -> RunState:
         """The state before the first step."""
         key = named_key(self.key, "init")
-        if self.arena.is_pure:
-            outer = _programs(self.outer, self.problem, self.arena).init(key)
-        else:
-            outer = self.outer.init(self.problem, key, self.arena)
+        outer = self.programs().init(key) if self.arena.is_pure else self.outer.init(self.problem, key, self.arena)
         outer = replicate(outer)
         return RunState(
             outer,
@@ -239,6 +236,11 @@ class Run:
             np.zeros((), np.int64),
         )
 
+    def programs(self) -> "_Programs":
+        """What it compiles, which other runs may have done before."""
+        parts: tuple[Any, ...] = (self.outer, self.problem, self.arena)
+        return _programs(*parts)
+
     def steps(
         self, state: Any, steps: Sequence[int], is_to_stop: Callable[[], bool]
     ) -> tuple[Any, Figures, FaultyEnvironmentError | None]:
@@ -247,7 +249,7 @@ class Run:
         Those of a host task, which may take minutes, stop early when asked to.
         """
         if self.arena.is_pure:
-            state, info = _programs(self.outer, self.problem, self.arena).advance(state, np.asarray(steps), self.key)
+            state, info = self.programs().advance(state, np.asarray(steps), self.key)
             return state, {name: np.asarray(values) for name, values in info.items()}, None
         infos: list[Info] = []
         step_key, fault = named_key(self.key, "outer step"), None
