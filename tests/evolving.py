@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from probes import QUICK, ActionProbe, ProbeState, start, transition
+from probes import ActionProbe, ProbeState, start, transition
 
 from floppy.keys import named_key
 from floppy.outer import HaDES, Problem
@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 TINY = HaDES(population=8, initialisations=2, environments=3)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
 def evolve(outer: HaDES, problem: Problem, key: jax.Array, steps: int) -> tuple[HaDESState, HaDESState, Any]:
     """The states before and after several generations, and their infos, stacked."""
     first = outer.init(problem, named_key(key, "init"))
@@ -25,7 +25,7 @@ def evolve(outer: HaDES, problem: Problem, key: jax.Array, steps: int) -> tuple[
     return first, last, info
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def quick_init(outer: HaDES, problem: Problem, key: jax.Array = KEY) -> HaDESState:
     return outer.init(problem, key)
 

@@ -26,13 +26,6 @@ from floppy.tasks import make_task
 from floppy.tasks.base import JaxTask, Transition
 from floppy.teach.codec import DISTRIBUTION
 
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-"""Options for `jax.jit`: code that is several times faster to compile and slower to run, for what runs only briefly."""
-
 SMALL = LearnerDistribution(width=(16, 16), depth=(1, 1), initialiser=("xavier",))
 """Learners that are cheap to draw, to compile and to clone."""
 

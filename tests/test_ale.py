@@ -26,7 +26,7 @@ from floppy.teach.arrays import import_npz
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("quick_compile", "compiled_once"),
+    pytest.mark.usefixtures("compiled_once"),
     pytest.mark.skipif(not importlib.util.find_spec("ale_py"), reason="needs pip install 'floppy-rl[atari]'"),
 ]
 

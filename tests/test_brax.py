@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import QUICK, task_refusal
+from probes import task_refusal
 
 from floppy.errors import FloppyError
 from floppy.tasks import Continuous, JaxTask, make_task
@@ -36,7 +36,7 @@ SHAPES = {
 """Observation and action sizes."""
 LIMIT = 1000
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 
 class Record(NamedTuple):
@@ -62,7 +62,7 @@ def player(task: JaxTask) -> Any:
         state, observation = task.reset(key)
         return observation, *jax.lax.scan(step, state, jax.random.split(key, LIMIT + 3))[1]
 
-    return jax.jit(play, compiler_options=QUICK)
+    return jax.jit(play)
 
 
 def record(task_id: str, seed: int = 0) -> Record:
@@ -158,8 +158,8 @@ def test_the_same_key_plays_the_same(name: str) -> None:
 
 def test_a_step_needs_no_key() -> None:
     task = make_task("brax/inverted_pendulum")
-    state, _ = jax.jit(task.reset, compiler_options=QUICK)(KEY)
-    step = jax.jit(task.step, compiler_options=QUICK)
+    state, _ = jax.jit(task.reset)(KEY)
+    step = jax.jit(task.step)
     results = [step(jax.random.key(seed), state, jnp.array([0.5])) for seed in range(2)]
     for one, other in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(one, other)

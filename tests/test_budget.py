@@ -16,7 +16,7 @@ from floppy.studies import Budget, budget, read_rows, run_study
 from floppy.studies import runs as runs_module
 from floppy.studies.runs import BudgetedRun, Run
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 class Runs:

@@ -38,7 +38,7 @@ from floppy.tasks.registry import FAMILIES
 TWO, THREE = Discrete(2), Discrete(3)
 PLANE = Continuous(2, (-1.0, -2.0), (1.0, 2.0))
 
-pytestmark = pytest.mark.usefixtures("families", "quick_compile")
+pytestmark = pytest.mark.usefixtures("families")
 
 
 class State(NamedTuple):

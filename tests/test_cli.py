@@ -56,8 +56,6 @@ BROKEN = {"empty": b"", "garbage": b"\x93NUMPY but not really\n" * 9, "zeros": b
 Run = Callable[..., Any]
 Refuse = Callable[..., str]
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(autouse=True)
 def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from floppy.errors import FloppyError
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
 from floppy.tasks import Continuous, Discrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "no_nans")
+pytestmark = pytest.mark.usefixtures("no_nans")
 
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(2, (-1.0, -1.0), (1.0, 1.0))

@@ -18,7 +18,7 @@ from floppy.studies import runs as runs_module
 from floppy.studies.cost import break_even
 from floppy.studies.runs import BudgetedRun, Run
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

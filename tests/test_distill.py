@@ -65,7 +65,7 @@ VERSIONS = [versions_of("jax", "optax")]
 
 module: Any = floppy.run.loop
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 class Undisturbed(NamedTuple):

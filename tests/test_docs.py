@@ -84,7 +84,7 @@ PAGES_TO_RUN = [page for page in PAGES if any(b.page == page and b.language in (
 def run_in_shell(line: str) -> None:
     """As a reader would with the virtual environment on."""
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    environment = os.environ | {"PATH": os.pathsep.join(folders), "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
+    environment = os.environ | {"PATH": os.pathsep.join(folders)}
     done = subprocess.run(
         ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -25,7 +25,7 @@ from floppy.studies import Ensemble, read_rows
 from floppy.tasks.base import Task
 from floppy.teach.codec import unpack
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile", "compiled_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier1",))
 

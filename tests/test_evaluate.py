@@ -19,7 +19,7 @@ from floppy.teach.merge import merge
 from floppy.teach.policies import train
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/ppmo"
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 QUICKLY = {"learners": 3, "episodes": 2, "distributions": ("card",)}
 """Options for evaluations of which only the form matters."""

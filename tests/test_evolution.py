@@ -12,7 +12,6 @@ from evolving import KEY, TINY, FirstStepProbe, evolve, quick_init
 from jax.flatten_util import ravel_pytree
 from probes import (
     PROBES,
-    QUICK,
     SMALL,
     ActionProbe,
     ContinuousProbe,
@@ -34,7 +33,7 @@ from floppy.play.device import ON_DEVICE
 from floppy.tasks import JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +97,13 @@ def test_a_generation_equals_its_slow_twin() -> None:
     outer = HaDES(population=4, initialisations=4, environments=2, chunk=3)
     state = quick_init(outer, problem)
     key = named_key(KEY, "generation")
-    after, info = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)(problem, state, key)
+    after, info = jax.jit(outer.step, static_argnums=0)(problem, state, key)
 
     _, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, state.distilled)
     candidates = strategy.ask(state.strategy, named_key(key, "ask"))
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    @functools.partial(jax.jit, static_argnums=0)
     def episode_returns(group: int, vector: jax.Array, fresh_key: jax.Array, play_key: jax.Array) -> jax.Array:
         network = problem.networks[group]
         dataset = problem.distilled(unravel(vector), state.distilled)

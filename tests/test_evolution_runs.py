@@ -1,7 +1,6 @@
 """HaDES: what is searched, whose clones play, what diverges, and that a run gives the same bytes again."""
 
 import dataclasses
-import functools
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,6 @@ import safetensors.numpy
 from evolving import KEY, TINY, FirstStepProbe, evolve, quick_init
 from jax.flatten_util import ravel_pytree
 from probes import (
-    QUICK,
     SMALL,
     ActionProbe,
     ContinuousProbe,
@@ -41,7 +39,7 @@ from floppy.run.loop import distill, to_dataset
 from floppy.tasks import Discrete, JaxTask
 from floppy.tasks.ndcartpole import NDCartPole
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 
 # --- what is searched ---
@@ -142,7 +140,7 @@ def fitness_of(outer: HaDES, problem: Problem, steps: int = 3) -> np.ndarray:
         state = outer.init(problem, key)
         return jax.vmap(lambda k: outer.step(problem, state, k)[1])(jax.random.split(key, steps))
 
-    info = jax.jit(run, compiler_options=QUICK)(KEY)
+    info = jax.jit(run)(KEY)
     # All candidates got the same learners.
     np.testing.assert_allclose(info["best_fitness"], info["fitness"], rtol=1e-4, atol=1e-4)
     return np.asarray(info["fitness"])
@@ -210,7 +208,7 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
     outer = dataclasses.replace(TINY, normalise_observations=True, sigma=0.5, chunk=3)
     problem = plain_problem()
     state = quick_init(outer, problem)
-    after, info = jax.jit(lambda: outer.step(problem, state, KEY), compiler_options=QUICK)()
+    after, info = jax.jit(lambda: outer.step(problem, state, KEY))()
 
     _, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, state.distilled)
@@ -259,7 +257,7 @@ def test_a_search_from_a_files_statistics_keeps_them() -> None:
     problem = make_problem(FirstStepProbe())
     of_a_file = RunningStatistics(jnp.zeros(()), jnp.array([0.5, 1001.0]), jnp.array([0.25, 1.0]))
     state = outer.start(problem, quick_init(outer, problem).distilled, of_a_file)
-    after, _ = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)(problem, state, KEY)
+    after, _ = jax.jit(outer.step, static_argnums=0)(problem, state, KEY)
     assert float(after.statistics.seen) > 1e6
     np.testing.assert_allclose(after.statistics.mean, of_a_file.mean, rtol=1e-3)
     np.testing.assert_allclose(after.statistics.var, of_a_file.var, rtol=1e-2)
@@ -331,7 +329,7 @@ def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
     problem = make_problem()
     traces = []
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def step(state: HaDESState, key: jax.Array) -> HaDESState:
         traces.append(strategy)
         return outer.step(problem, state, key)[0]

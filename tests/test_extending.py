@@ -29,7 +29,7 @@ from floppy.errors import FloppyError
 from floppy.outer import OUTER_LOOPS
 from floppy.tasks import register
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs/extending.md"

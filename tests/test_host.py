@@ -23,7 +23,7 @@ from floppy.play.policy import NetworkPolicy
 from floppy.tasks import Continuous, Discrete, FaultyEnvironmentError, HostTask, JaxTask, list_tasks, make_task
 from floppy.tasks.registry import FAMILIES, register
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 KEY = jax.random.key(0)
 NEEDS_MUJOCO = pytest.mark.skipif(

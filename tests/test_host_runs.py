@@ -24,7 +24,7 @@ from floppy.run.loop import distill
 from floppy.tasks import Continuous, FaultyEnvironmentError, make_task
 from floppy.tasks.fence import patience
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile", "compiled_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 KEY = jax.random.key(0)
 NEEDS_MUJOCO = pytest.mark.skipif(

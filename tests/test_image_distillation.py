@@ -26,7 +26,7 @@ from floppy.run.loop import Run, distill
 from floppy.tasks import Discrete
 from floppy.teach.arrays import import_npz
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile", "compiled_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 REFERENCE = Path(__file__).parents[2] / "shared/reference"
 NEEDS_FILES = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the published datasets are not here ({REFERENCE})")

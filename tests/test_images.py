@@ -25,7 +25,7 @@ from floppy.tasks import Discrete, make_task
 from floppy.tasks.images import ImageTask
 from floppy.teach.codec import unpack
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 REFERENCE = Path(__file__).parents[2] / "shared/reference"
 NEEDS_FILES = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the published datasets are not here ({REFERENCE})")

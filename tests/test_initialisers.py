@@ -15,8 +15,6 @@ from floppy.learner.initialisers import INITIALISERS, lecun, orthogonal, orthogo
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
 from floppy.tasks import Discrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 LAPACK = re.compile("lapack|qr|householder|solver", re.IGNORECASE)
 
 

@@ -21,8 +21,6 @@ from floppy.learner.mlp import ACTIVATIONS, LayeredNetwork, LearnerDistribution,
 from floppy.learner.network import Layer
 from floppy.tasks import Continuous, Discrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 DISCRETE = Discrete(2)
 CONTINUOUS = Continuous(3, (-1.0,) * 3, (1.0,) * 3)
 NUMPY_ACTIVATIONS = {

@@ -30,7 +30,7 @@ from floppy.tasks.base import Task
 from floppy.tasks.registry import FAMILIES
 from floppy.teach.codec import Lesson, card_learners, unpack
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once", "probe_tasks")
+pytestmark = pytest.mark.usefixtures("compiled_once", "probe_tasks")
 
 LINEAR = LearnerDistribution(depth=(0, 0), initialiser=("xavier",))
 TINY = LearnerDistribution(width=(4, 4), initialiser=("xavier",))

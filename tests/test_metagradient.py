@@ -11,7 +11,6 @@ import optax
 import pytest
 from probes import (
     PROBES,
-    QUICK,
     SMALL,
     ActionProbe,
     ContinuousProbe,
@@ -35,7 +34,7 @@ from floppy.play.arena import WARM_UP, Trajectory
 from floppy.play.device import collect, random_observations
 from floppy.tasks import JaxTask, Transition
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 TINY = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, rate=1e-2, critic_width=8)
@@ -51,7 +50,7 @@ def plain_policies(distilled: Distilled, learners: int) -> Weights:
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * learners), weights)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 4), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 1, 4))
 def run_steps(
     outer: PPMO, problem: Problem, state: PPMOState, key: jax.Array, steps: int
 ) -> tuple[PPMOState, dict[str, jax.Array]]:
@@ -59,7 +58,7 @@ def run_steps(
     return jax.lax.scan(lambda state, k: outer.step(problem, state, k), state, jax.random.split(key, steps))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def quick_init(outer: PPMO, problem: Problem, key: jax.Array = KEY) -> PPMOState:
     return outer.init(problem, key)
 
@@ -83,7 +82,7 @@ def learnt(probe: JaxTask, plain: bool) -> tuple[PPMOState, np.ndarray]:
 
         return jax.lax.scan(one, LEARNING.init(problem, named_key(key, "init")), jax.random.split(key, 40))
 
-    states, info = jax.jit(jax.vmap(run), compiler_options=QUICK)(jax.random.split(KEY, SEEDS))
+    states, info = jax.jit(jax.vmap(run))(jax.random.split(KEY, SEEDS))
     return states, np.asarray(info["episode_return"])
 
 
@@ -157,7 +156,7 @@ def samples_with_constant_critic(outer: PPMO, task: JaxTask, value: float) -> tu
         )
         return trajectory, outer._samples(problem, state, trajectory, weights.log_std)
 
-    return jax.jit(run, compiler_options=QUICK)(KEY)
+    return jax.jit(run)(KEY)
 
 
 @pytest.mark.parametrize("task", [TimeLimitProbe(max_steps=3), DelayProbe()], ids=["time limit", "termination"])
@@ -250,7 +249,7 @@ def test_a_constant_on_all_logits_changes_nothing(published: bool) -> None:
         fresh = plain_policies(distilled, outer.learners)
         return outer._policy_loss(problem, problem.networks[0], distilled, fresh, jax.tree.map(jnp.asarray, samples))
 
-    quick_loss = jax.jit(loss, compiler_options=QUICK)
+    quick_loss = jax.jit(loss)
     (same, same_info), (moved, moved_info) = quick_loss(0.0), quick_loss(1.0)
     np.testing.assert_allclose(same_info["kl"], 0.0, atol=1e-6)
     if published:
@@ -364,7 +363,7 @@ def inner_rates_after_a_step() -> Any:
         state = state._replace(distilled=state.distilled._replace(inner_rate=start))
         return outer.step(problem, state, key)[0].distilled.inner_rate
 
-    quick = jax.jit(jax.vmap(run, in_axes=(None, 0)), compiler_options=QUICK)
+    quick = jax.jit(jax.vmap(run, in_axes=(None, 0)))
     return lambda start: np.asarray(quick(jnp.float32(start), jax.random.split(KEY, 12)))
 
 
@@ -493,7 +492,7 @@ def test_every_distribution_of_a_mixture_counts() -> None:
         fresh = tuple(jax.vmap(network.init)(key[None]) for network in MIXTURE.networks)
         return outer._minibatch_update(MIXTURE, state, fresh, minibatch)[1]["gradient_norm"]
 
-    norm = jax.jit(gradient_norm, compiler_options=QUICK)
+    norm = jax.jit(gradient_norm)
     assert norm(KEY, (nothing, nothing)) == 0.0
     assert norm(KEY, (something, nothing)) > 1e-4
     assert norm(KEY, (nothing, something)) > 1e-4
@@ -647,7 +646,7 @@ def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Tr
             train(critic_loss, outer.critic_rate, critic, batches),
         )
 
-    return jax.jit(both, compiler_options=QUICK)(batches)
+    return jax.jit(both)(batches)
 
 
 @pytest.mark.parametrize("task", [TimeLimitProbe(max_steps=3), TWO_TARGETS], ids=["discrete", "continuous"])
@@ -656,11 +655,10 @@ def test_with_every_layer_in_the_encoder_it_is_ppo(task: JaxTask) -> None:
     problem = plain_problem(task, outer_steps=3)
     outer = dataclasses.replace(TINY, learners=learners, minibatch_size=6 * learners, rate=3e-2, entropy_bonus=0.1)
     state, key = quick_init(outer, problem), jax.random.key(3)
-    after, _ = jax.jit(lambda s, k: outer.step(problem, s, k), compiler_options=QUICK)(state, key)
+    after, _ = jax.jit(lambda s, k: outer.step(problem, s, k))(state, key)
     network, weights = problem.networks[0], plain_policies(state.distilled, learners)
     _, trajectory = jax.jit(
-        lambda s, k: collect(task, network, weights, s.environments[0], named_key(k, "collect 0"), steps=outer.horizon),
-        compiler_options=QUICK,
+        lambda s, k: collect(task, network, weights, s.environments[0], named_key(k, "collect 0"), steps=outer.horizon)
     )(state, key)
     wanted = ordinary_ppo(outer, problem, state, trajectory, key)
     got = (after.distilled.encoder, after.distilled.log_std, after.critic.layers)

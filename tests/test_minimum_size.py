@@ -20,7 +20,7 @@ from floppy.studies.base import Row
 from floppy.studies.minimum_size import paper_minimum
 from floppy.tasks import make_task
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture

@@ -26,8 +26,6 @@ from floppy.spaces import ActionSpace, Continuous, Discrete
 from floppy.studies.search import count_weights
 from floppy.tasks import register
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 OBSERVATION, OUTPUTS, WIDTH = (4,), 2, 8
 ACTIONS = Discrete(OUTPUTS)
 BUILT_IN = LearnerDistribution((WIDTH, WIDTH), (1, 1), ("xavier",))

@@ -7,8 +7,6 @@ import pytest
 
 from floppy.play.normalise import RunningStatistics, init_statistics, moments_of, normalise, update_statistics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 update = jax.jit(update_statistics)
 
 

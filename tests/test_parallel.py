@@ -43,7 +43,7 @@ RUN = shlex.split(
     "--distribution width=16:depth=1:initialiser=xavier --cloning.steps 4 --normalise-observations --json"
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 
 # --- what every number of devices must agree on ---

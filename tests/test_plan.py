@@ -10,7 +10,7 @@ from tiny_runs import TINY
 from floppy.cli import main
 from floppy.run.plan import plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile", "compiled_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 
 def test_a_plan_counts_and_measures() -> None:

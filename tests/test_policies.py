@@ -26,8 +26,6 @@ from floppy.teach.codec import unpack
 from floppy.teach.policies import _clone_many
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SPECIFICATION = Path(__file__).parents[1] / "docs/policy-file.md"
 BOX = {"kind": "continuous", "size": 2, "low": [-0.1, -2.0], "high": [0.1, 2.0]}
 STATISTICS = {"obs_mean": np.array([1.0, 0.0, -1.0, 2.0]), "obs_var": np.array([4.0, 1.0, 0.25, 1.0])}

@@ -7,7 +7,7 @@ import pytest
 
 from floppy.outer.ppmo.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "no_nans")
+pytestmark = pytest.mark.usefixtures("no_nans")
 
 
 def column(*entries: float) -> jax.Array:

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from probes import QUICK
 
 from floppy.cloning import AdamSteps
 from floppy.dataset import load, save
@@ -35,8 +34,6 @@ ALL = (HOPPER_R, HOPPER_F, HOPPER_D4, BREAKOUT_R, BREAKOUT_F)
 
 HOPPER_CLONING = AdamSteps(loss="gaussian-nll", steps=200, max_grad_norm=0.5, eps=1e-5, eps_root=0.0)
 BREAKOUT_CLONING = AdamSteps(loss="cross-entropy", steps=64, max_grad_norm=0.0, eps=1e-5, eps_root=0.0)
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def published(name: str, **options: Any) -> Any:
@@ -334,7 +331,7 @@ def test_the_kernels_of_a_seed_are_those_that_the_published_datasets_were_made_f
 def test_a_network_of_one_draw_has_these_kernels(kernels: tuple[np.ndarray, ...]) -> None:
     distribution = LearnerDistribution(width=(512, 512), initialiser=("flax-orthogonal",), init_seed=420)
     network = LayeredNetwork(distribution, (11,), Continuous(3, (-1.0,) * 3, (1.0,) * 3))
-    drawn = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(jax.random.key(7), 2))
+    drawn = jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(7), 2))
     for layer, kernel in zip(drawn.layers, kernels, strict=True):
         for learner in range(2):
             np.testing.assert_array_equal(layer["kernel"][learner], kernel)

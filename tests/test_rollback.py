@@ -19,7 +19,7 @@ from floppy.studies import Rollback, read_rows, read_study, rollback, run_study
 from floppy.studies import runs as runs_module
 from floppy.studies.runs import BudgetedRun, Run
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

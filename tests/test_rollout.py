@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 from probes import (
-    QUICK,
     SMALL,
     TWO_ACTIONS,
     ActionProbe,
@@ -30,8 +29,6 @@ from floppy.play.normalise import RunningStatistics
 from floppy.tasks import Continuous, Discrete, JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 ALWAYS = 50.0
 """A logit that makes its action certain."""
@@ -44,10 +41,8 @@ def constant(task: JaxTask, *outputs: ArrayLike) -> Any:
     return hand_policies(task, np.zeros((len(biases), size, task.actions.size)), biases)
 
 
-quick_episodes = jax.jit(
-    ON_DEVICE.play_episodes, static_argnames=("task", "network", "episodes", "greedy"), compiler_options=QUICK
-)
-quick_collect = jax.jit(collect, static_argnames=("task", "network", "steps"), compiler_options=QUICK)
+quick_episodes = jax.jit(ON_DEVICE.play_episodes, static_argnames=("task", "network", "episodes", "greedy"))
+quick_collect = jax.jit(collect, static_argnames=("task", "network", "steps"))
 
 
 def play(task: JaxTask, policies: Any, environments: Environments, steps: int, **options: Any) -> Any:
@@ -219,7 +214,7 @@ def plain_loop(task: JaxTask, network: LayeredNetwork, weights: Any, starts: Env
 def test_episodes_equal_a_plain_loop() -> None:
     task = NDCartPole(2, max_steps=40)
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
-    weights = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, 3))
+    weights = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, 3))
     weights = weights._replace(layers=jax.tree.map(lambda leaf: 10 * leaf, weights.layers))
     keys = jax.random.split(KEY, 3)
     played = quick_episodes(task, network, weights, keys, episodes=4, greedy=True)
@@ -314,9 +309,7 @@ class EchoProbe(ActionProbe):
 
 def random_returns(task: JaxTask, episodes: int) -> np.ndarray:
     """Of random actions, `[1, episodes]`."""
-    return np.asarray(
-        jax.jit(ON_DEVICE.play_random, static_argnums=(0, 2), compiler_options=QUICK)(task, KEY, episodes).returns
-    )
+    return np.asarray(jax.jit(ON_DEVICE.play_random, static_argnums=(0, 2))(task, KEY, episodes).returns)
 
 
 def test_random_play_takes_every_action_equally_often() -> None:

@@ -19,7 +19,7 @@ from floppy.run.loop import DistillResult
 from floppy.studies import runs as module
 from floppy.studies.runs import BudgetedRun, Point, configure_method, run, timed_points, try_run
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 # --- Configurations.
 

@@ -21,7 +21,7 @@ from floppy.studies import search as module
 from floppy.studies.base import Row
 from floppy.studies.search import SPACE, Search, read_space
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ARCHITECTURES = [f"width=4:depth=1:initialiser={name}" for name in ("xavier", "xavier1", "lecun")]
 """Alike in shape: one program trains them all."""

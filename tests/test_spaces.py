@@ -11,7 +11,7 @@ import scipy.stats
 
 from floppy.spaces import Continuous, Discrete, space_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "no_nans")
+pytestmark = pytest.mark.usefixtures("no_nans")
 
 DISCRETE = Discrete(3)
 CONTINUOUS = Continuous(2, (-1.0, -0.5), (1.0, 2.0))

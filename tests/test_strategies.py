@@ -15,7 +15,6 @@ from evosax.core.fitness_shaping import (
     standardize_fitness_shaping_fn,
     weights_fitness_shaping_fn,
 )
-from probes import QUICK
 
 from floppy.errors import FloppyError
 from floppy.outer.hades.strategies import (
@@ -33,8 +32,6 @@ from floppy.tasks.base import strong_types
 
 KEY = jax.random.key(0)
 POPULATION, SIZE = 8, 5
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def make_strategy(name: str, population: int = POPULATION, **changes: Any) -> Any:
@@ -224,7 +221,7 @@ def test_generations_equal_evosaxs_on_the_same_population(name: str, shaping: st
         return jax.lax.scan(generation, (strategy.init(start), theirs), jax.random.split(KEY, 6))[1]
 
     with jax.numpy_rank_promotion("allow"):  # as evosax needs it
-        ours, theirs = jax.jit(run, compiler_options=QUICK)()
+        ours, theirs = jax.jit(run)()
     for got, wanted in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert np.abs(ours[0][-1] - start).max() > 0.05, "nothing moved: this shows nothing"
@@ -303,7 +300,7 @@ OWN_RATES = {"SNES": {"rate": Decay(1.0, 1.0, 60)}}
 GENERATIONS = 40
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def search(strategy: Any, key: jax.Array, generations: int = GENERATIONS) -> Any:
     """Means `[generations, d]`, deviations and populations of a search on the hill, from 0."""
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import PROBES, QUICK, task_refusal
+from probes import PROBES, task_refusal
 
 from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
 from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
@@ -27,10 +27,8 @@ KEY = jax.random.key(0)
 HAS_BRAX = importlib.util.find_spec("brax") is not None
 NEEDS_BRAX = pytest.mark.skipif(not HAS_BRAX, reason="Brax is optional and not installed")
 
-jitted_reset = jax.jit(lambda task, key: task.reset(key), static_argnums=0, compiler_options=QUICK)
-jitted_step = jax.jit(
-    lambda task, key, state, action: task.step(key, state, action), static_argnums=0, compiler_options=QUICK
-)
+jitted_reset = jax.jit(lambda task, key: task.reset(key), static_argnums=0)
+jitted_step = jax.jit(lambda task, key, state, action: task.step(key, state, action), static_argnums=0)
 
 
 def balance(observation: np.ndarray) -> int:
@@ -114,7 +112,7 @@ def test_an_action_pushes_one_dimension_only(dimensions: int) -> None:
 @pytest.mark.parametrize("dimensions", DIMENSIONS)
 def test_reset_is_uniform_within_the_start_range(dimensions: int) -> None:
     task = NDCartPole(dimensions)
-    states, observations = jax.jit(jax.vmap(task.reset), compiler_options=QUICK)(jax.random.split(KEY, 1000))
+    states, observations = jax.jit(jax.vmap(task.reset))(jax.random.split(KEY, 1000))
     assert observations.shape == (1000, 4 * dimensions) == (1000, *task.observation_shape)
     np.testing.assert_array_equal(np.asarray(states.physics).reshape(1000, -1), observations)
     assert np.abs(observations).max() <= 0.05
@@ -190,7 +188,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
 
         return observation, jax.lax.scan(step, state, jax.random.split(key, 3))[1]
 
-    quick = jax.jit(jax.vmap(play), compiler_options=QUICK)
+    quick = jax.jit(jax.vmap(play))
     first, transitions = quick(jax.random.split(KEY, copies))
     # Equal states, weak types included: else a compiled step is traced twice.
     assert types["reset"] == types["step"]
@@ -218,7 +216,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
 def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:
     task = make_task(f"gymnax/{name}")
     environment, parameters = gymnax.make(name)
-    step = jax.jit(environment.step_env, compiler_options=QUICK)
+    step = jax.jit(environment.step_env)
     wanted, wanted_state = environment.reset_env(KEY, parameters)
     state, observation = jitted_reset(task, KEY)
     np.testing.assert_allclose(observation, wanted, rtol=1e-6)
@@ -417,12 +415,12 @@ def test_making_one_task_imports_no_other_family() -> None:
 def test_equal_tasks_are_traced_once(name: str) -> None:
     traces = {"reset": 0, "step": 0}
 
-    @partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    @partial(jax.jit, static_argnums=0)
     def reset(task: JaxTask, key: jax.Array) -> Any:
         traces["reset"] += 1
         return task.reset(key)
 
-    @partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    @partial(jax.jit, static_argnums=0)
     def step(task: JaxTask, key: jax.Array, state: Any, action: jax.Array) -> Any:
         traces["step"] += 1
         return task.step(key, state, action)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Refused
-from probes import QUICK, ActionProbe, ContinuousProbe, hand_dataset, hand_policies, make_problem
+from probes import ActionProbe, ContinuousProbe, hand_dataset, hand_policies, make_problem
 
 from floppy.dataset import DistilledDataset, load, save
 from floppy.dataset.file import origin
@@ -25,7 +25,7 @@ from floppy.tasks.registry import make_task
 from floppy.teach.merge import merge
 from floppy.teach.policies import policy_outputs, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 
@@ -148,7 +148,7 @@ def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str
         state = outer.init(problem, problem_key)
         return jax.lax.scan(lambda s, k: outer.step(problem, s, k), state, jax.random.split(KEY, 25))[1]
 
-    info = jax.jit(run, compiler_options=QUICK)(KEY)
+    info = jax.jit(run)(KEY)
     apart, returns = np.asarray(info["teacher_kl"]), np.asarray(info["episode_return"])
     assert apart[0] > 0.2, "near the teacher before the first step: this shows nothing"
     assert apart[-3:].mean() < 0.1 * apart[0]
@@ -193,7 +193,7 @@ def test_a_step_of_imitation_alone_brings_all_kinds_of_learners_nearer(options: 
     )  # fmt: skip
     config = DistillConfig("cartpole", outer=outer, outer_steps=2, **options)
     problem = config.problem()
-    step = jax.jit(outer.step, static_argnums=0, compiler_options=QUICK)
+    step = jax.jit(outer.step, static_argnums=0)
     state, first = step(problem, outer.init(problem, KEY), KEY)
     _, second = step(problem, state, jax.random.fold_in(KEY, 1))
     assert float(second["teacher_kl"]) < 0.7 * float(first["teacher_kl"])

@@ -21,7 +21,6 @@ from floppy.teach.codec import unpack
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra [torch])")
 nn = torch.nn
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 LEARNERS = LearnerDistribution(width=(12, 12), initialiser=("xavier1",))
 BOX = {"kind": "continuous", "size": 2, "low": [-0.2, -2.0], "high": [0.2, 2.0]}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import QUICK, hand_dataset
+from probes import hand_dataset
 
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.dataset import DistilledDataset
@@ -18,7 +18,7 @@ from floppy.spaces import Continuous, Discrete
 from floppy.teach.codec import unpack
 from floppy.teach.policies import policy_outputs, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(5)
 NARROW = LearnerDistribution(width=(8, 8), initialiser=("xavier1",))
@@ -61,7 +61,7 @@ def step_by_hand(layers: list[Any], dataset: DistilledDataset, activation: str, 
 
 def fresh_layers(network: LayeredNetwork, learners: int) -> list[list[Any]]:
     """The layers of each learner before cloning."""
-    drawn = jax.jit(jax.vmap(network.init), compiler_options=QUICK)(jax.random.split(KEY, learners))
+    drawn = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, learners))
     return [list(jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), drawn.layers)) for i in range(learners)]
 
 

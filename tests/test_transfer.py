@@ -25,7 +25,7 @@ from floppy.studies import Transfer, read_rows, run_study
 from floppy.tasks import make_task
 from floppy.teach.codec import unpack
 
-pytestmark = pytest.mark.usefixtures("quick_compile", "compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
 
