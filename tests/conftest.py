@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import psutil
 
 from floppy.cli.main import main
 from floppy.play.arena import _program
@@ -52,14 +53,19 @@ def compiled_once(temporary_cache: None) -> None:
     compilation_cache.reset_cache()  # tests that ran before may have compiled without one
 
 
+MUCH_MEMORY = 3 * 2**30
+"""Of one process, in bytes."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs() -> Iterator[None]:
-    """Frees what a module has compiled, gigabytes in the end: no other module calls the same functions."""
+    """Frees what modules have compiled, gigabytes in the end; what is little they share."""
     yield
-    _programs.cache_clear()
-    _program.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    if psutil.Process().memory_info().rss > MUCH_MEMORY:
+        _programs.cache_clear()
+        _program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
