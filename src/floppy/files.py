@@ -3,6 +3,7 @@
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from floppy.errors import FloppyError, one_line, shown
@@ -68,7 +69,7 @@ def size_text(size: float) -> str:
     return f"{size:.3g} GiB"
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, before: Callable[[], None] = lambda: None) -> None:
     """Writes bytes to a file so that no reader, and no crash, ever meets half of them.
 
     The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. On
@@ -78,6 +79,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Args:
       path: the file; missing parent folders are made.
       data: all of its bytes.
+      before: called when they are on the disk, before they take the place of what stood there.
 
     Raises:
       FloppyError: if the file cannot be written, or is read-only.
@@ -97,6 +99,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 os.fsync(file.fileno())
             if mode is not None:
                 temporary.chmod(mode)
+            before()
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)

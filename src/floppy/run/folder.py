@@ -6,7 +6,7 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,13 +86,16 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
     """
     if not is_first_process():
         return
-    for name in files_of_run(folder):
-        (folder / name).unlink()
-    _write_config(folder, about._asdict() | config.as_dict())
+
+    def clear() -> None:
+        for name in files_of_run(folder):
+            (folder / name).unlink()
+
+    _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 
 
-def _write_config(folder: Path, entry: Mapping[str, Any]) -> None:
-    write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+def _write_config(folder: Path, entry: Mapping[str, Any], before: Callable[[], None] = lambda: None) -> None:
+    write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode(), before=before)
 
 
 def tidy(folder: Path, step: int) -> None:
@@ -236,9 +239,20 @@ def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
         if found and entry["step"] != found[-1][0]["step"] + 1:
             break
         found.append((entry, line))
-    if path.stat().st_size and not found:
+    if path.stat().st_size and not found and not _is_cut_short(path):
         raise FloppyError(f"{path} is no log of a run: put the run's log back, or delete it to go on without.")
     return found
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether a log is its first line, or less of it."""
+    with path.open("rb") as file:
+        first = file.readline(MEBIBYTE)
+    return b"\n" not in first and len(first) < MEBIBYTE and first[: len(FIRST_LINE)] == FIRST_LINE[: len(first)]
+
+
+FIRST_LINE = b'{"step": '
+"""How every line of a log begins."""
 
 
 def _are_figures(entry: dict[str, Any]) -> bool:

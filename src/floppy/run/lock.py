@@ -16,8 +16,41 @@ LOCK_NAME = ".lock"
 """The file that is locked; it stays behind, and says who held the lock last."""
 
 
+class Held:
+    """A folder that is held; what a run asks before it writes, hours after it began."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = folder / LOCK_NAME
+        self._identity = _identity(self._lock) if is_first_process() else None
+
+    def check(self) -> None:
+        """Checks that the folder is still there, and the same.
+
+        Raises:
+          FloppyError: if it was removed or replaced, or cannot be read any more.
+        """
+        if self._identity is None:  # another process holds it, and writes
+            return
+        try:
+            is_same = _identity(self._lock) == self._identity
+            why = f"another {LOCK_NAME} stands there"
+        except OSError as error:
+            is_same, why = False, one_line(error)
+        if not is_same:
+            raise FloppyError(
+                f"{self._lock.parent} was removed or replaced while it was in use ({why}): put it back and give "
+                "--resume, or begin in another folder."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another one of its name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[Held]:
     """Holds a folder, which is made if need be, against other runs; of processes that share a run the first one does.
 
     Raises:
@@ -32,7 +65,7 @@ def hold(folder: Path) -> Iterator[None]:
     if not first_process_says(not problem):  # the others would wait for the first one for ever
         raise FloppyError(problem or f"{folder} is held by another run: wait for it, or give another folder.")
     try:
-        yield
+        yield Held(folder)
     finally:
         if lock is not None:
             lock.release()

@@ -47,7 +47,7 @@ from floppy.run.folder import (
     versions_of_parts,
 )
 from floppy.run.interrupts import Watchdog, on_stall_now, stoppable
-from floppy.run.lock import hold
+from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.tasks.fence import check_step_timeout, patience_now
@@ -146,7 +146,7 @@ def distill(
         if folder is not None and not resume:
             check_free(folder, overwrite=overwrite)
         if folder is not None:
-            held.enter_context(hold(folder))
+            run.held = held.enter_context(hold(folder))
         state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
         # Environments that Python steps have a time limit for every call of their own.
         limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
@@ -168,6 +168,7 @@ def distill(
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
         dataset = run.dataset(state, score=True)
         if folder is not None and is_first_process():
+            run.check_folder()
             save(dataset, folder / DATASET_NAME, overwrite=True)
     return DistillResult(
         dataset,
@@ -219,6 +220,7 @@ class _Run:
         self.key = replicate(jax.random.key(config.seed))
         self.advance = jax.jit(self._advance)
         self.compiles = True
+        self.held: Held | None = None
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
 
@@ -302,6 +304,11 @@ class _Run:
         self.selection_scores.append(score)
         self._selection_seconds.append(time.monotonic() - started)
         return state, score
+
+    def check_folder(self) -> None:
+        """Checks that the run's folder is still there: steps may have taken hours."""
+        if self.held is not None:
+            self.held.check()
 
     def is_at_maximum(self) -> bool:
         """Whether the run has nothing left to gain, and is to end by itself."""
@@ -464,6 +471,7 @@ def _advance(
     except FaultyEnvironmentError as fault:
         raise _keep_what_was_reached(run, folder, state, figures, first, fault) from fault
     if folder is not None and is_first_process():
+        run.check_folder()
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         said = score if np.isfinite(score) else None  # JSON has no infinity
@@ -487,6 +495,7 @@ def _keep_what_was_reached(
     """Saves a run that an environment has ended; gives the fault with what was saved."""
     if folder is None:
         return fault
+    run.check_folder()
     if state.best_score == -jnp.inf:  # none was evaluated: the latest is the best known
         state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
     if not (folder / DATASET_NAME).exists():

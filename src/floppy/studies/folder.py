@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 from floppy.errors import FloppyError, one_line, shown
 from floppy.files import MEBIBYTE, as_path, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
-from floppy.run.lock import hold
+from floppy.run.lock import Held, hold
 from floppy.studies.base import (
     CELLS_NAME,
     FIGURE_NAME,
@@ -95,12 +95,12 @@ def run_study(
     goes_on = resume and _has_begun(folder)
     if not goes_on:
         _check_free(folder, overwrite=overwrite)
-    with hold(folder):
+    with hold(folder) as held:
         if goes_on:
             _check_same_study(study, folder)
         else:
             _begin(study, folder, command, overwrite=overwrite)
-        _measure(study, cells, folder, progress)
+        _measure(study, cells, folder, progress, held)
         draw_study(folder)
         return read_rows(folder)
 
@@ -170,7 +170,7 @@ def read_rows(folder: Path | str) -> list[Row]:
     ]
 
 
-def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | None) -> None:
+def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | None, held: Held) -> None:
     """Measures the cells that the table lacks, and keeps each in it."""
     path = folder / ROWS_NAME
     table = _read_table(path) if path.exists() else _Table([], [], is_whole=True)
@@ -180,6 +180,7 @@ def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | 
             if progress is not None:
                 progress(done, len(cells), _described(cell))
             rows = study.measure(cell, folder / CELLS_NAME / _folder_name(cell))
+            held.check()
             measured[_texts(cell)] = [cell | {COUNT_COLUMN: len(rows)} | row for row in rows]
             _write_rows(cells, measured, path)
     if measured:  # a table that was mended, or that did not count its rows, is written as it should be
@@ -293,11 +294,15 @@ def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None
     """Clears the folder and writes the study's fields."""
     entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
     _check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
-    try:
-        _clear(folder)
-    except OSError as error:
-        raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
-    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+
+    def clear() -> None:
+        try:
+            _clear(folder)
+        except OSError as error:
+            raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
+
+    # A full disk costs no earlier study.
+    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode(), before=clear)
 
 
 # The study's own file last: what is killed while it clears can be overwritten again.
