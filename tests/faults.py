@@ -17,7 +17,7 @@ READ_ONLY = errno.EROFS
 DENIED = errno.EACCES
 
 NAMES = ("replace", "link", "mkdir")
-"""Of functions in `os` that change a folder, and need room for it."""
+"""Of functions in `os` that change a folder, and need room for it, unless they replace what is there."""
 REMOVING = ("unlink", "rmdir")
 """Of those that work on a full disk too, but not on one that is read-only."""
 
@@ -104,7 +104,8 @@ def disk(folder: Path, first: int | None, code: int = FULL) -> Iterator[Disk]:
 
     def changing(plain: Any) -> Any:
         def changed(path: Any, *rest: Any, **more: Any) -> Any:
-            if more.get("dir_fd") is None:
+            needs_room = not (rest and isinstance(rest[0], str | os.PathLike) and os.path.exists(rest[0]))
+            if more.get("dir_fd") is None and (needs_room or code != FULL):
                 counted.check(path)
             return plain(path, *rest, **more)
 

@@ -29,13 +29,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import numpy as np
 from compared import digests, leftovers
+from conftest import SharedMethod
 from faults import disk
 from probes import hand_dataset
 
 import floppy
 from floppy.cli.main import main as floppy_main
+from floppy.outer import PPMO
 from floppy.run.cache import VARIABLE
 from floppy.run.folder import CONFIG_NAME
+from floppy.run.loop import _Run
+from floppy.studies.base import STUDY_NAME
 
 SMALL = "--distribution width=4:depth=1:initialiser=xavier --outer-steps 3 --evaluate-every 1 --selection-learners 2 "
 SMALL += "--score-learners 2 --score-episodes 2 --learners 2 --environments 2 --horizon 4 --epochs 1 "
@@ -83,6 +87,12 @@ def inputs(folder: Path) -> None:
     floppy.save(hand_dataset({"task": "ndcartpole/2"}, sizes=(8, 4)), folder / "second.safetensors")
     arrays = {"observations": np.ones((2, 4)), "targets": np.eye(2), "inner_lr": np.float32(0.1)}
     np.savez(folder / "arrays.npz", **arrays)
+
+
+def share_programs() -> None:
+    """Runs share what they have traced, as in the tests: a thousand of them would take hours."""
+    _Run._advance = SharedMethod(_Run._advance, lambda run: (run.outer, run.problem, run.arena))  # type: ignore
+    PPMO.init = SharedMethod(PPMO.init)  # type: ignore
 
 
 class Tried:
@@ -153,9 +163,9 @@ class Tried:
         """Whether all that stood there does; a run or study that has begun may have gone on, or taken its place."""
         now = {name: text for name, text in digests(self.folder).items() if name in self.old}
         if "--overwrite" in self.case.words:
-            about = next(self._start.rglob(CONFIG_NAME), None) or next(self._start.rglob("study.json"), None)
-            has_begun = about and (self.folder / about.relative_to(self._start)).read_bytes() != about.read_bytes()
-            return bool(has_begun) or now == self.old
+            about = [path for name in (CONFIG_NAME, STUDY_NAME) for path in self._start.rglob(name)]
+            changed = [(self.folder / old.relative_to(self._start)).read_bytes() != old.read_bytes() for old in about]
+            return any(changed) or now == self.old
         return now.keys() == self.old.keys()
 
 
@@ -214,6 +224,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="commands, by their names")
     given = parser.parse_args()
     jax.config.update("jax_disable_most_optimizations", True)  # type: ignore[no-untyped-call]
+    share_programs()
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[VARIABLE] = str(Path(folder) / "cache")

@@ -18,7 +18,7 @@ from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
-from floppy.parallel import is_first_process
+from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
 from floppy.run.interrupts import stalls_end
 from floppy.studies.base import plain_json
@@ -135,7 +135,8 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
         command = call.commands[name]
         parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
         # Environments may print; stdout is for the result alone. A run that hangs ends the program.
-        with contextlib.redirect_stdout(sys.stderr), stalls_end(lambda sentence: end(sentence, USER_ERROR)):
+        stalls = stalls_end(lambda sentence: end(sentence, USER_ERROR))
+        with contextlib.redirect_stdout(sys.stderr), stalls, losses_said():
             result = parsed.run(call)
             if _only_helps(parsed):
                 return ""

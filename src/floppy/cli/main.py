@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, prompt_interrupts
+from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, leave_at_once, prompt_interrupts
 from floppy.cli.output import keep_stdout
 from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
@@ -122,6 +122,7 @@ def program() -> int:
     with prompt_interrupts(lambda: _interrupted(sys.argv[1:])) as interrupts:
         code = main()
         interrupts.is_answered.set()
+        leave_at_once(code)
         return code
 
 

@@ -89,7 +89,8 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
 
     def clear() -> None:
         for name in files_of_run(folder):
-            (folder / name).unlink()
+            if name != CONFIG_NAME:  # whose place is taken
+                (folder / name).unlink()
 
     _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 

@@ -305,7 +305,6 @@ def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None
     write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode(), before=clear)
 
 
-# The study's own file last: what is killed while it clears can be overwritten again.
 _FILES = (ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, STUDY_NAME)
 
 
@@ -328,7 +327,7 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes the study before."""
+    """Removes the study before, but for its own file, whose place is taken: until then it can be overwritten again."""
     cells = folder / CELLS_NAME
     for each in cells.iterdir() if cells.exists() else ():  # or cells would go on with the runs of another study
         if each.is_dir() and not each.is_symlink():
@@ -336,7 +335,8 @@ def _clear(folder: Path) -> None:
         else:
             each.unlink()
     for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+        if name != STUDY_NAME:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _check_same_study(study: Study, folder: Path) -> None:
