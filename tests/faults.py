@@ -4,7 +4,7 @@ import builtins
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +50,8 @@ class Writing:
 class Disk:
     """Counts the changes of what lies below a folder."""
 
-    def __init__(self, folder: Path, first: int | None, code: int) -> None:
-        self._folder, self._first, self._code = str(folder), first, code
+    def __init__(self, folder: Path, first: int | None, code: int, happens: Callable[[], object] | None) -> None:
+        self._folder, self._first, self._code, self._happens = str(folder), first, code, happens
         self.changes = 0
         """So far, those that failed included."""
         self.files: set[int] = set()
@@ -60,6 +60,10 @@ class Disk:
     def fails(self) -> bool:
         """Counts a change; whether it fails, as all after the first that does."""
         self.changes += 1
+        if self._happens is not None:
+            if self.changes == self._first:
+                self._happens()
+            return False
         return self._first is not None and self.changes >= self._first
 
     def error(self, *names: object) -> OSError:
@@ -76,12 +80,15 @@ class Disk:
 
 
 @contextmanager
-def disk(folder: Path, first: int | None, code: int = FULL) -> Iterator[Disk]:
+def disk(
+    folder: Path, first: int | None, code: int = FULL, happens: Callable[[], object] | None = None
+) -> Iterator[Disk]:
     """Has all changes below a folder fail from a first one on, which is counted from 1; with None nothing fails.
 
-    Files that Python opens to write, their writes and `fsync`, and the functions of `os` by which folders change.
+    What counts: files that Python opens to write, their writes and `fsync`, and the functions of `os` by which folders
+    change. With `happens` this is called before the first one, and nothing fails but for what it did.
     """
-    counted = Disk(folder, first, code)
+    counted = Disk(folder, first, code, happens)
     plain_open, plain_fsync, plain_os_open = io.open, os.fsync, os.open
 
     def opened(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
@@ -104,8 +111,8 @@ def disk(folder: Path, first: int | None, code: int = FULL) -> Iterator[Disk]:
 
     def changing(plain: Any) -> Any:
         def changed(path: Any, *rest: Any, **more: Any) -> Any:
-            needs_room = not (rest and isinstance(rest[0], str | os.PathLike) and os.path.exists(rest[0]))
-            if more.get("dir_fd") is None and (needs_room or code != FULL):
+            made = rest[0] if rest and isinstance(rest[0], str | os.PathLike) else path
+            if more.get("dir_fd") is None and (code != FULL or not os.path.exists(made)):
                 counted.check(path)
             return plain(path, *rest, **more)
 

@@ -26,6 +26,18 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         raise FloppyError(f"{shown(path)} is no path ({one_line(error)}): write it out, as text.") from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads to anything.
+
+    Raises:
+      FloppyError: if that cannot be told, as in a folder that may not be read.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise FloppyError(f"{path} cannot be read ({one_line(error)}): check its permissions.") from error
+
+
 def check_file(path: Path, what: str, *, most: int) -> None:
     """Checks that a path is a regular file of bounded size: a pipe would wait for ever, a device never end.
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import floppy
 from floppy.files import TEMPORARY_FILES
@@ -16,15 +17,26 @@ ABOUT = (".lock", "config.json", "study.json")
 """Files that name the command which began, and the process."""
 
 
+def without_clocks(entry: Any) -> Any:
+    """What JSON or a table holds beside what the clock says."""
+    if isinstance(entry, list):
+        return [without_clocks(each) for each in entry]
+    if isinstance(entry, dict):
+        return {name: without_clocks(value) for name, value in entry.items() if name not in CLOCKS}
+    return entry
+
+
 def digest(path: Path) -> str:
     """SHA-256 of what a file says."""
     data = path.read_bytes()
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
-        data = repr([{name: text for name, text in row.items() if name not in CLOCKS} for row in rows]).encode()
+        data = repr(without_clocks(list(rows))).encode()
+    elif path.suffix == ".json":
+        data = repr(without_clocks(json.loads(data))).encode()
     elif path.suffix == ".jsonl":
         lines = [json.loads(line) for line in data.splitlines(True) if line.endswith(b"\n")]  # a cut one is mended
-        data = repr([{name: value for name, value in line.items() if name not in CLOCKS} for line in lines]).encode()
+        data = repr(without_clocks(lines)).encode()
     elif path.name == "dataset.safetensors":
         dataset = floppy.load(path)
         # All but the command, which is that of the first go that came to write it down.

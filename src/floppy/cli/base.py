@@ -163,9 +163,10 @@ def task_sources(words: list[str]) -> Iterator[None]:
     Modules are searched in the current folder too, if the command line names one.
     """
     given = peek(words, "import", "data", "network", "step-timeout")
-    here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
+    before = os.environ.get(DATA_VARIABLE)
     # Else a file's task could find a module here that is not installed.
     searched = bool(given["import"] or given["network"]) or _names_a_module(words)
+    here = _current_folder() if searched else ""
     if searched:
         sys.path.append(here)
     if given["data"]:
@@ -184,6 +185,15 @@ def task_sources(words: list[str]) -> Iterator[None]:
         os.environ.pop(DATA_VARIABLE, None)
         if before is not None:
             os.environ[DATA_VARIABLE] = before
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise FloppyError(
+            f"The current folder cannot be searched for modules ({one_line(error)}): change to one that is there."
+        ) from error
 
 
 def _names_a_module(words: list[str]) -> bool:

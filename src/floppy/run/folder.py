@@ -14,7 +14,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode
-from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, read_file, write_atomically
+from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, is_there, read_file, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -53,7 +53,7 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
 def files_of_run(folder: Path) -> list[str]:
     """What a folder holds of an earlier run."""
     names = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
-    return [name for name in names if (folder / name).exists()]
+    return [name for name in names if is_there(folder / name)]
 
 
 def already_taken(folder: Path) -> FloppyError:

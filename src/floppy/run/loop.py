@@ -170,6 +170,7 @@ def distill(
         if folder is not None and is_first_process():
             run.check_folder()
             save(dataset, folder / DATASET_NAME, overwrite=True)
+            run.check_folder()
     return DistillResult(
         dataset,
         outer_steps=int(state.step),

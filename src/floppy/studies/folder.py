@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.files import MEBIBYTE, as_path, read_file, write_atomically
+from floppy.files import MEBIBYTE, as_path, is_there, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.run.lock import Held, hold
 from floppy.studies.base import (
@@ -102,6 +102,7 @@ def run_study(
             _begin(study, folder, command, overwrite=overwrite)
         _measure(study, cells, folder, progress, held)
         draw_study(folder)
+        held.check()
         return read_rows(folder)
 
 
@@ -287,7 +288,7 @@ def _texts(cell: Row) -> tuple[str, ...]:
 
 def _has_begun(folder: Path) -> bool:
     """Whether a folder holds anything of a study: what was killed before that begins now."""
-    return any((folder / name).exists() for name in (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME))
+    return any(is_there(folder / name) for name in (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME))
 
 
 def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
@@ -317,9 +318,9 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     cells = folder / CELLS_NAME
     if folder.exists() and not folder.is_dir():
         raise FloppyError(f"{folder} cannot be used (Not a directory): give another folder.")
-    if cells.exists() and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
+    if is_there(cells) and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
         raise FloppyError(f"{cells} is there, and is no study's: give another folder.")
-    taken = [folder / name for name in _FILES if (folder / name).exists()]
+    taken = [folder / name for name in _FILES if is_there(folder / name)]
     if taken and not overwrite:
         raise already_taken(folder)
     if blocked := [str(path) for path in taken if path.is_dir()]:
