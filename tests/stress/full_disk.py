@@ -1,4 +1,4 @@
-"""Disks that fill up: every write of every command fails once, and all that follow it.
+"""Disks that fill up or turn read-only, and folders that vanish, at every write of every command.
 
     python tests/stress/full_disk.py --out full-disk.csv
 
@@ -30,7 +30,7 @@ import jax
 import numpy as np
 from compared import digests, leftovers
 from conftest import SharedMethod
-from faults import disk
+from faults import READ_ONLY, disk
 from probes import hand_dataset
 
 import floppy
@@ -137,10 +137,10 @@ class Tried:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             return floppy_main(given), said.getvalue()
 
-    def faults(self, full: AbstractContextManager[object]) -> list[str]:
-        """What went wrong with a disk that is full within a context; nothing where it had room enough."""
+    def faults(self, bad: AbstractContextManager[object], again: str, *, is_full: bool = True) -> list[str]:
+        """What went wrong with a command on a disk that is bad within a context, and with the one that goes on."""
         self.restore()
-        with full:
+        with bad:
             code, said = self.run(self.case.words)
         if code == 0 and digests(self.folder) == self.wanted:
             return []
@@ -150,11 +150,11 @@ class Tried:
             found.append(f"exit code {code}: {said[-500:]}")
         if "Reading or writing failed" in said:
             found.append(f"unforeseen: {last}")
-        if kept := leftovers(self.folder):
+        if is_full and (kept := leftovers(self.folder)):
             found.append(f"left behind: {kept}")
-        if self.old and not self._is_whole():
+        if self.old and is_full and not self._is_whole():
             found.append("files that stood there are gone or changed")
-        code, said = self.run(self.case.again)
+        code, said = self.run(again)
         if code or digests(self.folder) != self.wanted:
             found.append(f"not as undisturbed: exit code {code} {said[-500:]}")
         return found
@@ -181,21 +181,54 @@ def filled(folder: Path, pages: int) -> Iterator[None]:
         ballast.unlink()
 
 
-def row(name: str, tries: int, faults: list[str], started: float) -> dict[str, object]:
+def row(name: str, what: str, tries: int, faults: list[str], started: float) -> dict[str, object]:
     """A row of the table."""
     print(*faults, sep="\n", end="\n" if faults else "", flush=True)
-    return {"command": name, "disks": tries, "faults": len(faults), "seconds": round(time.monotonic() - started)}
+    return {
+        "command": name,
+        "disk": what,
+        "tries": tries,
+        "faults": len(faults),
+        "seconds": round(time.monotonic() - started),
+    }
 
 
-def tried(case: Case, place: Path, read: Path) -> dict[str, object]:
-    """The row of a command."""
-    started, one = time.monotonic(), Tried(case, place, read)
+def full(case: Case, place: Path, read: Path) -> dict[str, object]:
+    """The row of a command on disks that fill up."""
+    one = Tried(case, place, read)
+    return swept(one, "full", lambda first: one.faults(disk(one.folder, first), case.again))
+
+
+def read_only(case: Case, place: Path, read: Path) -> dict[str, object]:
+    """The row of a command on disks that turn read-only."""
+    one = Tried(case, place, read)
+    return swept(
+        one, "read-only", lambda first: one.faults(disk(one.folder, first, READ_ONLY), case.again, is_full=False)
+    )
+
+
+def vanished(case: Case, place: Path, read: Path) -> dict[str, object]:
+    """The row of a command whose folder is removed."""
+    one = Tried(case, place, read)
+    gone = one.folder / case.words.rpartition("/")[2]
+
+    def remove() -> None:
+        shutil.rmtree(gone, ignore_errors=True)
+
+    return swept(
+        one,
+        "vanished",
+        lambda first: one.faults(disk(one.folder, first, happens=remove), f"{case.words} --overwrite", is_full=False),
+    )
+
+
+def swept(one: Tried, what: str, faults: Callable[[int], list[str]]) -> dict[str, object]:
+    """The row of a command that meets something at each of its changes."""
+    started, name = time.monotonic(), one.case.name
     found = [
-        f"{case.name}, change {first}: {fault}"
-        for first in range(1, one.changes + 1)
-        for fault in one.faults(disk(one.folder, first))
+        f"{name}, {what} at change {first}: {fault}" for first in range(1, one.changes + 1) for fault in faults(first)
     ]
-    return row(case.name, one.changes, found, started)
+    return row(name, what, one.changes, found, started)
 
 
 def mounted(case: Case, place: Path, read: Path) -> dict[str, object]:
@@ -203,18 +236,18 @@ def mounted(case: Case, place: Path, read: Path) -> dict[str, object]:
     started, folder = time.monotonic(), place / "folder"
     folder.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False).returncode:
-        return row(f"{case.name}, mounted: not permitted here", 0, [], started)
+        return row(case.name, "full, mounted: not permitted", 0, [], started)
     try:
         one = Tried(case, place, read)
         used = sum(-(-path.stat().st_size // PAGE) + 1 for path in folder.rglob("*"))
         found = [
             f"{case.name}, {pages} pages: {fault}"
             for pages in range(used)
-            for fault in one.faults(filled(folder, pages))
+            for fault in one.faults(filled(folder, pages), case.again)
         ]
     finally:
         subprocess.run(["umount", folder], check=True)
-    return row(f"{case.name}, mounted", used, found, started)
+    return row(case.name, "full, mounted", used, found, started)
 
 
 def main() -> int:
@@ -229,7 +262,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ[VARIABLE] = str(Path(folder) / "cache")
         inputs(read := Path(folder) / "inputs")
-        jobs: list[tuple[Callable[[Case, Path, Path], dict[str, object]], Case]] = [(tried, case) for case in CASES]
+        jobs: list[tuple[Callable[[Case, Path, Path], dict[str, object]], Case]] = [(full, case) for case in CASES]
+        jobs += [(work, case) for case in (CASES[0], CASES[3]) for work in (read_only, vanished)]
         for work, case in [*jobs, (mounted, CASES[0])]:
             if case.name in given.only or not given.only:
                 rows.append(work(case, Path(folder) / f"{work.__name__} {case.name}", read))
