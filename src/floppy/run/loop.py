@@ -155,7 +155,9 @@ def distill(
 
             def is_to_stop() -> bool:
                 watchdog.beat()
-                return first_process_says(clock.is_late(run.scoring_estimate()) or interrupted.is_set())
+                # It ends only between two evaluations: at the one that is nearest to the limit.
+                reserve = run.scoring_estimate() + clock.lap() / 2
+                return first_process_says(clock.is_late(reserve) or interrupted.is_set())
 
             while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
                 state = _advance(run, folder, state, is_to_stop, show)
@@ -186,6 +188,7 @@ class Clock:
 
     def __init__(self, limit: float | None = None) -> None:
         self._started, self._limit = time.monotonic(), limit
+        self._lap_began: float | None = None
         self.before = 0.0
         """Seconds of earlier parts of the run."""
 
@@ -196,6 +199,12 @@ class Clock:
     def total(self) -> float:
         """Of the run, earlier parts included."""
         return self.before + self.seconds()
+
+    def lap(self) -> float:
+        """Seconds since this was last asked; 0 the first time, after which the compilation is over."""
+        now, began = time.monotonic(), self._lap_began
+        self._lap_began = now
+        return 0.0 if began is None else now - began
 
     def is_late(self, reserve: float) -> bool:
         """Whether the time limit leaves less than a reserve."""
