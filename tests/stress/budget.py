@@ -7,7 +7,6 @@ those that it says it took, and how far it missed. Exit code 1 if it missed by m
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import tables
 from long import OUTER_STEPS, task_of
 
 from floppy.outer import OUTER_LOOPS
@@ -63,11 +63,7 @@ def main() -> int:
         for loop in OUTER_LOOPS:
             rows.append(timed(loop, given.minutes, Path(folder)))
             print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     return int(any(abs(float(str(row["missed"]))) > MOST for row in rows))
 
 

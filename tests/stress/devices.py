@@ -9,7 +9,6 @@ code 1 beyond the tolerances below.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tables
 from long import task_of
 
 import floppy
@@ -70,11 +70,7 @@ def main() -> int:
                 worst = {name: max(worst[name], value) for name, value in found.items()}
                 rows.append({"loop": loop, "task": task_of(loop), "steps": STEPS, "devices": devices} | found)
                 print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     return int(worst["tensors"] > TENSORS or worst["scores"] > SCORES)
 
 

@@ -10,7 +10,6 @@ The last row is of a real file system in memory, with so many pages free; it nee
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import io
 import os
@@ -28,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
+import tables
 from compared import digests, leftovers
 from conftest import SharedMethod
 from faults import READ_ONLY, disk
@@ -268,11 +268,7 @@ def main() -> int:
             if case.name in given.only or not given.only:
                 rows.append(work(case, Path(folder) / f"{work.__name__} {case.name}", read))
                 print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     return int(any(each["faults"] for each in rows))
 
 

@@ -10,7 +10,6 @@ ended with the same bytes, with other ones, or failed. Exit code 1 if any did no
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import os
 import random
@@ -21,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import tables
 from compared import digest
 
 SMALL = "--distribution width=8:depth=1:initialiser=xavier --outer-steps 12 --evaluate-every 2 --score-learners 4"
@@ -112,8 +112,7 @@ def main() -> int:
     dice, rows = random.Random(given.seed), []
     kept = {}
     if given.only:
-        with given.out.open(newline="") as file:
-            kept = {row["run"]: row for row in csv.DictReader(file) if row["run"] != given.only}
+        kept = {row["run"]: row for row in tables.read(given.out) if row["run"] != given.only}
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             if kind.name in kept:
@@ -125,11 +124,7 @@ def main() -> int:
                 shutil.copy(Path(folder) / "PPMO/whole/dataset.safetensors", own / "dataset.safetensors")
             rows.append(tried(kind, -(-given.kills // len(KINDS)), own, dice))
             print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     failed = [
         int(row["failed"]) or (int(row["other"]) and kind.is_repeatable) for row, kind in zip(rows, KINDS, strict=True)
     ]

@@ -12,7 +12,6 @@ It reads /proc, so it needs Linux.
 """
 
 import argparse
-import csv
 import os
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tables
 
 from floppy.cli.runs import default_config
 from floppy.errors import FloppyError
@@ -171,15 +171,8 @@ def watch(loop: str, minutes: float, folder: Path) -> dict[str, object]:
 def keep(row: dict[str, object], path: Path) -> None:
     """Puts a loop's row into the table; those of the other loops stay."""
     with WRITING:
-        kept = []
-        if path.exists():
-            with path.open(newline="") as file:
-                kept = [each for each in csv.DictReader(file) if each["loop"] != row["loop"]]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            writer.writeheader()
-            writer.writerows(sorted([*kept, row], key=lambda each: str(each["loop"])))
+        kept = [each for each in tables.read(path) if each["loop"] != row["loop"]]
+        tables.write(sorted([*kept, row], key=lambda each: str(each["loop"])), path)
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ run. One that has died is noticed at once; one that is frozen, or cut off, when 
 """
 
 import argparse
-import csv
 import itertools
 import os
 import signal
@@ -20,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import tables
 from compared import digest
 
 WORDS = "distill cartpole --outer hades --outer-steps 300 --evaluate-every 2 --population 10 --environments 1 "
@@ -101,11 +101,7 @@ def main() -> int:
         for number, (what, index) in enumerate(itertools.product(MOST, range(2))):
             rows.append(tried(what, index, place / str(number), wanted))
             print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     ok = [row["exit_code"] == 2 and row["a_sentence"] and row["same_bytes"] for row in rows]
     return int(not all(ok) or any(float(str(row["seconds"])) > MOST[str(row["what"])] for row in rows))
 
