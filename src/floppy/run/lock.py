@@ -19,9 +19,8 @@ LOCK_NAME = ".lock"
 class Held:
     """A folder that is held; what a run asks before it writes, hours after it began."""
 
-    def __init__(self, folder: Path) -> None:
-        self._lock = folder / LOCK_NAME
-        self._identity = _identity(self._lock) if is_first_process() else None
+    def __init__(self, lock: Path, identity: tuple[int, int] | None = None) -> None:
+        self._lock, self._identity = lock, identity
 
     def check(self) -> None:
         """Checks that the folder is still there, and the same.
@@ -56,28 +55,29 @@ def hold(folder: Path) -> Iterator[Held]:
     Raises:
       FloppyError: if a run holds it, with that run's process and host; or if the folder cannot be written.
     """
-    lock, problem = None, ""
+    lock, held, problem = None, Held(folder / LOCK_NAME), ""
     if is_first_process():
         try:
-            lock = _locked(folder)
+            lock, held = _locked(folder)
         except FloppyError as error:
             problem = str(error)
     if not first_process_says(not problem):  # the others would wait for the first one for ever
         raise FloppyError(problem or f"{folder} is held by another run: wait for it, or give another folder.")
     try:
-        yield Held(folder)
+        yield held
     finally:
         if lock is not None:
             lock.release()
 
 
-def _locked(folder: Path) -> FileLock:
+def _locked(folder: Path) -> tuple[FileLock, Held]:
     path = folder / LOCK_NAME
     lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        return lock, Held(path, _identity(path))
     except Timeout:
         raise FloppyError(
             f"{folder} is in use by {_holder(path)}: wait for it, stop it, or give another folder."
@@ -85,7 +85,6 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         lock.release()
         raise FloppyError(f"{folder} cannot be written ({one_line(error)}): give another folder.") from error
-    return lock
 
 
 def _holder(path: Path) -> str:
