@@ -121,6 +121,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, before: Calla
         raise _not_written(path, error) from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writes that were killed have left behind in a folder; for whoever holds it."""
+    for leftover in folder.glob(TEMPORARY_FILES):
+        leftover.unlink(missing_ok=True)
+
+
 def append_to(path: Path, text: str) -> None:
     """Adds text to a file, and has it on the disk before it returns.
 

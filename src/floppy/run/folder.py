@@ -14,7 +14,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode
-from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, is_there, read_file, write_atomically
+from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -88,6 +88,7 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
         return
 
     def clear() -> None:
+        remove_leftovers((folder / CHECKPOINT_NAME).parent)
         for name in files_of_run(folder):
             if name != CONFIG_NAME:  # whose place is taken
                 (folder / name).unlink()
@@ -100,12 +101,10 @@ def _write_config(folder: Path, entry: Mapping[str, Any], before: Callable[[], N
 
 
 def tidy(folder: Path, step: int) -> None:
-    """Removes what a killed run has left behind, and what it logged after its checkpoint at `step`."""
+    """Removes what a killed run has left beside its checkpoints, and what it logged after its checkpoint at `step`."""
     if not is_first_process():
         return
-    for place in (folder, (folder / CHECKPOINT_NAME).parent):
-        for leftover in place.glob(TEMPORARY_FILES):
-            leftover.unlink()
+    remove_leftovers((folder / CHECKPOINT_NAME).parent)
     _truncate_metrics(folder / METRICS_NAME, step)
 
 

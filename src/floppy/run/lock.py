@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from floppy.errors import FloppyError, one_line
+from floppy.files import remove_leftovers
 from floppy.parallel import first_process_says, is_first_process
 
 LOCK_NAME = ".lock"
@@ -76,6 +77,7 @@ def _locked(folder: Path) -> tuple[FileLock, Held]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        remove_leftovers(folder)
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         return lock, Held(path, _identity(path))
     except Timeout:
