@@ -36,3 +36,10 @@ def test_a_run_ends_at_the_evaluation_nearest_to_its_limit(
     monkeypatch.setattr(Clock, "lap", lambda _: next(before))
     result = distill(dataclasses.replace(TINY, outer_steps=9), time_limit=limit, progress=False)
     assert result.outer_steps == steps
+
+
+def test_the_final_score_is_estimated_by_the_latest_evaluation() -> None:
+    config = dataclasses.replace(TINY, selection_learners=2, selection_episodes=2, score_learners=4, score_episodes=4)
+    run = loop._Run(config, config.problem(), "")
+    run._selection_seconds = [5.0, 1.0, 3.0]  # 4 s of compilation at first; then episodes grow longer
+    assert run.scoring_estimate() == 4.0 + 4 * 3.0

@@ -330,9 +330,11 @@ class _Run:
         """Seconds that the final score will take, by what selections took: the first of them has compiled as well."""
         if len(self._selection_seconds) < 2:  # what of it was compilation is not known yet
             return sum(self._selection_seconds)
-        config, first, quick = self.config, self._selection_seconds[0], min(self._selection_seconds)
+        config, compilation = self.config, self._selection_seconds[0] - min(self._selection_seconds)
         work = config.score_learners * config.score_episodes
-        return (first - quick) + quick * work / (config.selection_learners * config.selection_episodes)
+        # By the latest: better policies play longer episodes, and other work on the machine comes and goes.
+        latest = self._selection_seconds[-1]
+        return compilation + latest * work / (config.selection_learners * config.selection_episodes)
 
     def dataset(self, state: RunState, *, score: bool) -> DistilledDataset:
         """The best dataset as a file's content; with `score`, evaluated once more on fresh seeds."""
