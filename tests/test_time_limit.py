@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from tiny_runs import TINY
 
+from floppy.cli import base
 from floppy.run import loop
 from floppy.run.loop import Clock, distill
 
@@ -43,3 +44,9 @@ def test_the_final_score_is_estimated_by_the_latest_evaluation() -> None:
     run = loop._Run(config, config.problem(), "")
     run._selection_seconds = [5.0, 1.0, 3.0]  # 4 s of compilation at first; then episodes grow longer
     assert run.scoring_estimate() == 4.0 + 4 * 3.0
+
+
+def test_the_start_of_the_program_belongs_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base.time, "monotonic", lambda: 107.0)
+    call = base.Call("", lambda _: 0, {}, began=100.0)
+    assert [call.left(seconds) for seconds in (60.0, 5.0, None)] == [53.0, 0.0, None]

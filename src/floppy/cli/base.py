@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -42,6 +43,12 @@ class Call(NamedTuple):
     """Runs another command."""
     commands: "Mapping[str, type[Command]]"
     """All commands by name."""
+    began: float
+    """By `time.monotonic`, before JAX was imported."""
+
+    def left(self, seconds: float | None) -> float | None:
+        """What is left of a budget of time, to which the start of the program belongs."""
+        return None if seconds is None else max(0.0, seconds - (time.monotonic() - self.began))
 
 
 @dataclasses.dataclass(frozen=True)

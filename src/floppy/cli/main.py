@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,7 +166,8 @@ def _answer(words: list[str]) -> str:
         return overview()
     if words[0] == "--version":
         return metadata.version("floppy-rl")
+    began = time.monotonic()
     from floppy.cli.base import Call, carry_out  # with them come JAX and tyro
 
-    call = Call(shlex.join(["floppy", *words]), main, COMMANDS)
+    call = Call(shlex.join(["floppy", *words]), main, COMMANDS, began)
     return carry_out(words[0], words[1:], call)
