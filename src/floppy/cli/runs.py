@@ -116,7 +116,7 @@ class Distill(Command):
         result = distill(
             config,
             folder,
-            time_limit=time_limit,
+            time_limit=call.left(time_limit),
             command=call.typed,
             resume=self.resume,
             overwrite=self.overwrite,
@@ -203,7 +203,7 @@ class Baseline(Command):
             run = distill(
                 config,
                 self.out,
-                time_limit=time_limit,
+                time_limit=call.left(time_limit),
                 command=call.typed,
                 resume=self.resume,
                 overwrite=self.overwrite,
