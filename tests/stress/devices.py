@@ -4,8 +4,9 @@
 
 runs every outer loop for a few steps on so many devices that XLA makes of the processor, and writes a row per loop and
 number of devices: the largest difference from one device of any of the dataset's numbers, relative to the largest
-number of its tensor, and of the scores. Only the order of sums differs, so that a few steps differ by rounding. Exit
-code 1 beyond the tolerances below.
+number of its tensor, and of the scores. Only the order of sums, and what is computed side by side, differ; so a few
+steps differ by rounding, and by a little more where rounding changes one of the actions that are drawn. Exit code 1
+beyond the tolerances below.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from floppy.outer import OUTER_LOOPS
 
 COUNTS = (1, 2, 4)
 STEPS = 4
-TENSORS, SCORES = 1e-4, 0.02
+TENSORS, SCORES = 0.01, 0.02
 """Tolerances: of tensors, relative to their largest number; of scores, relative to the score."""
 SMALL = f"--outer-steps {STEPS} --evaluate-every 2 --selection-learners 8 --score-learners 20 --no-early-stop"
 
