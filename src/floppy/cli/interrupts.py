@@ -62,7 +62,7 @@ def end(sentence: str, code: int) -> None:
 
 
 _answers: list[object] = []
-"""What answers an abort; the processes that share a run are joined once that is there."""
+"""What answers an abort, kept for as long as the process lives; there is one where processes share a run."""
 
 
 def answer_aborts(sentence: str) -> None:
@@ -77,8 +77,9 @@ def answer_aborts(sentence: str) -> None:
     import ctypes
 
     answer = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: end(sentence, USER_ERROR))
-    _answers.append(answer)  # or it would be thrown away
-    ctypes.CDLL(None).signal(signal.SIGABRT, answer)
+    _answers.append(answer)
+    if os.name == "posix":
+        ctypes.CDLL(None).signal(signal.SIGABRT, answer)
 
 
 def leave_at_once(code: int) -> None:
