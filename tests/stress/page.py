@@ -87,16 +87,21 @@ is.""",
 )
 
 
+def path_of(name: str) -> Path:
+    """Where a table is."""
+    return FOLDER / "stress" / f"{name}.csv"
+
+
 def table(name: str) -> str:
     """A CSV table in Markdown."""
-    rows = tables.read(FOLDER / "stress" / f"{name}.csv")
+    rows = tables.read(path_of(name))
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def page() -> str:
-    """The page."""
-    parts = [f"## {each.title}\n{each.text}\n\n{table(each.name)}" for each in SECTIONS]
+    """The page, of the tables that there are."""
+    parts = [f"## {each.title}\n{each.text}\n\n{table(each.name)}" for each in SECTIONS if path_of(each.name).exists()]
     return "\n\n".join([HEAD, *parts]) + "\n"
 
 
