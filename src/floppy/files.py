@@ -122,7 +122,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, before: Calla
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writes that were killed have left behind in a folder; for whoever holds it."""
+    """Removes what writes that were killed have left behind in a folder, once that is held."""
     for leftover in folder.glob(TEMPORARY_FILES):
         leftover.unlink(missing_ok=True)
 
