@@ -110,7 +110,7 @@ class Watched:
         """Has it score what it has reached, as Ctrl-C does; the exit code."""
         self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(timeout=1200)
+            return self._process.wait(timeout=3600)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
