@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-quick lint format benchmark stress clean distclean
+.PHONY: help demo test test-quick lint format benchmark stress stress-long clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
@@ -21,7 +21,8 @@ help:
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make benchmark  run the scripts in benchmarks/'
-	@echo 'make stress     mutate 100,000 files and kill 60 runs: half an hour'
+	@echo 'make stress     mutate 100,000 files, kill 60 runs, fill up disks: half an hour'
+	@echo 'make stress-long run every outer loop for an hour: two hours'
 	@echo 'make clean      remove caches and build products'
 	@echo 'make distclean  the same, and .venv'
 	@echo
@@ -65,6 +66,14 @@ STRESS := docs/results/stress
 stress: $(VENV)/.installed-dev
 	$(BIN)/python tests/stress/fuzz.py --count 100000 --out $(STRESS)/fuzz.csv
 	$(BIN)/python tests/stress/kills.py --kills 60 --out $(STRESS)/kills.csv
+	$(BIN)/python tests/stress/full_disk.py --out $(STRESS)/full_disk.csv
+	$(BIN)/python tests/stress/partners.py --out $(STRESS)/partners.csv
+	$(BIN)/python tests/stress/devices.py --out $(STRESS)/devices.csv
+	$(BIN)/python tests/stress/budget.py --minutes 2 --out $(STRESS)/budget.csv
+	$(BIN)/python tests/stress/page.py
+
+stress-long: $(VENV)/.installed-dev
+	$(BIN)/python tests/stress/long.py --minutes 60 --out $(STRESS)/long.csv
 	$(BIN)/python tests/stress/page.py
 
 benchmark: $(VENV)/.installed

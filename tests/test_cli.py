@@ -234,6 +234,7 @@ def test_evaluate_has_the_defaults_of_the_function() -> None:
     function = {name: each.default for name, each in inspect.signature(evaluate).parameters.items()}
     command = {field.name: field.default for field in dataclasses.fields(commands.Evaluate)}
     assert command["distribution"] == function.pop("distributions") == "card"
+    assert function.pop("progress") is None
     assert {name: command[name] for name in function} | {"dataset": function["dataset"]} == function
 
 

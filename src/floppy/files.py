@@ -3,6 +3,7 @@
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from floppy.errors import FloppyError, one_line, shown
@@ -23,6 +24,18 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except (TypeError, RuntimeError) as error:  # RuntimeError: HOME is unset, or there is no such user
         raise FloppyError(f"{shown(path)} is no path ({one_line(error)}): write it out, as text.") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to anything.
+
+    Raises:
+      FloppyError: if that cannot be told, as in a folder that may not be read.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise FloppyError(f"{path} cannot be read ({one_line(error)}): check its permissions.") from error
 
 
 def check_file(path: Path, what: str, *, most: int) -> None:
@@ -68,7 +81,7 @@ def size_text(size: float) -> str:
     return f"{size:.3g} GiB"
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, before: Callable[[], None] = lambda: None) -> None:
     """Writes bytes to a file so that no reader, and no crash, ever meets half of them.
 
     The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. On
@@ -78,6 +91,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Args:
       path: the file; missing parent folders are made.
       data: all of its bytes.
+      before: called when they are on the disk, before they take the place of what stood there.
 
     Raises:
       FloppyError: if the file cannot be written, or is read-only.
@@ -97,6 +111,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 os.fsync(file.fileno())
             if mode is not None:
                 temporary.chmod(mode)
+            before()
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -104,6 +119,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         if isinstance(error, FloppyError):
             raise
         raise _not_written(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writes that were killed have left behind in a folder, once that is held."""
+    for leftover in folder.glob(TEMPORARY_FILES):
+        leftover.unlink(missing_ok=True)
 
 
 def append_to(path: Path, text: str) -> None:

@@ -1,9 +1,10 @@
 """Work spread over every device that JAX sees, those of other processes included, and cut into chunks on each."""
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -58,6 +59,36 @@ class Processes:
             raise FloppyError(
                 f"The processes could not be joined ({one_line(error)}): start all of them with the same coordinator."
             ) from error
+
+
+LOST = ("gloo", "nccl", "heartbeat", "unavailable", "coordination service", "connection", "deadline_exceeded")
+"""What the errors of collective operations speak of when another process has gone."""
+
+
+class LostProcessError(FloppyError):
+    """Another process of the run has ended, or cannot be reached."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"Another process of the run has ended, or cannot be reached ({why}): start all of them once more, with "
+            "--resume."
+        )
+
+
+@contextlib.contextmanager
+def losses_said() -> Iterator[None]:
+    """Says it in a sentence when another of the processes that share the work is lost.
+
+    Raises:
+      LostProcessError: in place of the error of the collective operation that failed.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        said = str(error).lower()
+        if isinstance(error, FloppyError) or jax.process_count() == 1 or not any(word in said for word in LOST):
+            raise
+        raise LostProcessError(one_line(error)) from error
 
 
 def is_first_process() -> bool:

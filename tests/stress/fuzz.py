@@ -8,7 +8,6 @@ the peak of the process's memory.
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import io
 import json
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax.numpy as jnp
 import numpy as np
+import tables
 from probes import hand_dataset
 
 import floppy
@@ -183,11 +183,7 @@ def main() -> int:
         for reader in every:
             rows.append(tried(reader, -(-given.count * reader.share // shares), given.seed))
             print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     return int(any(row["other"] for row in rows))
 
 

@@ -10,9 +10,7 @@ ended with the same bytes, with other ones, or failed. Exit code 1 if any did no
 
 import argparse
 import contextlib
-import csv
 import dataclasses
-import hashlib
 import os
 import random
 import shutil
@@ -22,16 +20,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import floppy
+import tables
+from compared import digest
 
 SMALL = "--distribution width=8:depth=1:initialiser=xavier --outer-steps 12 --evaluate-every 2 --score-learners 4"
 SMALL += " --score-episodes 2 --selection-learners 4 --no-early-stop"
 PPMO = "--learners 2 --environments 2 --horizon 16 --minibatch-size 32"
 IMAGES = "--outer-steps 12 --evaluate-every 2 --batch-size 32 --selection-learners 2 --score-learners 2 --no-early-stop"
-
-
-CLOCKS = ("seconds", "compilation")
-"""Columns of tables that no two runs have in common."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +65,7 @@ def finish(kind: Kind, folder: Path, *more: str) -> str:
     _, said = process.communicate(timeout=600)
     if process.returncode != 0:
         raise RuntimeError(f"{kind.name}: exit code {process.returncode}: {said.decode()[-500:]}")
-    path = folder / kind.file
-    if path.suffix == ".csv":
-        with path.open(newline="") as file:
-            rows = [{name: text for name, text in row.items() if name not in CLOCKS} for row in csv.DictReader(file)]
-        return hashlib.sha256(repr(rows).encode()).hexdigest()
-    dataset = floppy.load(path)
-    # All but the command, which is that of the first go that came to write it down.
-    card = dataclasses.replace(dataset.card, command="").to_json()
-    tensors = b"".join(tensor.tobytes() for tensor in dataset.numpy().values())
-    return hashlib.sha256(card.encode() + tensors).hexdigest()
+    return digest(folder / kind.file)
 
 
 def killed(kind: Kind, folder: Path, after: float, *more: str) -> bool:
@@ -126,8 +112,7 @@ def main() -> int:
     dice, rows = random.Random(given.seed), []
     kept = {}
     if given.only:
-        with given.out.open(newline="") as file:
-            kept = {row["run"]: row for row in csv.DictReader(file) if row["run"] != given.only}
+        kept = {row["run"]: row for row in tables.read(given.out) if row["run"] != given.only}
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             if kind.name in kept:
@@ -139,11 +124,7 @@ def main() -> int:
                 shutil.copy(Path(folder) / "PPMO/whole/dataset.safetensors", own / "dataset.safetensors")
             rows.append(tried(kind, -(-given.kills // len(KINDS)), own, dice))
             print(rows[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write(rows, given.out)
     failed = [
         int(row["failed"]) or (int(row["other"]) and kind.is_repeatable) for row, kind in zip(rows, KINDS, strict=True)
     ]

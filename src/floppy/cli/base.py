@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,7 +19,7 @@ from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
-from floppy.parallel import is_first_process
+from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
 from floppy.run.interrupts import stalls_end
 from floppy.studies.base import plain_json
@@ -42,6 +43,12 @@ class Call(NamedTuple):
     """Runs another command."""
     commands: "Mapping[str, type[Command]]"
     """All commands by name."""
+    began: float
+    """By `time.monotonic`, before JAX was imported."""
+
+    def left(self, seconds: float | None) -> float | None:
+        """What is left of a budget of time, to which the start of the program belongs."""
+        return None if seconds is None else max(0.0, seconds - (time.monotonic() - self.began))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +142,8 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
         command = call.commands[name]
         parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
         # Environments may print; stdout is for the result alone. A run that hangs ends the program.
-        with contextlib.redirect_stdout(sys.stderr), stalls_end(lambda sentence: end(sentence, USER_ERROR)):
+        stalls = stalls_end(lambda sentence: end(sentence, USER_ERROR))
+        with contextlib.redirect_stdout(sys.stderr), stalls, losses_said():
             result = parsed.run(call)
             if _only_helps(parsed):
                 return ""
@@ -162,9 +170,10 @@ def task_sources(words: list[str]) -> Iterator[None]:
     Modules are searched in the current folder too, if the command line names one.
     """
     given = peek(words, "import", "data", "network", "step-timeout")
-    here, before = os.getcwd(), os.environ.get(DATA_VARIABLE)
+    before = os.environ.get(DATA_VARIABLE)
     # Else a file's task could find a module here that is not installed.
     searched = bool(given["import"] or given["network"]) or _names_a_module(words)
+    here = _current_folder() if searched else ""
     if searched:
         sys.path.append(here)
     if given["data"]:
@@ -183,6 +192,15 @@ def task_sources(words: list[str]) -> Iterator[None]:
         os.environ.pop(DATA_VARIABLE, None)
         if before is not None:
             os.environ[DATA_VARIABLE] = before
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise FloppyError(
+            f"The current folder cannot be searched for modules ({one_line(error)}): change to one that is there."
+        ) from error
 
 
 def _names_a_module(words: list[str]) -> bool:

@@ -1,9 +1,13 @@
 """Commands about datasets and tasks: train, evaluate, import, show, merge, tasks; and completion for the shell."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import textwrap
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,16 +21,38 @@ from floppy.cloning.losses import LOSSES
 from floppy.dataset import load, save
 from floppy.dataset.card import NORMALISERS, SPANS
 from floppy.errors import DivergedError, FloppyError, check_seed
-from floppy.evaluation.evaluate import evaluate, evaluate_policies
+from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
 from floppy.fields import one_of
 from floppy.learner.distribution import parse_distribution
-from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks, make_task, task_of_file
+from floppy.play import open_arena
+from floppy.run.interrupts import Watchdog, on_stall_now
+from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
+from floppy.tasks.base import Task
+from floppy.tasks.fence import STEP_TIMEOUT, check_step_timeout
 from floppy.teach.arrays import import_npz
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge
 from floppy.teach.policies import train
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
 from floppy.teach.published import read_published
+
+
+@contextlib.contextmanager
+def _watched(seconds: float, task: Task | None = None) -> Iterator[Watchdog]:
+    """Has the command end with a sentence if it hangs; of environments that Python steps every call has its own limit.
+
+    Args:
+      seconds: see `Watchdog`.
+      task: that is played, if there is one.
+    """
+    check_step_timeout(seconds)
+    with contextlib.nullcontext() if task is None else open_arena(task) as arena:
+        limit = seconds if arena is None or arena.is_pure else math.inf
+    with Watchdog(
+        limit, on_stall_now() or warnings.warn, "give a longer --step-timeout, or fewer learners"
+    ) as watchdog:
+        yield watchdog
+
 
 SHELLS = ("bash", "zsh", "fish")
 LONG = 100
@@ -50,6 +76,8 @@ class Train(Command):
     """How they are drawn; by default as the dataset's card says."""
     seed: int = 0
     """Seed of their initial weights."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which the command ends if training hangs; it may take 6 times as long, for it is compiled too."""
     save: Path | None = None
     """Write the policies to this file, which `floppy evaluate` plays."""
     overwrite: bool = False
@@ -63,11 +91,13 @@ class Train(Command):
         dataset = load(self.dataset)
         distribution = parse_distribution(self.distribution) if self.distribution else None
         seconds = []
-        for _ in range(2):
-            started = time.perf_counter()
-            policies = train(dataset, self.seed, learners=self.learners, distribution=distribution)
-            jax.block_until_ready(policies.weights)
-            seconds.append(time.perf_counter() - started)
+        with _watched(self.step_timeout) as watchdog:
+            for _ in range(2):
+                started = time.perf_counter()
+                policies = train(dataset, self.seed, learners=self.learners, distribution=distribution)
+                jax.block_until_ready(policies.weights)
+                seconds.append(time.perf_counter() - started)
+                watchdog.beat()
         diverged = int(policies.diverged().sum())
         if diverged == self.learners:
             raise DivergedError(
@@ -125,24 +155,29 @@ class Evaluate(Command):
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
     """Most likely actions in place of sampled ones; answers to images always are."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which the command ends if nothing moves: a reset or step of a host environment, or an evaluation
+    that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
 
     def run(self, call: Call) -> Json:
         """Evaluates."""
         if is_policy_file(self.dataset):
             return self._play()
         dataset = load(self.dataset)
-        scores = evaluate(
-            dataset,
-            distributions=self.distribution,
-            learners=self.learners,
-            episodes=self.episodes,
-            seed=self.seed,
-            greedy=self.greedy,
-            task=self.task,
-            ensemble=self.ensemble,
-        )
-        played = unpack(dataset).task(self.task).task_id
-        result = {"task": played, "distilled_for": dataset.card.task, "dataset": str(self.dataset)}
+        played = unpack(dataset).task(self.task)
+        with _watched(self.step_timeout, played) as watchdog:
+            scores = evaluate(
+                dataset,
+                distributions=self.distribution,
+                learners=self.learners,
+                episodes=self.episodes,
+                seed=self.seed,
+                greedy=self.greedy,
+                task=self.task,
+                ensemble=self.ensemble,
+                progress=lambda _: watchdog.beat(),
+            )
+        result = {"task": played.task_id, "distilled_for": dataset.card.task, "dataset": str(self.dataset)}
         more: Json = {"ensemble": self.ensemble} if self.ensemble > 1 else {}
         return result | more | {"distributions": {name: score.as_dict() for name, score in scores.items()}}
 
@@ -155,9 +190,11 @@ class Evaluate(Command):
         if given := [f"--{name}" for name in drawn if getattr(self, name) != defaults[name]]:
             raise FloppyError(f"{self.dataset} holds policies that are trained already: leave {', '.join(given)} out.")
         policies = load_policies(self.dataset)
-        score = evaluate_policies(policies, task=self.task, episodes=self.episodes, seed=self.seed, greedy=self.greedy)
-        played = make_task(self.task).task_id if self.task else task_of_file(policies.task).task_id
-        return {"task": played, "trained_for": policies.task, "policies": str(self.dataset), "score": score.as_dict()}
+        played = task_of_policies(policies, self.task)
+        options: Json = {"task": self.task, "episodes": self.episodes, "seed": self.seed, "greedy": self.greedy}
+        with _watched(self.step_timeout, played):
+            score = evaluate_policies(policies, **options).as_dict()
+        return {"task": played.task_id, "trained_for": policies.task, "policies": str(self.dataset), "score": score}
 
     def text(self, result: Json) -> str:
         """One line per distribution, or one for policies."""

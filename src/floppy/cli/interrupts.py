@@ -61,6 +61,35 @@ def end(sentence: str, code: int) -> None:
     os._exit(code)
 
 
+_answers: list[object] = []
+"""What answers an abort, kept for as long as the process lives; there is one where processes share a run."""
+
+
+def answer_aborts(sentence: str) -> None:
+    """Says a sentence when code below Python aborts, and ends with the exit code of bad input.
+
+    For processes that share a run: where the one that the others report to has gone, or one is not heard of for 100
+    seconds, XLA ends the others by `abort`, of which Python's own handlers are told too late.
+
+    Args:
+      sentence: what is said.
+    """
+    import ctypes
+
+    answer = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: end(sentence, USER_ERROR))
+    _answers.append(answer)
+    if os.name == "posix":
+        ctypes.CDLL(None).signal(signal.SIGABRT, answer)
+
+
+def leave_at_once(code: int) -> None:
+    """Ends one of several processes that share a run: the others notice, and none of them waits for the rest."""
+    if _answers and code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 @contextlib.contextmanager
 def prompt_interrupts(sentence: Callable[[], str]) -> Iterator[Interrupts]:
     """Ctrl-C and SIGTERM end the program within two seconds, in one line.

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, prompt_interrupts
+from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, leave_at_once, prompt_interrupts
 from floppy.cli.output import keep_stdout
 from floppy.errors import FloppyError
 from floppy.studies.registry import STUDIES
@@ -122,6 +123,7 @@ def program() -> int:
     with prompt_interrupts(lambda: _interrupted(sys.argv[1:])) as interrupts:
         code = main()
         interrupts.is_answered.set()
+        leave_at_once(code)
         return code
 
 
@@ -164,7 +166,8 @@ def _answer(words: list[str]) -> str:
         return overview()
     if words[0] == "--version":
         return metadata.version("floppy-rl")
+    began = time.monotonic()
     from floppy.cli.base import Call, carry_out  # with them come JAX and tyro
 
-    call = Call(shlex.join(["floppy", *words]), main, COMMANDS)
+    call = Call(shlex.join(["floppy", *words]), main, COMMANDS, began)
     return carry_out(words[0], words[1:], call)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
+from floppy.cli.interrupts import answer_aborts
 from floppy.cli.options import NAME, Group
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
@@ -18,7 +19,7 @@ from floppy.fields import CHOICES, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
-from floppy.parallel import Processes
+from floppy.parallel import LostProcessError, Processes
 from floppy.recipes import RECIPES, apply_budget, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
@@ -115,7 +116,7 @@ class Distill(Command):
         result = distill(
             config,
             folder,
-            time_limit=time_limit,
+            time_limit=call.left(time_limit),
             command=call.typed,
             resume=self.resume,
             overwrite=self.overwrite,
@@ -202,7 +203,7 @@ class Baseline(Command):
             run = distill(
                 config,
                 self.out,
-                time_limit=time_limit,
+                time_limit=call.left(time_limit),
                 command=call.typed,
                 resume=self.resume,
                 overwrite=self.overwrite,
@@ -286,6 +287,8 @@ def join_processes(words: list[str]) -> None:
     if not all(re.fullmatch("-?[0-9]{1,9}", count) for count in counts.values()):
         return  # the parser will refuse it
     shared = Processes(known["coordinator"], **{name: int(count) for name, count in counts.items()})
+    if shared.coordinator:
+        answer_aborts(str(LostProcessError("it is not heard of any more")))
     shared.join()
     if shared.coordinator:
         keep_stdout()  # Gloo writes to its file descriptor

@@ -1,7 +1,7 @@
 """Evaluations: fresh learners are trained on a dataset and play complete episodes."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -132,6 +132,7 @@ def evaluate(
     greedy: bool = False,
     task: str = "",
     ensemble: int = 1,
+    progress: Callable[[str], object] | None = None,
 ) -> dict[str, Score]:
     """Trains fresh learners on a dataset and lets each play complete episodes of the dataset's task.
 
@@ -149,6 +150,7 @@ def evaluate(
         dataset's own, or another one with the same spaces.
       ensemble: `N`, of how many clones every learner is the average (see `ensemble.py`); learner `i` is that of
         learners `i N` to `i N + N - 1` of an evaluation without ensembles.
+      progress: called with each distribution's text once it is scored.
 
     Returns:
       A score per distribution, by its text, in the order given.
@@ -178,6 +180,8 @@ def evaluate(
             evaluation = evaluation_of(lesson, known, block=block, network=network, **options)
             key = named_key(jax.random.key(seed), f"evaluate {describe_distribution(distribution)}")
             scores[name] = score_returns(evaluation.of_lesson(lesson, key, arena=arena), known.max_return, seed)
+            if progress is not None:
+                progress(name)
     return scores
 
 
@@ -236,7 +240,7 @@ def evaluate_policies(
       FloppyError: for a wrong name or number, or policies that do not fit their task.
     """
     _check_counts(len(policies), 1 if episodes is None else episodes, seed)
-    known = _task_of(policies, task)
+    known = task_of_policies(policies, task)
     own = policies.for_task(known.task_id)
     network, weights = own.network, own.weights
     if ensemble or own.is_ensemble:
@@ -252,8 +256,12 @@ def evaluate_policies(
     return score_returns(np.asarray(returns), known.max_return, seed)
 
 
-def _task_of(policies: Policies, task: str) -> Task:
-    """The task to be played by policies."""
+def task_of_policies(policies: Policies, task: str) -> Task:
+    """The task to be played by policies, see `evaluate_policies`.
+
+    Raises:
+      FloppyError: if it is not one of theirs, or of a merged dataset's tasks none is named.
+    """
     if policies.blocks and not task:
         names = ", ".join(block.task for block in policies.blocks)
         raise FloppyError(f"These are policies of {names} together: name one of these tasks (--task).")

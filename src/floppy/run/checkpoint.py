@@ -3,6 +3,7 @@
 Orbax was tried first: it refuses arrays of size 0, which a discrete policy's `log_std` is.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -64,7 +65,8 @@ def _keep_as(path: Path, previous: Path) -> None:
     except OSError:  # a file system without hard links
         write_atomically(previous, read_file(path, "a checkpoint", most=MOST_BYTES))
     finally:  # where both are one file already, replacing one by the other leaves the third name
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is to be said
+            temporary.unlink()
 
 
 def load_checkpoint(like: Tree, path: Path) -> Tree:

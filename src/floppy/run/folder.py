@@ -6,7 +6,7 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode
-from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, read_file, write_atomically
+from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -53,7 +53,7 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
 def files_of_run(folder: Path) -> list[str]:
     """What a folder holds of an earlier run."""
     names = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
-    return [name for name in names if (folder / name).exists()]
+    return [name for name in names if is_there(folder / name)]
 
 
 def already_taken(folder: Path) -> FloppyError:
@@ -86,22 +86,25 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
     """
     if not is_first_process():
         return
-    for name in files_of_run(folder):
-        (folder / name).unlink()
-    _write_config(folder, about._asdict() | config.as_dict())
+
+    def clear() -> None:
+        remove_leftovers((folder / CHECKPOINT_NAME).parent)
+        for name in files_of_run(folder):
+            if name != CONFIG_NAME:  # whose place is taken
+                (folder / name).unlink()
+
+    _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 
 
-def _write_config(folder: Path, entry: Mapping[str, Any]) -> None:
-    write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+def _write_config(folder: Path, entry: Mapping[str, Any], before: Callable[[], None] = lambda: None) -> None:
+    write_atomically(folder / CONFIG_NAME, (json.dumps(entry, indent=2) + "\n").encode(), before=before)
 
 
 def tidy(folder: Path, step: int) -> None:
-    """Removes what a killed run has left behind, and what it logged after its checkpoint at `step`."""
+    """Removes what a killed run has left beside its checkpoints, and what it logged after its checkpoint at `step`."""
     if not is_first_process():
         return
-    for place in (folder, (folder / CHECKPOINT_NAME).parent):
-        for leftover in place.glob(TEMPORARY_FILES):
-            leftover.unlink()
+    remove_leftovers((folder / CHECKPOINT_NAME).parent)
     _truncate_metrics(folder / METRICS_NAME, step)
 
 
@@ -236,9 +239,20 @@ def _logged(path: Path) -> list[tuple[dict[str, Any], str]]:
         if found and entry["step"] != found[-1][0]["step"] + 1:
             break
         found.append((entry, line))
-    if path.stat().st_size and not found:
+    if path.stat().st_size and not found and not _is_cut_short(path):
         raise FloppyError(f"{path} is no log of a run: put the run's log back, or delete it to go on without.")
     return found
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether a log is its first line, or less of it."""
+    with path.open("rb") as file:
+        first = file.readline(MEBIBYTE)
+    return b"\n" not in first and len(first) < MEBIBYTE and first[: len(FIRST_LINE)] == FIRST_LINE[: len(first)]
+
+
+FIRST_LINE = b'{"step": '
+"""How every line of a log begins."""
 
 
 def _are_figures(entry: dict[str, Any]) -> bool:

@@ -98,6 +98,12 @@ def on_stall_now() -> Callable[[str], None] | None:
     return _ON_STALL.get()
 
 
+GO_ON = (
+    "a run in a folder goes on from its last checkpoint with --resume; give a longer --step-timeout if the steps are "
+    "that long"
+)
+
+
 class Watchdog:
     """Notices that no progress has been made: XLA can hang for ever, and Python cannot end its calls.
 
@@ -105,14 +111,15 @@ class Watchdog:
     which compiles, may take `FIRST_CALL` times the limit.
     """
 
-    def __init__(self, limit: float, on_stall: Callable[[str], None]) -> None:
+    def __init__(self, limit: float, on_stall: Callable[[str], None], remedy: str = GO_ON) -> None:
         """Watches nothing yet.
 
         Args:
           limit: in seconds.
           on_stall: called once, in a thread of its own, with a sentence.
+          remedy: how that sentence ends.
         """
-        self._limit, self._on_stall = limit, on_stall
+        self._limit, self._on_stall, self._remedy = limit, on_stall, remedy
         self._last, self._longest = time.monotonic(), 0.0
         self._expected, self._calls, self._ended = 0.0, 0, threading.Event()
 
@@ -142,8 +149,5 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._ended.wait(max(0.05, min(1.0, self._limit / 10))):
             if time.monotonic() - self._last > self.allowed:
-                self._on_stall(
-                    f"No progress for {self.allowed:.0f} s: a run in a folder goes on from its last checkpoint with "
-                    "--resume; give a longer --step-timeout if the steps are that long."
-                )
+                self._on_stall(f"No progress for {self.allowed:.0f} s: {self._remedy}.")
                 return

@@ -48,7 +48,7 @@ from floppy.run.folder import (
     versions_of_parts,
 )
 from floppy.run.interrupts import Watchdog, on_stall_now, stoppable
-from floppy.run.lock import hold
+from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.tasks.fence import check_step_timeout, patience_now
@@ -147,7 +147,7 @@ def distill(
         if folder is not None and not resume:
             check_free(folder, overwrite=overwrite)
         if folder is not None:
-            held.enter_context(hold(folder))
+            run.held = held.enter_context(hold(folder))
         state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
         # Environments that Python steps have a time limit for every call of their own.
         limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
@@ -156,7 +156,9 @@ def distill(
 
             def is_to_stop() -> bool:
                 watchdog.beat()
-                return first_process_says(clock.is_late(run.scoring_estimate()) or interrupted.is_set())
+                # It ends only between two evaluations: at the one that is nearest to the limit.
+                reserve = run.scoring_estimate() + clock.lap() / 2
+                return first_process_says(clock.is_late(reserve) or interrupted.is_set())
 
             while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
                 state = _advance(run, folder, state, is_to_stop, show)
@@ -169,7 +171,9 @@ def distill(
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
         dataset = run.dataset(state, score=True)
         if folder is not None and is_first_process():
+            run.check_folder()
             save(dataset, folder / DATASET_NAME, overwrite=True)
+            run.check_folder()
     return DistillResult(
         dataset,
         outer_steps=int(state.step),
@@ -185,6 +189,7 @@ class Clock:
 
     def __init__(self, limit: float | None = None) -> None:
         self._started, self._limit = time.monotonic(), limit
+        self._lap_began: float | None = None
         self.before = 0.0
         """Seconds of earlier parts of the run."""
 
@@ -195,6 +200,12 @@ class Clock:
     def total(self) -> float:
         """Of the run, earlier parts included."""
         return self.before + self.seconds()
+
+    def lap(self) -> float:
+        """Seconds since this was last asked; 0 the first time, after which the compilation is over."""
+        now, began = time.monotonic(), self._lap_began
+        self._lap_began = now
+        return 0.0 if began is None else now - began
 
     def is_late(self, reserve: float) -> bool:
         """Whether the time limit leaves less than a reserve."""
@@ -219,6 +230,7 @@ class Run:
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
+        self.held: Held | None = None
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
 
@@ -297,6 +309,11 @@ class Run:
         self._selection_seconds.append(time.monotonic() - started)
         return state, score
 
+    def check_folder(self) -> None:
+        """Checks that the run's folder is still there: steps may have taken hours."""
+        if self.held is not None:
+            self.held.check()
+
     def is_at_maximum(self) -> bool:
         """Whether the run has nothing left to gain, and is to end by itself."""
         most, last = self.problem.task.max_return, self.selection_scores[-EVALUATIONS_AT_MAXIMUM:]
@@ -307,9 +324,11 @@ class Run:
         """Seconds that the final score will take, by what selections took: the first of them has compiled as well."""
         if len(self._selection_seconds) < 2:  # what of it was compilation is not known yet
             return sum(self._selection_seconds)
-        config, first, quick = self.config, self._selection_seconds[0], min(self._selection_seconds)
+        config, compilation = self.config, self._selection_seconds[0] - min(self._selection_seconds)
         work = config.score_learners * config.score_episodes
-        return (first - quick) + quick * work / (config.selection_learners * config.selection_episodes)
+        # By the latest: better policies play longer episodes, and other work on the machine comes and goes.
+        latest = self._selection_seconds[-1]
+        return compilation + latest * work / (config.selection_learners * config.selection_episodes)
 
     def dataset(self, state: RunState, *, score: bool) -> DistilledDataset:
         """The best dataset as a file's content; with `score`, evaluated once more on fresh seeds."""
@@ -482,6 +501,7 @@ def _advance(
     except FaultyEnvironmentError as fault:
         raise _keep_what_was_reached(run, folder, state, figures, first, fault) from fault
     if folder is not None and is_first_process():
+        run.check_folder()
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         said = score if np.isfinite(score) else None  # JSON has no infinity
@@ -505,6 +525,7 @@ def _keep_what_was_reached(
     """Saves a run that an environment has ended; gives the fault with what was saved."""
     if folder is None:
         return fault
+    run.check_folder()
     if state.best_score == -jnp.inf:  # none was evaluated: the latest is the best known
         state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
     if not (folder / DATASET_NAME).exists():

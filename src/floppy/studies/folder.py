@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.files import MEBIBYTE, as_path, read_file, write_atomically
+from floppy.files import MEBIBYTE, as_path, is_there, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
-from floppy.run.lock import hold
+from floppy.run.lock import Held, hold
 from floppy.studies.base import (
     CELLS_NAME,
     FIGURE_NAME,
@@ -95,13 +95,14 @@ def run_study(
     goes_on = resume and _has_begun(folder)
     if not goes_on:
         _check_free(folder, overwrite=overwrite)
-    with hold(folder):
+    with hold(folder) as held:
         if goes_on:
             _check_same_study(study, folder)
         else:
             _begin(study, folder, command, overwrite=overwrite)
-        _measure(study, cells, folder, progress)
+        _measure(study, cells, folder, progress, held)
         draw_study(folder)
+        held.check()
         return read_rows(folder)
 
 
@@ -170,7 +171,7 @@ def read_rows(folder: Path | str) -> list[Row]:
     ]
 
 
-def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | None) -> None:
+def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | None, held: Held) -> None:
     """Measures the cells that the table lacks, and keeps each in it."""
     path = folder / ROWS_NAME
     table = _read_table(path) if path.exists() else _Table([], [], is_whole=True)
@@ -180,6 +181,7 @@ def _measure(study: Study, cells: list[Row], folder: Path, progress: Progress | 
             if progress is not None:
                 progress(done, len(cells), _described(cell))
             rows = study.measure(cell, folder / CELLS_NAME / _folder_name(cell))
+            held.check()
             measured[_texts(cell)] = [cell | {COUNT_COLUMN: len(rows)} | row for row in rows]
             _write_rows(cells, measured, path)
     if measured:  # a table that was mended, or that did not count its rows, is written as it should be
@@ -286,21 +288,24 @@ def _texts(cell: Row) -> tuple[str, ...]:
 
 def _has_begun(folder: Path) -> bool:
     """Whether a folder holds anything of a study: what was killed before that begins now."""
-    return any((folder / name).exists() for name in (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME))
+    return any(is_there(folder / name) for name in (STUDY_NAME, ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, CELLS_NAME))
 
 
 def _begin(study: Study, folder: Path, command: str, *, overwrite: bool) -> None:
     """Clears the folder and writes the study's fields."""
     entry = {"study": study.name, "command": command, FILES_ENTRY: _digests(study)} | _as_json(study)
     _check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
-    try:
-        _clear(folder)
-    except OSError as error:
-        raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
-    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode())
+
+    def clear() -> None:
+        try:
+            _clear(folder)
+        except OSError as error:
+            raise FloppyError(f"{folder} cannot be used ({one_line(error)}): give another folder.") from error
+
+    # A full disk costs no earlier study.
+    write_atomically(folder / STUDY_NAME, (json.dumps(entry, indent=2) + "\n").encode(), before=clear)
 
 
-# The study's own file last: what is killed while it clears can be overwritten again.
 _FILES = (ROWS_NAME, SUMMARY_NAME, FIGURE_NAME, STUDY_NAME)
 
 
@@ -313,9 +318,9 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     cells = folder / CELLS_NAME
     if folder.exists() and not folder.is_dir():
         raise FloppyError(f"{folder} cannot be used (Not a directory): give another folder.")
-    if cells.exists() and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
+    if is_there(cells) and not (cells.is_dir() and (folder / STUDY_NAME).exists()):
         raise FloppyError(f"{cells} is there, and is no study's: give another folder.")
-    taken = [folder / name for name in _FILES if (folder / name).exists()]
+    taken = [folder / name for name in _FILES if is_there(folder / name)]
     if taken and not overwrite:
         raise already_taken(folder)
     if blocked := [str(path) for path in taken if path.is_dir()]:
@@ -323,7 +328,7 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes the study before."""
+    """Removes the study before, but for its own file, whose place is taken: until then it can be overwritten again."""
     cells = folder / CELLS_NAME
     for each in cells.iterdir() if cells.exists() else ():  # or cells would go on with the runs of another study
         if each.is_dir() and not each.is_symlink():
@@ -331,7 +336,8 @@ def _clear(folder: Path) -> None:
         else:
             each.unlink()
     for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+        if name != STUDY_NAME:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _check_same_study(study: Study, folder: Path) -> None:
