@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ def test_every_command_parses() -> None:
         tuple(word.replace("fashion-mnist", "digits").replace("mnist", "digits") for word in words)
         for words in all_commands()
     }
-    for words in lines:
+    # Numbers make no other command of one.
+    for words in {tuple(re.sub(r"\d+", "0", word) for word in words): words for words in sorted(lines)}.values():
         study = getattr(parse_command(list(words)), "study", None)
         if study and not hasattr(study, "dataset") and not hasattr(study, "datasets"):  # else it wants these files
             assert study.cells(), words

@@ -60,8 +60,6 @@ PLAIN = {"examples": 0, "encoder_layers": 2}
     "changes",
     [
         pytest.param({}, id="ppmo"),
-        pytest.param(PLAIN, id="plain ppo"),
-        pytest.param({"outer": HADES, "outer_steps": 15, "evaluate_every": 5}, id="hades"),
         pytest.param(PLAIN | {"outer": HADES, "outer_steps": 15, "evaluate_every": 5}, id="neuroevolution"),
     ],
 )
