@@ -501,7 +501,18 @@ def _described(learners: Learners) -> str:
 
 
 def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
-    """Plain PPO on a task: PPMO whose encoder holds every layer."""
+    """Plain PPO on a task: PPMO whose encoder holds every layer.
+
+    Args:
+      task: an id or a short name.
+      **changes: fields of the configuration that are to differ, as for `recipe`.
+
+    Returns:
+      The configuration, for `distill`; the dataset that comes out has no examples, and plain PPO's policy.
+
+    Raises:
+      FloppyError: for an unknown task, unknown fields, or values that are not allowed.
+    """
     config = recipe(task, "ppmo")
     before: Any = config.outer
     outer = dataclasses.replace(
@@ -522,7 +533,18 @@ DIRECT_POPULATION: dict[str, Any] = {"population": 256, "environments": 2}
 
 
 def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
-    """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer."""
+    """Direct neuroevolution of a policy's weights: HaDES whose encoder holds every layer.
+
+    Args:
+      task: an id or a short name.
+      **changes: fields of the configuration that are to differ, as for `recipe`.
+
+    Returns:
+      The configuration, for `distill`; the dataset that comes out has no examples, and the policy that was found.
+
+    Raises:
+      FloppyError: for an unknown task, unknown fields, or values that are not allowed.
+    """
     config = recipe(task, "hades")
     is_labelled = _row_name(make_task(task)) in DEFAULT_RECIPES
     fields = DIRECT_SEARCH | ({} if is_labelled else DIRECT_POPULATION)

@@ -82,6 +82,10 @@ LOSSES: Registry[Loss] = Registry(
 def register_loss(name: str, loss: Loss) -> None:
     """Adds a loss of your own, which `cloning.loss` may then name.
 
+    Args:
+      name: by which configurations, cards and the command line know it.
+      loss: what it computes, and for which actions.
+
     Raises:
       FloppyError: if another loss has the name.
     """

@@ -203,7 +203,19 @@ def _named(distributions: str | Learners | Iterable[str | Learners]) -> list[tup
 
 
 def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score:
-    """The score of uniformly random actions, as one learner."""
+    """The score of uniformly random actions, as one learner.
+
+    Args:
+      task: as `make_task` gives it, or one of your own.
+      episodes: complete ones; of labelled images, answers.
+      seed: from 0 to 2**32 - 1.
+
+    Returns:
+      Its mean is over episodes, in the task's units of reward; of labelled images the accuracy, in percent.
+
+    Raises:
+      FloppyError: for counts or a seed that are not allowed, or if the environment fails.
+    """
     _check_counts(1, episodes, seed)
     check_own_task(task, is_registered=False)
     key = named_key(jax.random.key(seed), "evaluate random")

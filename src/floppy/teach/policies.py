@@ -437,7 +437,14 @@ def _clone_many(
 
 
 def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
-    """The outputs of `L` policies: `[L, k, a]` logits or means for raw observations `[L, k, *obs]`.
+    """The outputs of `L` policies for raw observations.
+
+    Args:
+      policies: as `train` gives them.
+      observations: `[L, k, *obs]`, `k` for each policy.
+
+    Returns:
+      `[L, k, a]`: logits of discrete actions, means of continuous ones.
 
     Raises:
       FloppyError: for observations of another shape.

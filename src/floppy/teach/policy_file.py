@@ -103,6 +103,12 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
 def load_policies(path: str | os.PathLike[str]) -> Policies:
     """Reads policies from a file that `save_policies` or another writer of the format made.
 
+    Args:
+      path: the file; `~` stands for the home folder.
+
+    Returns:
+      The policies, ready to act and to be evaluated.
+
     Raises:
       FloppyError: if there is no such file, if it is anything else than a valid policy file of a known format, or if
         its policies are of a network of the writer's own that is not registered here.
