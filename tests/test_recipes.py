@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import pytest
 
-from floppy.cloning import AdamSteps, GradientStep, ImplicitStep
+from floppy.cloning import AdamSteps, FeatureSteps, GradientStep, ImplicitStep
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.module import NETWORKS, network, register_network
@@ -220,10 +220,11 @@ def test_fields_can_be_replaced(name: str) -> None:
         ("hades", "GradientStep", GradientStep, 1.0),
         ("ppmo-paper", "AdamSteps", AdamSteps, 0.01),
         ("ppmo", "ImplicitStep", ImplicitStep, 100.0),
+        ("ppmo", "FeatureSteps", FeatureSteps, (1000.0, 1000.0, 100.0)),
     ],
 )
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
-def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: str, kind: type, rate: float) -> None:
+def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: str, kind: type, rate: Any) -> None:
     config = recipe(task, start, cloning=name)
     assert type(config.cloning) is kind
     assert config.initial_rate == rate != recipe(task, start).initial_rate

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from floppy.cloning.adam import AdamSteps as AdamSteps
     from floppy.cloning.base import CloningDefaults as CloningDefaults
     from floppy.cloning.base import register_cloning as register_cloning
+    from floppy.cloning.feature import FeatureSteps as FeatureSteps
     from floppy.cloning.gradient import GradientStep as GradientStep
     from floppy.cloning.implicit import ImplicitStep as ImplicitStep
     from floppy.cloning.losses import Loss as Loss
@@ -55,6 +56,7 @@ _MODULES = {
     "floppy.cloning": (
         "AdamSteps",
         "CloningDefaults",
+        "FeatureSteps",
         "GradientStep",
         "ImplicitStep",
         "Loss",

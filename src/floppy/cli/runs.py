@@ -43,7 +43,7 @@ GROUPS = (
     ),
     Group("dataset", "What is distilled.", ("targets", "initial_examples", "scaled_actions", "modules", "data")),
     Group("learner", "Who learns.", ("network", "encoder_layers")),
-    Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "cloning")),
+    Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "held_rates", "cloning")),
     Group("outer-loop", "How the dataset is improved.", ("outer_steps", "outer")),
     Group("run", "How the run is evaluated, carried out and shown.", ()),
 )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.cloning.base import Cloning, Distilled, clone, map_clones
+from floppy.cloning.base import Cloning, Distilled, clone, map_clones, rates_shape
 from floppy.cloning.losses import LOSSES
 from floppy.errors import FloppyError, shown
 from floppy.fields import Registry, is_frozen_dataclass
@@ -48,8 +48,8 @@ class Problem:
     cloning: Cloning
     examples: int
     """`k`."""
-    initial_rate: float
-    """Where the inner rate η starts."""
+    initial_rate: float | tuple[float, ...]
+    """Where the inner rate η starts, or each of the cloning's rates; one number stands for all of them."""
     encoder_layers: int
     """`l` leading layers are trained in the outer loop and given to every learner; all of them: plain PPO, or direct
     neuroevolution."""
@@ -61,6 +61,8 @@ class Problem:
     """Where the examples start: see `init_distilled`."""
     learned_rate: bool = True
     """Whether η is improved too."""
+    held_rates: tuple[str, ...] = ()
+    """Those of the cloning's rates that are not improved all the same."""
     scaled_actions: bool = True
     """Whether policies act in units of the actions' bounds."""
     context: Hashable = None
@@ -210,7 +212,8 @@ class Problem:
         if self.encoder_layers:
             network: Any = self.networks[0]
             encoder = network.layers(network.init(named_key(key, "encoder")))[: self.encoder_layers]
-        return Distilled(observations, targets, log_std, jnp.asarray(self.initial_rate, jnp.float32), encoder)
+        rates = jnp.broadcast_to(jnp.asarray(self.initial_rate, jnp.float32), rates_shape(self.cloning))
+        return Distilled(observations, targets, log_std, rates, encoder)
 
     def parameters(self, distilled: Distilled) -> Parameters:
         """The part of θ that is improved, in coordinates in which every real number is allowed.
@@ -225,8 +228,9 @@ class Problem:
         if self.targets == "learned":
             is_probability = self._takes_probabilities
             free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets / self._target_unit
-        if self.learned_rate:
-            free["inner_rate"] = jnp.log(distilled.inner_rate)
+        if learned := self._learned_rates:
+            rates = jnp.log(distilled.inner_rate)
+            free["inner_rate"] = rates if len(learned) == len(self.cloning.rates) else rates[jnp.array(learned)]
         return free
 
     def distilled(self, parameters: Parameters, fixed: Distilled) -> Distilled:
@@ -236,13 +240,26 @@ class Problem:
             free = changed["targets"]
             changed["targets"] = jax.nn.softmax(free) if self._takes_probabilities else free * self._target_unit
         if "inner_rate" in changed:
-            changed["inner_rate"] = jnp.exp(changed["inner_rate"])
+            rates, learned = jnp.exp(changed["inner_rate"]), self._learned_rates
+            all_learned = len(learned) == len(self.cloning.rates)
+            changed["inner_rate"] = rates if all_learned else fixed.inner_rate.at[jnp.array(learned)].set(rates)
         return fixed._replace(**changed)
 
     def improved(self, parameters: Parameters, fixed: Distilled) -> Distilled:
         """As `distilled`, for the end of a step: an inner rate that a step made too small is put back to the least."""
         distilled = self.distilled(parameters, fixed)
         return distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, MIN_INNER_RATE))
+
+    def rates(self, distilled: Distilled) -> Info:
+        """The cloning's rates by their names, for the log."""
+        return dict(zip(self.cloning.rates, distilled.inner_rate.reshape(-1), strict=True))
+
+    @property
+    def _learned_rates(self) -> list[int]:
+        """Places of the rates that are improved."""
+        if not self.learned_rate:
+            return []
+        return [place for place, name in enumerate(self.cloning.rates) if name not in self.held_rates]
 
 
 class OuterLoop(Protocol):

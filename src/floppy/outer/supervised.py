@@ -122,10 +122,9 @@ class Supervised(OuterLoopDefaults):
             "loss": loss,
             "train_accuracy": 100.0 * accuracy,
             "gradient_norm": optax.tree.norm(gradient),
-            "inner_rate": distilled.inner_rate,
             "env_steps": jnp.asarray(float(self.batch_size * self.learners)),
         }
-        return SupervisedState(distilled, optimiser, state.statistics), info
+        return SupervisedState(distilled, optimiser, state.statistics), info | problem.rates(distilled)
 
     def _loss(
         self,

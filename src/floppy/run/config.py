@@ -38,8 +38,8 @@ class DistillConfig:
     distribution: str = "lambda"
     """Learner distributions that the dataset is for, by comma: names, also of networks of your own, or pairs such as
     width=32..256:depth=2:initialiser=xavier."""
-    initial_rate: float = bounded(1.0, above=0)
-    """Where the inner rate starts."""
+    initial_rate: float | tuple[float, ...] = bounded(1.0, above=0)
+    """Where the inner rate starts; of a cloning with several rates one number for each of them, or one for all."""
     encoder_layers: int = bounded(0, least=0)
     """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: nothing is
     cloned, which is plain PPO, or neuroevolution."""
@@ -52,6 +52,8 @@ class DistillConfig:
     of zero; of labelled images also class-means, or samples."""
     learned_rate: bool = True
     """Whether the inner rate is improved too."""
+    held_rates: tuple[str, ...] = ()
+    """Of a cloning with several rates those that stay as they start."""
     scaled_actions: bool = True
     """Whether policies act in units of the bounds of continuous actions, from -1 to 1; else in the task's own."""
     outer: OuterLoop = dataclasses.field(default_factory=PPMO)
@@ -91,6 +93,7 @@ class DistillConfig:
         versions_of(task.package, why=task.task_id)  # in time, for the card will name them
         check_own_task(task)
         check_loss(self.cloning.loss, task.actions)
+        self._check_rates()
         learners = parse_distributions(self.distribution)
         if self.encoder_layers:
             network = learners[0].bind(task.observation_shape, task.actions)
@@ -114,6 +117,7 @@ class DistillConfig:
             targets=self.targets,
             initial_examples=self.initial_examples,
             learned_rate=self.learned_rate,
+            held_rates=self.held_rates,
             scaled_actions=self.scaled_actions,
             context=self.outer.context(task),
         )
@@ -122,6 +126,16 @@ class DistillConfig:
         self._check_networks(problem)
         self.outer.check(problem)
         return problem
+
+    def _check_rates(self) -> None:
+        names, kind = self.cloning.rates, type(self.cloning).__name__
+        if isinstance(self.initial_rate, tuple) and len(self.initial_rate) != len(names):
+            raise FloppyError(
+                f"initial_rate must be one number, or {len(names)} for {kind} ({', '.join(names)}), "
+                f"got {len(self.initial_rate)}."
+            )
+        if unknown := [name for name in self.held_rates if name not in names]:
+            raise must_be_one_of("held_rates", unknown[0], names)
 
     def _check_networks(self, problem: Problem) -> None:
         for network in problem.networks:
@@ -142,7 +156,8 @@ class DistillConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, with the `kind` of cloning and outer loop named."""
-        return dataclasses.asdict(self) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
+        entry = dataclasses.asdict(self) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "DistillConfig":

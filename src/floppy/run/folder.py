@@ -169,7 +169,9 @@ def versions_of_parts(about: About) -> dict[str, str]:
 def _defaults_of(config: DistillConfig) -> dict[str, Any]:
     """An option that an older run knew nothing of was as it is by default."""
     by_default = {
-        field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(config)
+        if field.default is not dataclasses.MISSING
     }
     parts: dict[str, Any] = {"cloning": encode(type(config.cloning)()), "outer": encode(type(config.outer)())}
     return by_default | OLDER_DEFAULTS | parts

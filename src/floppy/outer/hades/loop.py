@@ -153,7 +153,7 @@ class HaDES(OuterLoopDefaults):
         if result.moments is not None:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
-        info = self._info(result, strategy.sigma(searched), after.distilled)
+        info = self._info(result, strategy.sigma(searched)) | problem.rates(after.distilled)
         return after, info | {"failed": jnp.sum(failed)}
 
     def _dataset(self, problem: Problem, state: HaDESState, vector: jax.Array) -> Distilled:
@@ -177,7 +177,7 @@ class HaDES(OuterLoopDefaults):
         """The running statistics, if observations are normalised."""
         return state.statistics if self.normalise_observations else None
 
-    def _info(self, result: _Outcome, sigma: jax.Array, distilled: Distilled) -> Info:
+    def _info(self, result: _Outcome, sigma: jax.Array) -> Info:
         episodes = self.population * self.initialisations * self.environments
         steps = jnp.sum(result.steps)
         return {
@@ -187,7 +187,6 @@ class HaDES(OuterLoopDefaults):
             "env_steps": steps,
             "episode_length": steps / episodes,
             "sigma": sigma,
-            "inner_rate": distilled.inner_rate,
         }
 
     def _outcome(

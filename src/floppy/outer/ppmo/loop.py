@@ -355,10 +355,14 @@ class PPMO(OuterLoopDefaults):
         if self.target_kl == 0.0:
             state, info = jax.lax.scan(update, state, rows)
             return state, jax.tree.map(jnp.mean, info)
-        return self._update_until_kl_limit(update, state, rows)
+        return self._update_until_kl_limit(problem, update, state, rows)
 
     def _update_until_kl_limit(
-        self, update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]], state: PPMOState, rows: jax.Array
+        self,
+        problem: Problem,
+        update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]],
+        state: PPMOState,
+        rows: jax.Array,
     ) -> tuple[PPMOState, Info]:
         """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence.
 
@@ -375,7 +379,7 @@ class PPMO(OuterLoopDefaults):
 
         (state, _), (info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
         info = jax.tree.map(lambda values: jnp.sum(values) / jnp.sum(seen), info)
-        return state, info | {"updates": jnp.mean(done), "inner_rate": state.distilled.inner_rate}
+        return state, info | {"updates": jnp.mean(done)} | problem.rates(state.distilled)
 
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Any, ...], minibatch: tuple[Samples, ...]
@@ -412,7 +416,7 @@ class PPMO(OuterLoopDefaults):
             critic_optimiser=critic_optimiser,
         )
         info |= {"value_loss": critic_loss, "gradient_norm": optax.tree.norm(gradient)}
-        return state, info | {"inner_rate": distilled.inner_rate}
+        return state, info | problem.rates(distilled)
 
     def _policy_loss(
         self,
