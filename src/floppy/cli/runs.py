@@ -41,7 +41,11 @@ GROUPS = (
             *("budget", "seed", "out", "resume", "overwrite"),
         ),
     ),
-    Group("dataset", "What is distilled.", ("targets", "initial_examples", "scaled_actions", "modules", "data")),
+    Group(
+        "dataset",
+        "What is distilled.",
+        ("targets", "initial_examples", "observation_deviation", "scaled_actions", "modules", "data"),
+    ),
     Group("learner", "Who learns.", ("network", "encoder_layers")),
     Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "held_rates", "cloning")),
     Group("outer-loop", "How the dataset is improved.", ("outer_steps", "outer")),

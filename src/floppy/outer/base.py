@@ -16,7 +16,7 @@ from floppy.keys import named_key
 from floppy.learner.network import Learners, Network
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
-from floppy.play.normalise import RunningStatistics, normalise
+from floppy.play.normalise import RunningStatistics, normalise, with_one_deviation
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import LABELLED, Task, kind_of
 
@@ -63,6 +63,8 @@ class Problem:
     """Whether η is improved too."""
     held_rates: tuple[str, ...] = ()
     """Those of the cloning's rates that are not improved all the same."""
+    observation_deviation: float = 0.0
+    """By which observations are divided where they are normalised; 0: each by its own running deviation."""
     scaled_actions: bool = True
     """Whether policies act in units of the actions' bounds."""
     context: Hashable = None
@@ -110,6 +112,31 @@ class Problem:
         if not given:
             return weights
         return network.with_layers(network.without_layers(weights, given), ({},) * given)  # type: ignore[attr-defined]
+
+    @property
+    def freezes_statistics(self) -> bool:
+        """Whether statistics of observations stay those that a run begins with."""
+        return self.observation_deviation > 0
+
+    def check_normaliser(self, *, normalises: bool) -> None:
+        """Checks that a loop which normalises observations, or does not, can have what is asked for.
+
+        Raises:
+          FloppyError: if it cannot.
+        """
+        if self.observation_deviation and not normalises:
+            raise FloppyError(
+                f"observation_deviation must be 0 where observations are not normalised, got "
+                f"{self.observation_deviation:g}: give --normalise-observations."
+            )
+
+    def first_statistics(self, arena: Arena[Any], key: jax.Array) -> RunningStatistics:
+        """Statistics that a run begins with where it normalises: of observations that random actions meet."""
+        return self.in_one_deviation(arena.warm_up(self.task, key))
+
+    def in_one_deviation(self, statistics: RunningStatistics) -> RunningStatistics:
+        """Statistics with the deviation that is asked for, if one is."""
+        return with_one_deviation(statistics, self.observation_deviation) if self.observation_deviation else statistics
 
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena[Any] = ON_DEVICE

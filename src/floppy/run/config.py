@@ -54,6 +54,10 @@ class DistillConfig:
     """Whether the inner rate is improved too."""
     held_rates: tuple[str, ...] = ()
     """Of a cloning with several rates those that stay as they start."""
+    observation_deviation: float = bounded(0.0, least=0)
+    """Where observations are normalised, all of them, less their means, are divided by this one number, and the means
+    stay those of the first observations; 0: each is divided by its own running deviation. By that, pixels that are
+    rarely anything but 0 become hundreds."""
     scaled_actions: bool = True
     """Whether policies act in units of the bounds of continuous actions, from -1 to 1; else in the task's own."""
     outer: OuterLoop = dataclasses.field(default_factory=PPMO)
@@ -118,6 +122,7 @@ class DistillConfig:
             initial_examples=self.initial_examples,
             learned_rate=self.learned_rate,
             held_rates=self.held_rates,
+            observation_deviation=self.observation_deviation,
             scaled_actions=self.scaled_actions,
             context=self.outer.context(task),
         )

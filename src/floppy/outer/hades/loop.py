@@ -96,11 +96,12 @@ class HaDES(OuterLoopDefaults):
     def check(self, problem: Problem) -> None:
         """Checks that learners can be shared, and that smoothness meets images."""
         self._share(problem)
+        problem.check_normaliser(normalises=self.normalise_observations)
         self._check_smoothness(problem)
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> HaDESState:
         """The state before the first generation."""
-        known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
+        known = problem.first_statistics(arena, named_key(key, "warm-up")) if self.normalise_observations else None
         return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known, arena), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:
@@ -150,7 +151,7 @@ class HaDES(OuterLoopDefaults):
             distilled=self._dataset(problem, state, strategy.mean(searched)),
             strategy=searched,
         )
-        if result.moments is not None:
+        if result.moments is not None and not problem.freezes_statistics:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
         info = self._info(result, strategy.sigma(searched)) | problem.rates(after.distilled)

@@ -153,12 +153,13 @@ class PPMO(OuterLoopDefaults):
                 "take --method neuroevolution or random as a baseline."
             )
         self._share(problem)
+        problem.check_normaliser(normalises=self.normalise_observations)
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
-        known = None
-        if self.normalise_observations and problem.initial_examples == "random-policy":
-            known = arena.warm_up(problem.task, named_key(key, "warm-up"))
+        known, is_seen = None, problem.initial_examples == "random-policy" or problem.freezes_statistics
+        if self.normalise_observations and is_seen:
+            known = problem.first_statistics(arena, named_key(key, "warm-up"))
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         environments = tuple(
             arena.start_environments(
@@ -248,7 +249,7 @@ class PPMO(OuterLoopDefaults):
             for trajectory, log_std in zip(trajectories, log_stds, strict=True)
         )
         state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
-        if self.normalise_observations:
+        if self.normalise_observations and not problem.freezes_statistics:
             state = state._replace(statistics=_absorb(state.statistics, trajectories))
         return state, losses | info
 
