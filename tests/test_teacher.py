@@ -18,7 +18,7 @@ from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import PPMO, Problem
 from floppy.outer.ppmo.loop import PPMOState
-from floppy.outer.ppmo.teacher import Teacher, read_teacher
+from floppy.outer.teacher import Teacher, read_teacher
 from floppy.run.config import DistillConfig
 from floppy.run.loop import _Run, distill
 from floppy.tasks.registry import make_task

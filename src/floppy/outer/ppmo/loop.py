@@ -17,7 +17,7 @@ from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
 from floppy.outer.ppmo.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
-from floppy.outer.ppmo.teacher import Teacher, read_teacher
+from floppy.outer.teacher import Teacher, read_teacher, teacher_of
 from floppy.parallel import shard_rows
 from floppy.play.arena import Arena, Trajectory
 from floppy.play.device import ON_DEVICE
@@ -142,7 +142,7 @@ class PPMO(OuterLoopDefaults):
 
     def parents(self, problem: Problem) -> list[str]:
         """The teacher's dataset."""
-        teacher = _teacher_of(problem)
+        teacher = teacher_of(problem)
         return [teacher.origin] if teacher else []
 
     def check(self, problem: Problem) -> None:
@@ -301,7 +301,7 @@ class PPMO(OuterLoopDefaults):
 
     def _samples(self, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: jax.Array) -> Samples:
         """Advantages and everything else that the updates read; `log_std [learners, a]` of the collecting policies."""
-        statistics, teacher = self.statistics(state), _teacher_of(problem)
+        statistics, teacher = self.statistics(state), teacher_of(problem)
         values = self._values(problem, state.critic, normalise(statistics, trajectory.observations))
         next_values = self._values(problem, state.critic, normalise(statistics, trajectory.next_observations))
         advantages = self._advantages(trajectory, values, next_values)
@@ -448,7 +448,7 @@ class PPMO(OuterLoopDefaults):
         if self.least_std > 0.0 and cloned.log_std.size:
             below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
             loss += jnp.mean(jnp.sum(below**2, axis=-1))
-        if (teacher := _teacher_of(problem)) and samples.taught is not None:
+        if (teacher := teacher_of(problem)) and samples.taught is not None:
             apart = problem.actions.kl(samples.taught, teacher.log_std_for(problem.actions), output, cloned.log_std)
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
@@ -472,7 +472,3 @@ def _episode_info(trajectories: tuple[Trajectory, ...]) -> Info:
         "episodes": episodes,
         "episode_return": total / jnp.maximum(episodes, 1),
     }
-
-
-def _teacher_of(problem: Problem) -> Teacher | None:
-    return problem.context if isinstance(problem.context, Teacher) else None

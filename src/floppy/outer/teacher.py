@@ -1,4 +1,4 @@
-"""A policy that learners imitate at first (kickstarting; Schmitt et al., 2018)."""
+"""The policy in a dataset's file, which learners imitate: at first (kickstarting; Schmitt et al., 2018), or alone."""
 
 import dataclasses
 from typing import Any
@@ -10,6 +10,7 @@ from floppy.dataset import load
 from floppy.dataset.file import origin
 from floppy.errors import FloppyError
 from floppy.learner.network import Network
+from floppy.outer.base import Problem
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
@@ -44,6 +45,11 @@ class Teacher:
         rows = normalise(self.statistics, observations.reshape(-1, *shape))
         outputs = self.network.actions.clip(self.network.apply(self.weights, rows))
         return actions.of_policy(outputs).reshape(*leading, -1)
+
+
+def teacher_of(problem: Problem) -> Teacher | None:
+    """The teacher that the outer loop has read, if there is one."""
+    return problem.context if isinstance(problem.context, Teacher) else None
 
 
 def read_teacher(path: str, task: Task) -> Teacher:
