@@ -44,7 +44,10 @@ GROUPS = (
     Group(
         "dataset",
         "What is distilled.",
-        ("targets", "initial_examples", "observation_deviation", "scaled_actions", "modules", "data"),
+        (
+            *("targets", "initial_examples", "start", "observation_deviation", "frozen_normaliser"),
+            *("scaled_actions", "modules", "data"),
+        ),
     ),
     Group("learner", "Who learns.", ("network", "encoder_layers")),
     Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "held_rates", "cloning")),

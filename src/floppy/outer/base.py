@@ -14,6 +14,7 @@ from floppy.errors import FloppyError, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.keys import named_key
 from floppy.learner.network import Learners, Network
+from floppy.outer.history import History
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, normalise, with_one_deviation
@@ -36,6 +37,17 @@ LABEL_SMOOTHING = 0.1
 INITIAL_LOGIT_GAP = 10.0
 """How far a learned logit of the right class is above the others at the start: answers are scored by their likelihood,
 and end about there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A dataset to begin with. It is known by its origin, so that compiled functions can hold it as a constant."""
+
+    origin: str
+    """The task of its file, and `sha256:` with the file's digest, as on a card under `parents`."""
+    history: History
+    distilled: Distilled = dataclasses.field(compare=False, repr=False)
+    statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +79,10 @@ class Problem:
     """By which observations are divided where they are normalised; 0: each by its own running deviation."""
     scaled_actions: bool = True
     """Whether policies act in units of the actions' bounds."""
+    frozen_normaliser: bool = False
+    """Whether statistics of observations stay those that the run begins with, whatever they are divided by."""
+    start: Start | None = None
+    """The dataset that the run begins with, in place of fresh examples."""
     context: Hashable = None
     """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
     the problem by its hash."""
@@ -116,7 +132,12 @@ class Problem:
     @property
     def freezes_statistics(self) -> bool:
         """Whether statistics of observations stay those that a run begins with."""
-        return self.observation_deviation > 0
+        return self.frozen_normaliser or self.observation_deviation > 0
+
+    @property
+    def knows_statistics(self) -> bool:
+        """Whether statistics of observations are needed at once, as no running ones follow or examples are in them."""
+        return self.freezes_statistics or self.start is not None or self.initial_examples == "random-policy"
 
     def check_normaliser(self, *, normalises: bool) -> None:
         """Checks that a loop which normalises observations, or does not, can have what is asked for.
@@ -129,9 +150,16 @@ class Problem:
                 f"observation_deviation must be 0 where observations are not normalised, got "
                 f"{self.observation_deviation:g}: give --normalise-observations."
             )
+        if self.start and (self.start.statistics is not None) != normalises:
+            has, no = ("has no", "no-") if normalises else ("has a", "")
+            raise FloppyError(
+                f"The dataset to start from {has} normaliser of observations: give --{no}normalise-observations."
+            )
 
     def first_statistics(self, arena: Arena[Any], key: jax.Array) -> RunningStatistics:
-        """Statistics that a run begins with where it normalises: of observations that random actions meet."""
+        """Statistics that a run begins with where it normalises: its start's, or of what random actions meet."""
+        if self.start and self.start.statistics:
+            return self.start.statistics
         return self.in_one_deviation(arena.warm_up(self.task, key))
 
     def in_one_deviation(self, statistics: RunningStatistics) -> RunningStatistics:
@@ -141,7 +169,7 @@ class Problem:
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena[Any] = ON_DEVICE
     ) -> Distilled:
-        """The dataset before the first step.
+        """The dataset before the first step: the one to start from, or a fresh one.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
         seen under random actions, normalised by `statistics`, and the targets zeros, which ask for no action in
@@ -149,6 +177,8 @@ class Problem:
         With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
         targets their labels, as probabilities or as logits around 0. The encoder is fresh.
         """
+        if self.start:
+            return self.start.distilled
         seen: Any = None
         if self.initial_examples == "random-policy":
             seen = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)

@@ -98,10 +98,6 @@ class Imitation(OuterLoopDefaults):
         """The teacher."""
         return read_teacher(self.teacher, task) if self.teacher else None
 
-    def parents(self, problem: Problem) -> list[str]:
-        """The teacher's dataset."""
-        return [_teacher(problem).origin]
-
     def check(self, problem: Problem) -> None:
         """Checks that there are episodes, a teacher, and targets that can be those of one."""
         if kind_of(problem.task) == LABELLED:
@@ -204,12 +200,14 @@ class Imitation(OuterLoopDefaults):
     ) -> ImitationState:
         """The examples are states of the ring with the teacher's answers."""
         states = _observations(problem, trajectories)
-        statistics = problem.in_one_deviation(statistics_of_batch(states)) if self.normalise_observations else None
-        chosen = states[jax.random.choice(named_key(key, "examples"), len(states), (problem.examples,))]
-        outputs = _teacher(problem).outputs(chosen, problem.actions)
-        distilled = start._replace(
-            observations=normalise(statistics, chosen), targets=self._first_targets(problem, outputs)
-        )
+        if problem.start:
+            distilled, statistics = start, problem.start.statistics
+        else:
+            known = statistics_of_batch(states)
+            statistics = problem.in_one_deviation(known) if self.normalise_observations else None
+            chosen = states[jax.random.choice(named_key(key, "examples"), len(states), (problem.examples,))]
+            targets = self._first_targets(problem, _teacher(problem).outputs(chosen, problem.actions))
+            distilled = start._replace(observations=normalise(statistics, chosen), targets=targets)
         optimiser = self._optimiser(problem).init(problem.parameters(distilled))
         taken, place = jnp.asarray(float(len(states))), jnp.zeros((), jnp.int32)
         return ImitationState(distilled, optimiser, states, place, environments, statistics, taken)

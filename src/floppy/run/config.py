@@ -13,6 +13,7 @@ from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
 from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_outer_loop
+from floppy.outer.start import with_start
 from floppy.tasks.base import LABELLED, kind_of
 from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import full_task_id, make_task
@@ -54,10 +55,15 @@ class DistillConfig:
     """Whether the inner rate is improved too."""
     held_rates: tuple[str, ...] = ()
     """Of a cloning with several rates those that stay as they start."""
+    start: str = ""
+    """File of a dataset to begin with: its examples, rates, encoder and normaliser, in place of initial_examples and
+    initial_rate."""
     observation_deviation: float = bounded(0.0, least=0)
     """Where observations are normalised, all of them, less their means, are divided by this one number, and the means
     stay those of the first observations; 0: each is divided by its own running deviation. By that, pixels that are
     rarely anything but 0 become hundreds."""
+    frozen_normaliser: bool = False
+    """Where observations are normalised, whether their statistics stay those that the run begins with."""
     scaled_actions: bool = True
     """Whether policies act in units of the bounds of continuous actions, from -1 to 1; else in the task's own."""
     outer: OuterLoop = dataclasses.field(default_factory=PPMO)
@@ -71,6 +77,9 @@ class DistillConfig:
     """Fresh learners per distribution in those evaluations."""
     selection_episodes: int = bounded(2, least=1, most=MAX_COUNT)
     """Episodes of each of these learners."""
+    selection_quantile: float = bounded(0.0, least=0, most=1)
+    """By which datasets are chosen beside the mean return: this quantile of the learners' own means counts as much,
+    so that the worst networks count. 0: by the mean alone."""
     score_learners: int = bounded(100, least=1, most=MAX_COUNT)
     """Fresh learners per distribution in the last evaluation, which gives the card its score."""
     score_episodes: int = bounded(10, least=1, most=MAX_COUNT)
@@ -123,12 +132,15 @@ class DistillConfig:
             learned_rate=self.learned_rate,
             held_rates=self.held_rates,
             observation_deviation=self.observation_deviation,
+            frozen_normaliser=self.frozen_normaliser,
             scaled_actions=self.scaled_actions,
             context=self.outer.context(task),
         )
         for each in learners:
             each.as_entry()  # a network without a name could not be read again
         self._check_networks(problem)
+        if self.start:
+            problem = with_start(problem, self.start)
         self.outer.check(problem)
         return problem
 

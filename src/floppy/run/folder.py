@@ -126,7 +126,9 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
     versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     command = str(saved.pop("command", ""))
     if saved.pop("parents", []) != about.parents:
-        raise FloppyError(f"{folder} holds a run with another teacher's file: put that file back, or start a new run.")
+        raise FloppyError(
+            f"{folder} holds a run with another teacher's or start's file: put that file back, or start a new run."
+        )
     differing = _differing(saved, json.loads(json.dumps(config.as_dict())), _defaults_of(config))
     if differing:
         raise FloppyError(

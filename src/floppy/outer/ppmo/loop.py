@@ -112,6 +112,9 @@ class PPMO(OuterLoopDefaults):
     """Adam's eps."""
     critic_width: int = bounded(64, least=1, most=MAX_COUNT)
     """Units of the critic's two hidden layers; its activation is that of the learners."""
+    critic_warm_up: int = bounded(0, least=0, most=MAX_COUNT)
+    """Outer steps at the start in which the critic alone learns and the dataset is held, for one that is good already
+    (`start`): a critic that knows nothing would lead it away."""
     critic_network: str = one_of("", ("", *CRITICS))
     """What the critic has before its hidden layers, see `LearnerDistribution.network`; by default what learners have.
     With mlp it has nothing, which on Atari's frames saves half of the arithmetic."""
@@ -140,11 +143,6 @@ class PPMO(OuterLoopDefaults):
         """The teacher, if there is one."""
         return read_teacher(self.teacher, task) if self.teacher else None
 
-    def parents(self, problem: Problem) -> list[str]:
-        """The teacher's dataset."""
-        teacher = teacher_of(problem)
-        return [teacher.origin] if teacher else []
-
     def check(self, problem: Problem) -> None:
         """Checks that there are episodes, and that learners can be shared."""
         if kind_of(problem.task) == LABELLED:
@@ -154,11 +152,16 @@ class PPMO(OuterLoopDefaults):
             )
         self._share(problem)
         problem.check_normaliser(normalises=self.normalise_observations)
+        if self.critic_warm_up >= problem.outer_steps:
+            raise FloppyError(
+                f"critic_warm_up must be less than the {problem.outer_steps} outer steps, got {self.critic_warm_up}: "
+                "the dataset would not be improved."
+            )
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
-        known, is_seen = None, problem.initial_examples == "random-policy" or problem.freezes_statistics
-        if self.normalise_observations and is_seen:
+        known = None
+        if self.normalise_observations and problem.knows_statistics:
             known = problem.first_statistics(arena, named_key(key, "warm-up"))
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         environments = tuple(
@@ -186,7 +189,7 @@ class PPMO(OuterLoopDefaults):
             distilled,
             self._optimiser(problem, self.rate).init(problem.parameters(distilled)),
             critic,
-            self._optimiser(problem, self.critic_rate).init(critic),
+            self._critic_optimiser(problem).init(critic),
             environments,
             init_statistics(problem.task.observation_shape) if known is None else known,
             (jnp.zeros((self._share(problem), self.environments)),) * len(problem.learners),
@@ -283,16 +286,21 @@ class PPMO(OuterLoopDefaults):
         wanted = max(1, round(per_learner * self.learners / self.minibatch_size))
         return min(wanted, per_learner)
 
-    def _updates(self, problem: Problem) -> int:
-        return problem.outer_steps * self.epochs * self._minibatches()
+    def _updates(self, outer_steps: int) -> int:
+        return outer_steps * self.epochs * self._minibatches()
 
     def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
-        until = max(1, round(self.teacher_share * self._updates(problem)))
-        adam = state.optimiser[1][0]  # of the chain in _optimiser
-        return optax.linear_schedule(self.teacher_weight, 0.0, until)(adam.count)
+        until = max(1, round(self.teacher_share * self._updates(problem.outer_steps - self.critic_warm_up)))
+        return optax.linear_schedule(self.teacher_weight, 0.0, until)(_updates_made(state.optimiser))
 
     def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
-        schedule = optax.linear_schedule(rate, 0.0, self._updates(problem)) if self.anneal else rate
+        return self._annealed(rate, problem.outer_steps - self.critic_warm_up)
+
+    def _critic_optimiser(self, problem: Problem) -> optax.GradientTransformation:
+        return self._annealed(self.critic_rate, problem.outer_steps)
+
+    def _annealed(self, rate: float, outer_steps: int) -> optax.GradientTransformation:
+        schedule = optax.linear_schedule(rate, 0.0, self._updates(outer_steps)) if self.anneal else rate
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network[Any]:
@@ -406,10 +414,17 @@ class PPMO(OuterLoopDefaults):
         if self.encoder_rate:
             factor = self.encoder_rate / self.rate  # Adam's steps are in proportion to its rate
             change["encoder"] = jax.tree.map(lambda step: step * factor, change["encoder"])
-        critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
+        critic_change, critic_optimiser = self._critic_optimiser(problem).update(
             critic_gradient, state.critic_optimiser
         )
         distilled = problem.improved(optax.apply_updates(parameters, change), state.distilled)
+        if self.critic_warm_up:
+            is_held = _updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
+            distilled, optimiser = jax.tree.map(
+                lambda new, old: jnp.where(is_held, old, new),
+                (distilled, optimiser),
+                (state.distilled, state.optimiser),
+            )
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,
@@ -453,6 +468,11 @@ class PPMO(OuterLoopDefaults):
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
         return loss, info
+
+
+def _updates_made(optimiser: optax.OptState) -> jax.Array:
+    count: jax.Array = optimiser[1][0].count  # of the chain in _annealed
+    return count
 
 
 def _absorb(statistics: RunningStatistics, trajectories: tuple[Trajectory, ...]) -> RunningStatistics:
