@@ -1,5 +1,6 @@
 """What datasets and policies took that a run begins with or learns from: for the card, which counts it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +17,21 @@ class History(NamedTuple):
 
 
 def history_of(dataset: DistilledDataset) -> History:
-    """As its card says."""
+    """As its card says; of an older one, which does not, what its configuration lets a whole run of PPMO take."""
     algorithm = dataset.card.algorithm
-    counts = [algorithm.get("env_steps"), algorithm.get("env_steps_before", 0)]
+    counts = [algorithm.get("env_steps", _reckoned(algorithm.get("config"))), algorithm.get("env_steps_before", 0)]
     is_known = all(type(count) is int and count >= 0 for count in counts)
     return History(sum(counts) if is_known else None, algorithm.get("taught") is True)
+
+
+def _reckoned(config: Any) -> int | None:
+    """Environment steps of a run by its configuration on a card; None where it does not say how many it takes."""
+    outer = config.get("outer") if isinstance(config, dict) else None
+    if not isinstance(outer, dict):
+        return None
+    factors = [config.get("outer_steps"), *(outer.get(name) for name in ("learners", "environments", "horizon"))]
+    whole = [factor for factor in factors if type(factor) is int and factor > 0]
+    return math.prod(whole) if len(whole) == len(factors) else None
 
 
 def entries_of(before: Sequence[History], *, taught: bool) -> dict[str, Any]:

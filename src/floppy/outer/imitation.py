@@ -118,13 +118,13 @@ class Imitation(OuterLoopDefaults):
             arena.start_environments(problem.task, named_key(key, f"environments {group}"), share, self.environments)
             for group in range(groups)
         )
-        fresh = arena.compiled(self._draw, static=2)(problem, share, named_key(key, "clones"))
+        start = problem.init_distilled(named_key(key, "distilled"), arena=arena)
+        idle = arena.compiled(self._clone, static=2)(problem, share, start, named_key(key, "clones"))
         shares = jnp.linspace(0.0, self.random_actions, self.environments)
         steps = -(-self.states // (self.clones * self.environments))
         environments, trajectories = self._play(
-            problem, arena, environments, fresh, None, (jnp.ones(self.environments), shares), steps, key
+            problem, arena, environments, idle, None, (jnp.ones(self.environments), shares), steps, key
         )
-        start = problem.init_distilled(named_key(key, "distilled"), arena=arena)
         return arena.compiled(self._begin)(problem, start, environments, trajectories, key)
 
     def step(
@@ -205,12 +205,23 @@ class Imitation(OuterLoopDefaults):
         else:
             known = statistics_of_batch(states)
             statistics = problem.in_one_deviation(known) if self.normalise_observations else None
-            chosen = states[jax.random.choice(named_key(key, "examples"), len(states), (problem.examples,))]
-            targets = self._first_targets(problem, _teacher(problem).outputs(chosen, problem.actions))
-            distilled = start._replace(observations=normalise(statistics, chosen), targets=targets)
+            distilled = self._first_examples(problem, start, states, statistics, key) if problem.examples else start
         optimiser = self._optimiser(problem).init(problem.parameters(distilled))
         taken, place = jnp.asarray(float(len(states))), jnp.zeros((), jnp.int32)
         return ImitationState(distilled, optimiser, states, place, environments, statistics, taken)
+
+    def _first_examples(
+        self,
+        problem: Problem,
+        start: Distilled,
+        states: jax.Array,
+        statistics: RunningStatistics | None,
+        key: jax.Array,
+    ) -> Distilled:
+        """The dataset with random states of the ring, and the teacher's answers."""
+        chosen = states[jax.random.choice(named_key(key, "examples"), len(states), (problem.examples,))]
+        targets = self._first_targets(problem, _teacher(problem).outputs(chosen, problem.actions))
+        return start._replace(observations=normalise(statistics, chosen), targets=targets)
 
     def _first_targets(self, problem: Problem, outputs: jax.Array) -> jax.Array:
         if problem.actions.log_std_size:
