@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from floppy.outer.base import OuterLoopDefaults as OuterLoopDefaults
     from floppy.outer.base import register_outer_loop as register_outer_loop
     from floppy.outer.hades.loop import HaDES as HaDES
+    from floppy.outer.imitation import Imitation as Imitation
     from floppy.outer.ppmo.loop import PPMO as PPMO
     from floppy.outer.supervised import Supervised as Supervised
     from floppy.recipes import RECIPES as RECIPES
@@ -70,7 +71,7 @@ _MODULES = {
     "floppy.learner.distribution": ("parse_distribution",),
     "floppy.learner.mlp": ("LearnerDistribution",),
     "floppy.learner.module": ("network", "register_network"),
-    "floppy.outer": ("PPMO", "HaDES", "OuterLoopDefaults", "Supervised", "register_outer_loop"),
+    "floppy.outer": ("PPMO", "HaDES", "Imitation", "OuterLoopDefaults", "Supervised", "register_outer_loop"),
     "floppy.recipes": ("RECIPES", "neuroevolution_baseline", "ppo_baseline", "recipe"),
     "floppy.run.config": ("DistillConfig",),
     "floppy.run.loop": ("DistillResult", "distill"),
