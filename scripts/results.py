@@ -126,7 +126,7 @@ def result_rows(page: Page, run: Run, only: str, earlier: list[dict[str, str]]) 
             return []
         scores += [(options, distribution, score) for distribution, score in found.items()]
     dataset = load(path)
-    took = what_it_took(run, earlier)
+    took = what_it_took(run, dataset, earlier)
     rows = [facts(page, run, dataset, *score) | took for score in scores]
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
     return [{name: row[name] for name in COLUMNS[page.tables]} for row in rows]
@@ -192,10 +192,11 @@ def random_score(task: str) -> float:
     return mean
 
 
-def what_it_took(run: Run, earlier: list[dict[str, str]]) -> Row:
+def what_it_took(run: Run, dataset: DistilledDataset, earlier: list[dict[str, str]]) -> Row:
     """Outer and environment steps from the log of a run; seconds from its result, if that was kept.
 
-    Of a run whose folder is gone, what the table says already; of an imported dataset nothing.
+    Environment steps of runs before it, a teacher's among them, count where its card knows them. Of a run whose folder
+    is gone, what the table says already; of an imported dataset nothing.
     """
     if run.kind == "import" or (earlier and not (ROOT / run.out / "metrics.jsonl").exists()):
         known = earlier[0] if earlier else {}
@@ -203,7 +204,8 @@ def what_it_took(run: Run, earlier: list[dict[str, str]]) -> Row:
     log, result = read_log(run), ROOT / run.out / "result.json"
     return {
         "outer_steps": len(log),
-        "env_steps": int(sum(line["env_steps"] for line in log)),
+        "env_steps": int(sum(line["env_steps"] for line in log))
+        + (dataset.card.algorithm.get("env_steps_before") or 0),
         "seconds": json.loads(result.read_text()).get("seconds", "") if result.exists() else "",
     }
 

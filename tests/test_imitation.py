@@ -189,11 +189,13 @@ def test_without_a_teacher_it_is_refused(refused: Refused, tmp_path: Path) -> No
     [
         ({"targets": "one-hot"}, "targets must be learned for imitation, got one-hot"),
         ({"learners": (SMALL,) * 3}, "cannot be shared equally by 3"),
+        ({}, r"states must be at most 268435456 for observations of shape \(1,\), got 300000000: they would take 1.1"),
     ],
 )
 def test_what_cannot_be_imitated_is_refused(changes: dict[str, Any], words: str) -> None:
+    outer = TINY if changes else dataclasses.replace(TINY, states=300_000_000)
     with pytest.raises(FloppyError, match=words):
-        TINY.check(make_problem(**changes))
+        outer.check(make_problem(**changes))
 
 
 def test_some_share_of_the_teacher_must_be_given() -> None:

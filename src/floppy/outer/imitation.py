@@ -1,6 +1,7 @@
 """Imitation: a dataset whose clones do as a teacher does, where clones are (DAgger; Ross et al., 2011)."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +13,7 @@ from floppy.cloning import Distilled, clone
 from floppy.cloning.losses import LOSSES
 from floppy.errors import MAX_COUNT, FloppyError
 from floppy.fields import bounded, check_fields
+from floppy.files import MEBIBYTE, size_text
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Problem, register_outer_loop
@@ -21,6 +23,9 @@ from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, as_floats, normalise
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import LABELLED, Task, kind_of
+
+MOST_BYTES = 1024 * MEBIBYTE
+"""Of the ring, of which every checkpoint holds a copy."""
 
 
 class ImitationState(NamedTuple):
@@ -105,6 +110,12 @@ class Imitation(OuterLoopDefaults):
                 f"Imitation needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades."
             )
         _teacher(problem)
+        size = 4 * self.states * math.prod(problem.task.observation_shape)
+        if size > MOST_BYTES:
+            raise FloppyError(
+                f"states must be at most {self.states * MOST_BYTES // size} for observations of shape "
+                f"{problem.task.observation_shape}, got {self.states}: they would take {size_text(size)}."
+            )
         if problem.targets != "learned":
             raise FloppyError(f"targets must be learned for imitation, got {problem.targets}.")
         problem.check_normaliser(normalises=self.normalise_observations)

@@ -43,7 +43,7 @@ def distill_stages(
       **options: as for `distill`.
 
     Returns:
-      The result of the last stage that was begun; it is not finished unless all of them are.
+      The result of the last stage that was begun, with the seconds of them all; it is not finished unless all are.
 
     Raises:
       FloppyError: as `distill`; of folders that are taken before anything runs.
@@ -57,14 +57,15 @@ def distill_stages(
     for number, stage in enumerate(stages, 1):
         left = None if time_limit is None else time_limit - (time.monotonic() - started)
         if result is not None and left is not None and left <= 0:
-            return dataclasses.replace(result, finished=False)
+            result = dataclasses.replace(result, finished=False)
+            break
         place = folder / stage.name
         if is_first_process():
             print(f"floppy: stage {number} of {len(stages)}, {stage.name or 'the last'}: {place}", file=sys.stderr)
         config = stage.config(before)
         result = distill(config, place, resume=resume, overwrite=overwrite, time_limit=left, **options)
         if not result.finished:
-            return result
+            break
         before = str(place / DATASET_NAME)
     assert result is not None, "there is a stage"
-    return result
+    return dataclasses.replace(result, seconds=time.monotonic() - started)
