@@ -218,7 +218,7 @@ class Imitation(OuterLoopDefaults):
             statistics = problem.in_one_deviation(known) if self.normalise_observations else None
             distilled = self._first_examples(problem, start, states, statistics, key) if problem.examples else start
         optimiser = self._optimiser(problem).init(problem.parameters(distilled))
-        taken, place = jnp.asarray(float(len(states))), jnp.zeros((), jnp.int32)
+        taken, place = jnp.asarray(len(states), jnp.float32), jnp.zeros((), jnp.int32)
         return ImitationState(distilled, optimiser, states, place, environments, statistics, taken)
 
     def _first_examples(
