@@ -166,7 +166,12 @@ def is_same_member(old: Any, new: Any) -> bool:
 
 def encode(part: Any) -> dict[str, Any]:
     """A part of a configuration in plain JSON, with the `kind` it is of."""
-    return {"kind": type(part).__name__} | dataclasses.asdict(part)
+    return {"kind": type(part).__name__} | with_lists(dataclasses.asdict(part))
+
+
+def with_lists(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with lists in place of tuples, as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}
 
 
 def decode(kind: type, entry: Mapping[str, Any], what: str) -> Any:

@@ -8,7 +8,7 @@ from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.losses import check_loss
 from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
-from floppy.fields import bounded, check_fields, decode, encode, one_of
+from floppy.fields import bounded, check_fields, decode, encode, one_of, with_lists
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
@@ -173,8 +173,7 @@ class DistillConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, with the `kind` of cloning and outer loop named."""
-        entry = dataclasses.asdict(self) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}
+        return with_lists(dataclasses.asdict(self)) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "DistillConfig":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.fields import encode
+from floppy.fields import encode, with_lists
 from floppy.files import MEBIBYTE, TEMPORARY_FILES, append_to, read_file, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
@@ -170,11 +170,8 @@ def versions_of_parts(about: About) -> dict[str, str]:
 
 def _defaults_of(config: DistillConfig) -> dict[str, Any]:
     """An option that an older run knew nothing of was as it is by default."""
-    by_default = {
-        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
-        for field in dataclasses.fields(config)
-        if field.default is not dataclasses.MISSING
-    }
+    fields = dataclasses.fields(config)
+    by_default = with_lists({field.name: field.default for field in fields if field.default is not dataclasses.MISSING})
     parts: dict[str, Any] = {"cloning": encode(type(config.cloning)()), "outer": encode(type(config.outer)())}
     return by_default | OLDER_DEFAULTS | parts
 
