@@ -275,16 +275,16 @@ class Imitation(OuterLoopDefaults):
     def _remember(
         self, problem: Problem, state: ImitationState, trajectories: tuple[Trajectory, ...]
     ) -> tuple[ImitationState, Info]:
-        """Puts what was met in the place of the oldest states."""
-        met = _observations(problem, trajectories)
-        size = len(state.states)
-        places = (state.place + jnp.arange(len(met))) % size
+        """Puts the latest states in the place of the oldest."""
+        size, every = len(state.states), _observations(problem, trajectories)
+        latest = every[-size:]
+        places = (state.place + jnp.arange(len(latest))) % size
         after = state._replace(
-            states=state.states.at[places].set(met),
-            place=(state.place + len(met)) % size,
+            states=state.states.at[places].set(latest),
+            place=(state.place + len(latest)) % size,
             unreported=jnp.zeros_like(state.unreported),
         )
-        return after, {"env_steps": state.unreported + float(len(met))}
+        return after, {"env_steps": state.unreported + float(len(every))}
 
     def _optimiser(self, problem: Problem) -> optax.GradientTransformation:
         total = problem.outer_steps * self.updates

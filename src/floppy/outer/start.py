@@ -30,7 +30,7 @@ def with_start(problem: Problem, path: str) -> Problem:
         raise FloppyError(f"Start {path}: {str(error).removeprefix(f'{path}: ')}") from error
     statistics = lesson.statistics
     if statistics is not None:
-        statistics = statistics._replace(seen=jnp.asarray(SEEN_BY_FILES))
+        statistics = statistics._replace(seen=jnp.asarray(SEEN_BY_FILES, jnp.float32))
     start = Start(origin(dataset), history_of(dataset), lesson.distilled, statistics)
     return dataclasses.replace(problem, start=start)
 

@@ -16,12 +16,10 @@ from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Problem, register_outer_loop
 from floppy.outer.hades.strategies import SHAPINGS, Decay, Strategy, check_strategy, default_rate, make_strategy
+from floppy.outer.start import SEEN_BY_FILES
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import Moments, RunningStatistics, absorb_moments, init_statistics
-
-SEEN_BY_FILES = 1e6
-"""Observations that a file's normaliser counts for."""
 
 
 class HaDESState(NamedTuple):
