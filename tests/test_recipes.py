@@ -273,7 +273,7 @@ def test_another_strategy_brings_its_own_rate() -> None:
 def test_fields_of_an_outer_loop_and_its_name_are_no_fields_of_the_configuration() -> None:
     with pytest.raises(FloppyError, match=r"^A configuration has no population: give fields of DistillConfig; "):
         recipe("cartpole", "hades", population=8)
-    with pytest.raises(FloppyError, match=r"^outer must be one of HaDES, PPMO, Supervised.* got 'hades'"):
+    with pytest.raises(FloppyError, match=r"^outer must be one of HaDES, Imitation, PPMO, Supervised.* got 'hades'"):
         recipe("cartpole", outer="hades")
 
 
