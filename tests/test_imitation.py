@@ -169,6 +169,8 @@ def test_what_was_spent_before_is_unknown_where_one_file_does_not_say() -> None:
     assert history_of(older) == History(2 * 3 * 5 * 7, False)
     evolved = hand_dataset({"algorithm": {"name": "hades", "config": {"outer": outer | {"horizon": 0}}}})
     assert history_of(evolved) == History(None, False)
+    boasting = hand_dataset({"algorithm": {"name": "x", "env_steps": 10**29, "env_steps_before": -1, "taught": "no"}})
+    assert history_of(boasting) == History(None, False)
     assert entries_of([], taught=False) == {}
     assert entries_of([known, known], taught=False) == {"env_steps_before": 20, "taught": False}
     assert entries_of([known, unknown], taught=True) == {"env_steps_before": None, "taught": True}

@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 from floppy.dataset import DistilledDataset
 
 
+MOST_STEPS = 10**15
+"""Of a run, more than any takes: a file may say what it likes."""
+
+
 class History(NamedTuple):
     """Of a file: the runs that led to it."""
 
@@ -20,7 +24,7 @@ def history_of(dataset: DistilledDataset) -> History:
     """As its card says; of an older one, which does not, what its configuration lets a whole run of PPMO take."""
     algorithm = dataset.card.algorithm
     counts = [algorithm.get("env_steps", _reckoned(algorithm.get("config"))), algorithm.get("env_steps_before", 0)]
-    is_known = all(type(count) is int and count >= 0 for count in counts)
+    is_known = all(type(count) is int and 0 <= count <= MOST_STEPS for count in counts)
     return History(sum(counts) if is_known else None, algorithm.get("taught") is True)
 
 
