@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from floppy.dataset import DistilledDataset
 
-
 MOST_STEPS = 10**15
 """Of a run, more than any takes: a file may say what it likes."""
 
