@@ -126,7 +126,7 @@ def result_rows(page: Page, run: Run, only: str, earlier: list[dict[str, str]]) 
             return []
         scores += [(options, distribution, score) for distribution, score in found.items()]
     dataset = load(path)
-    took = what_it_took(run, earlier)
+    took = what_it_took(run, dataset, earlier)
     rows = [facts(page, run, dataset, *score) | took for score in scores]
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
     return [{name: row[name] for name in COLUMNS[page.tables]} for row in rows]
@@ -192,25 +192,32 @@ def random_score(task: str) -> float:
     return mean
 
 
-def what_it_took(run: Run, earlier: list[dict[str, str]]) -> Row:
-    """Outer and environment steps from the log of a run; seconds from its result, if that was kept.
+def what_it_took(run: Run, dataset: DistilledDataset, earlier: list[dict[str, str]]) -> Row:
+    """Outer and environment steps from the log of a run; seconds from its result, if that was kept, or of all stages.
 
-    Of a run whose folder is gone, what the table says already; of an imported dataset nothing.
+    Environment steps of runs before it, a teacher's among them, count where its card knows them. Of a run whose folder
+    is gone, what the table says already; of an imported dataset nothing.
     """
     if run.kind == "import" or (earlier and not (ROOT / run.out / "metrics.jsonl").exists()):
         known = earlier[0] if earlier else {}
         return {name: known.get(name, "") for name in ("outer_steps", "env_steps", "seconds")}
     log, result = read_log(run), ROOT / run.out / "result.json"
+    stages = [read_log_of(path) for path in sorted((ROOT / run.out).glob("*/metrics.jsonl"))]
+    told = json.loads(result.read_text()).get("seconds", "") if result.exists() else ""
     return {
         "outer_steps": len(log),
-        "env_steps": int(sum(line["env_steps"] for line in log)),
-        "seconds": json.loads(result.read_text()).get("seconds", "") if result.exists() else "",
+        "env_steps": int(sum(line["env_steps"] for line in log))
+        + (dataset.card.algorithm.get("env_steps_before") or 0),
+        "seconds": sum(each[-1]["seconds"] for each in (*stages, log)) if stages else told,
     }
 
 
 def read_log(run: Run) -> list[Row]:
     """The steps of a run; none if its folder is gone."""
-    path = ROOT / run.out / "metrics.jsonl"
+    return read_log_of(ROOT / run.out / "metrics.jsonl")
+
+
+def read_log_of(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

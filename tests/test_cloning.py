@@ -11,7 +11,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from floppy.cloning import LOSSES, AdamSteps, Cloning, Distilled, GradientStep, ImplicitStep, clone
+from floppy.cloning import LOSSES, AdamSteps, Cloning, Distilled, FeatureSteps, GradientStep, ImplicitStep, clone
+from floppy.cloning.base import rates_shape
 from floppy.cloning.losses import check_loss, cross_entropy_loss, gaussian_nll_loss, huber_loss, mse_loss
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
@@ -244,6 +245,73 @@ def test_an_implicit_step_of_another_loss_is_refused():
         ImplicitStep("cross-entropy")
 
 
+def test_feature_steps_by_hand():
+    # One example of observation 2 and target 3, one hidden unit that reads it with weight 1 and bias 0, an output layer
+    # of the same. The unit is 2, the output 2, dL/d output = 2 (2 - 3) = -2. So the kernel moves by 1/4 · 2 · 2 = 1 and
+    # the bias by 1/2 · 2 = 1, and the unit becomes 2 · 2 + 1 = 5. The output layer then takes the implicit step of rate
+    # 1/2, c = 1: the residual is (3 - 5) / (1 + 5² + 1) = -2/27.
+    network = LayeredNetwork(LearnerDistribution((1, 1), (1, 1), activation="relu"), (1,), Discrete(1))
+    layer = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+    fresh = Weights((layer, layer), (jnp.zeros(()),) * 2, NO_STD)
+    distilled = Distilled(jnp.full((1, 1), 2.0), jnp.full((1, 1), 3.0), NO_STD, jnp.array([0.25, 0.5, 0.5]), ())
+    hidden, output = clone(FeatureSteps(), network, distilled, fresh).layers
+    assert (float(hidden["kernel"][0, 0]), float(hidden["bias"][0])) == (2.0, 1.0)
+    assert float(output["kernel"][0, 0]) == pytest.approx(1 - 5 * 2 / 27)
+    assert float(output["bias"][0]) == pytest.approx(-2 / 27)
+
+
+def numpy_feature_steps(setting: Setting, steps: int) -> dict[str, np.ndarray]:
+    """Steps of the hidden layers by manual backpropagation, then ridge regression pulled towards the fresh weights."""
+    kernel_rate, bias_rate, rate = map(float, setting.distilled.inner_rate)
+    expected, learnt = numpy_start(setting)
+    last = max(int(name.split()[1]) for name in learnt if name != "log_std")
+    hidden = [name for name in learnt if name not in (f"kernel {last}", f"bias {last}", "log_std")]
+    for _ in range(steps):
+        gradients = numpy_gradients("mse", expected, setting.distilled)
+        for name in hidden:
+            own = kernel_rate if name.startswith("kernel") else bias_rate
+            expected[name] = expected[name] - own * gradients[name]
+    features = np.asarray(setting.distilled.observations, np.float64)
+    for i in range(last):
+        features = np.tanh(features @ expected[f"kernel {i}"] + expected[f"bias {i}"])
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    targets = np.asarray(setting.distilled.targets, np.float64)
+    before = np.concatenate([expected[f"kernel {last}"], expected[f"bias {last}"][None]])
+    factor = 2 * rate / targets.size
+    left = np.eye(design.shape[1]) + factor * design.T @ design
+    after = np.linalg.solve(left, before + factor * design.T @ targets)
+    expected |= {f"kernel {last}": after[:-1], f"bias {last}": after[-1]}
+    if expected["log_std"].size:
+        pull = 2 * rate / expected["log_std"].size
+        expected["log_std"] = (expected["log_std"] + pull * np.asarray(setting.distilled.log_std)) / (1 + pull)
+    return expected
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("actions", "encoder_layers", "steps"),
+    [(DISCRETE, 0, 1), (CONTINUOUS, 0, 3), (CONTINUOUS, 1, 2), (DISCRETE, 2, 1)],
+    ids=["discrete", "continuous", "behind-an-encoder", "readout-alone"],
+)
+def test_feature_steps_equal_a_slow_twin(actions: Discrete | Continuous, encoder_layers: int, steps: int):
+    setting = make_setting(actions, depth=2, encoder_layers=encoder_layers)
+    setting = setting._replace(distilled=setting.distilled._replace(inner_rate=jnp.array([0.8, 0.3, 20.0])))
+    found = run_clone(FeatureSteps(steps=steps), *setting)
+    assert_same_parameters(found, numpy_feature_steps(setting, steps), 1e-4, 1e-5)
+
+
+def test_fewer_feature_steps_can_be_asked_for():
+    setting = make_setting(DISCRETE)
+    setting = setting._replace(distilled=setting.distilled._replace(inner_rate=jnp.array([0.8, 0.3, 20.0])))
+    found = clone(FeatureSteps(steps=3), *setting, steps=jnp.array(1))
+    assert_same_parameters(found, as_parameters(clone(FeatureSteps(), *setting)), 1e-5, 1e-6)
+
+
+def test_feature_steps_of_another_loss_are_refused():
+    with pytest.raises(FloppyError, match="loss must be mse"):
+        FeatureSteps("huber")
+
+
 def numpy_adam(cloning: AdamSteps, setting: Setting) -> dict[str, np.ndarray]:
     """Kingma and Ba's Adam, written out."""
     parameters, learnt = numpy_start(setting)
@@ -301,12 +369,15 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
         pytest.param(GradientStep("mse"), 0, id="step"),
         pytest.param(GradientStep("mse", steps=3), 1, id="three-steps-encoder"),
         pytest.param(ImplicitStep(), 1, id="implicit-step-encoder"),
+        pytest.param(FeatureSteps(steps=2), 0, id="feature-steps"),
         pytest.param(AdamSteps("mse", steps=4, anneal=True), 0, id="adam-annealed"),
         pytest.param(AdamSteps("gaussian-nll", steps=4), 1, id="adam-nll-encoder"),
     ],
 )
 def test_meta_gradient_equals_finite_differences(cloning: Cloning, encoder_layers: int):
     setting = make_setting(CONTINUOUS, depth=1, encoder_layers=encoder_layers)
+    rates = jnp.full(rates_shape(cloning), setting.distilled.inner_rate)
+    setting = setting._replace(distilled=setting.distilled._replace(inner_rate=rates))
     probes, weights = np.random.default_rng(9).normal(size=(2, 4, 3))
 
     @jax.jit

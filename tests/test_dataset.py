@@ -264,6 +264,7 @@ BAD_DATASETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"inner_rate": 0.0}, "inner_rate"),
     ({}, {"inner_rate": -1.0}, "inner_rate"),
     ({}, {"inner_rate": [0.1]}, "inner_rate"),
+    ({}, {"inner_rate": [0.1, 0.0]}, "inner_rate"),
     ({}, FROZEN, "obs_mean is present"),
     ({"normaliser": "per-evaluation"}, FROZEN, "obs_mean is present"),
     ({"normaliser": "frozen"}, {}, "obs_mean is missing"),

@@ -199,7 +199,10 @@ def test_the_result_says_what_was_done(undisturbed: Undisturbed) -> None:
 def test_the_card_records_everything(undisturbed: Undisturbed) -> None:
     card = undisturbed.result.dataset.card
     assert card.task == "ndcartpole/1"
-    assert card.algorithm == {"name": "ppmo", "config": json.loads(json.dumps(CONFIG.as_dict()))}
+    spent = sum(line["env_steps"] for line in logged(undisturbed.folder))
+    assert card.algorithm == {
+        "name": "ppmo", "config": json.loads(json.dumps(CONFIG.as_dict())), "env_steps": spent,
+    }  # fmt: skip
     for part in (CONFIG, CONFIG.cloning, CONFIG.outer):
         recorded = card.algorithm["config"]
         recorded = {CONFIG.cloning: recorded["cloning"], CONFIG.outer: recorded["outer"]}.get(part, recorded)

@@ -12,12 +12,13 @@ import host_environments  # noqa: F401  registers its environments
 import jax
 import numpy as np
 import pytest
-from probes import ObservationProbe, logged
+from probes import ObservationProbe, hand_dataset, logged
 
 import floppy
 from floppy.cloning import CLONINGS
-from floppy.dataset.file import to_bytes
+from floppy.dataset.file import save, to_bytes
 from floppy.errors import FloppyError
+from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import OUTER_LOOPS
 from floppy.play import ARENAS, open_arena
 from floppy.run.config import DistillConfig
@@ -35,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ppmo": {"learners": 2, "environments": 2, "horizon": 4, "minibatch_size": 8, "epochs": 1},
     "hades": {"population": 4, "initialisations": 1, "environments": 1},
     "supervised": {"learners": 1, "batch_size": 8},
+    "imitation": {"updates": 2, "batch_size": 4, "states": 8, "clones": 2, "environments": 2, "horizon": 2},
     "GradientStep": {"steps": 1},
     "AdamSteps": {"steps": 2, "loss": "mse"},
 }
@@ -47,8 +49,12 @@ REFUSED = {
     ("ppmo", "labelled"): "needs episodes",
     ("supervised", "jax"): "needs labelled examples",
     ("supervised", "host"): "needs labelled examples",
+    ("imitation", "labelled"): "needs episodes",
 }
 """What cannot be, and the words that say why."""
+
+TEACHERS: dict[str, str] = {}
+"""Files for loops that have a teacher, by the kind of task."""
 
 
 class Combination(NamedTuple):
@@ -59,6 +65,10 @@ class Combination(NamedTuple):
 
     def __str__(self) -> str:
         return "-".join(self)
+
+    def teacher(self) -> dict[str, str]:
+        """The option of loops that do nothing without a teacher."""
+        return {"teacher": TEACHERS[self.arena]} if self.outer == "imitation" and self.arena in TEACHERS else {}
 
     def config(self) -> DistillConfig:
         """Two outer steps, each of which is evaluated."""
@@ -71,7 +81,7 @@ class Combination(NamedTuple):
             distribution="width=4:depth=1:initialiser=xavier",
             encoder_layers=layers,
             cloning=CLONINGS[self.cloning](**SMALL.get(self.cloning, {})),
-            outer=OUTER_LOOPS[self.outer](**SMALL.get(self.outer, {})),
+            outer=OUTER_LOOPS[self.outer](**SMALL.get(self.outer, {}), **self.teacher()),
             early_stop=False,
             **dict.fromkeys(("selection_learners", "score_learners"), 2),
             **dict.fromkeys(("selection_episodes", "score_episodes"), 1),
@@ -88,6 +98,16 @@ POSSIBLE = [each for each in EVERY if each[:2] not in REFUSED]
 def probe_family() -> None:
     if "probe" not in FAMILIES:
         register("probe", lambda rest: ObservationProbe())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def teachers(probe_family: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for arena in ("jax", "host"):
+        task = make_task(TASKS[arena])
+        sizes, actions = (task.observation_shape[0], task.actions.size), task.actions.in_units.as_entry()
+        learner = dataclasses.asdict(LearnerDistribution(width=(4, 4), depth=(1, 1)))
+        TEACHERS[arena] = str(path := tmp_path_factory.mktemp("teachers") / f"{arena}.safetensors")
+        save(hand_dataset({"task": task.task_id, "actions": actions, "learners": [learner]}, sizes=sizes), path)
 
 
 def test_every_kind_of_task_is_there() -> None:

@@ -17,7 +17,8 @@ from probes import ActionProbe, ContinuousProbe, DelayProbe, ImageProbe, Observa
 
 import floppy
 from floppy.cli.main import main
-from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep, clone
+from floppy.cloning import AdamSteps, Cloning, FeatureSteps, GradientStep, ImplicitStep, clone
+from floppy.cloning.base import rates_shape
 from floppy.dataset import DistilledDataset, load, save
 from floppy.dataset.card import Card
 from floppy.errors import FloppyError
@@ -192,14 +193,18 @@ DISCRETE, BOXES = (ACTION, OBSERVATION), (CONTINUOUS, OTHER_CONTINUOUS)
         (BOXES, GradientStep("gaussian-nll"), LINEAR),
         (DISCRETE, ImplicitStep(), LINEAR),
         (BOXES, ImplicitStep(), TINY),
+        (BOXES, FeatureSteps(), LINEAR),
     ],
-    ids=["logits", "cross-entropy", "means", "nll", "implicit-linear", "implicit"],
+    ids=["logits", "cross-entropy", "means", "nll", "implicit-linear", "implicit", "features"],
 )
 def test_tasks_that_share_no_weights_learn_as_alone(
     tasks: tuple[Task, ...], cloning: Cloning, learner: LearnerDistribution
 ) -> None:
     # What hidden layers learn is all that they share.
-    datasets = [dataset_of(task, learner, cloning, i, inner_rate=0.3 + i) for i, task in enumerate(tasks)]
+    datasets = [
+        dataset_of(task, learner, cloning, i, inner_rate=np.full(rates_shape(cloning), 0.3 + i))
+        for i, task in enumerate(tasks)
+    ]
     for fresh, joint, alone in cloned(datasets):
         assert np.abs(alone.layers[-1]["kernel"] - fresh.layers[-1]["kernel"]).max() > 1e-3
         assert_same(joint, alone)

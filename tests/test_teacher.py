@@ -18,7 +18,7 @@ from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import PPMO, Problem
 from floppy.outer.ppmo.loop import PPMOState
-from floppy.outer.ppmo.teacher import Teacher, read_teacher
+from floppy.outer.teacher import Teacher, parents_of, read_teacher
 from floppy.run.config import DistillConfig
 from floppy.run.loop import Run, distill
 from floppy.tasks.registry import make_task
@@ -167,11 +167,11 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(expert: Path, tmp_pat
     assert whole.card.algorithm["config"]["outer"]["teacher"] == str(teacher)
     assert whole.card.parents == [origin(load(expert))]
     alone = dataclasses.replace(config, outer=dataclasses.replace(outer, teacher=""))
-    assert alone.outer.parents(alone.problem()) == []
+    assert parents_of(alone.problem()) == []
     part = distill(config, tmp_path / "run", time_limit=0.0, progress=False)
     assert part.outer_steps == 1
     save(examples("ndcartpole/1"), teacher, overwrite=True)
-    with pytest.raises(FloppyError, match="run holds a run with another teacher's file: put that file back"):
+    with pytest.raises(FloppyError, match="run holds a run with another teacher's or start's file: put that file back"):
         distill(config, tmp_path / "run", resume=True, progress=False)
     teacher.write_bytes(expert.read_bytes())
     resumed = distill(config, tmp_path / "run", resume=True, progress=False).dataset

@@ -71,6 +71,11 @@ RECIPES = {
         {"actions": BOX, "inner_rate": 0.01},
     ),
     "implicit": ({"kind": "ImplicitStep"}, {"inner_rate": 5.0}),
+    "features": ({"kind": "FeatureSteps", "steps": 2}, {"inner_rate": [2.0, 0.5, 5.0]}),
+    "features and deviations": (
+        {"kind": "FeatureSteps"},
+        {"actions": BOX, "log_std": [-1.0, 0.5], "inner_rate": [2.0, 0.5, 5.0]},
+    ),
     "implicit deviations": ({"kind": "ImplicitStep"}, {"actions": BOX, "log_std": [-1.0, 0.5], "inner_rate": 2.0}),
 }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from floppy.cloning.adam import AdamSteps as AdamSteps
     from floppy.cloning.base import CloningDefaults as CloningDefaults
     from floppy.cloning.base import register_cloning as register_cloning
+    from floppy.cloning.feature import FeatureSteps as FeatureSteps
     from floppy.cloning.gradient import GradientStep as GradientStep
     from floppy.cloning.implicit import ImplicitStep as ImplicitStep
     from floppy.cloning.losses import Loss as Loss
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from floppy.outer.base import OuterLoopDefaults as OuterLoopDefaults
     from floppy.outer.base import register_outer_loop as register_outer_loop
     from floppy.outer.hades.loop import HaDES as HaDES
+    from floppy.outer.imitation import Imitation as Imitation
     from floppy.outer.ppmo.loop import PPMO as PPMO
     from floppy.outer.supervised import Supervised as Supervised
     from floppy.recipes import RECIPES as RECIPES
@@ -55,6 +57,7 @@ _MODULES = {
     "floppy.cloning": (
         "AdamSteps",
         "CloningDefaults",
+        "FeatureSteps",
         "GradientStep",
         "ImplicitStep",
         "Loss",
@@ -68,7 +71,7 @@ _MODULES = {
     "floppy.learner.distribution": ("parse_distribution",),
     "floppy.learner.mlp": ("LearnerDistribution",),
     "floppy.learner.module": ("network", "register_network"),
-    "floppy.outer": ("PPMO", "HaDES", "OuterLoopDefaults", "Supervised", "register_outer_loop"),
+    "floppy.outer": ("PPMO", "HaDES", "Imitation", "OuterLoopDefaults", "Supervised", "register_outer_loop"),
     "floppy.recipes": ("RECIPES", "neuroevolution_baseline", "ppo_baseline", "recipe"),
     "floppy.run.config": ("DistillConfig",),
     "floppy.run.loop": ("DistillResult", "distill"),

@@ -77,7 +77,7 @@ def plain_value(name: str, value: Any, hint: Any) -> Any:
     if value is None and type(None) in kinds:
         return value
     several = next((each for each in kinds if get_origin(each) is tuple), None)
-    if several is not None:
+    if several is not None and (isinstance(value, tuple | list) or float not in kinds):
         if not isinstance(value, tuple | list):
             raise FloppyError(f"{name} must be a list or tuple, got {shown(value)}.")
         inner = get_args(several)
@@ -166,7 +166,12 @@ def is_same_member(old: Any, new: Any) -> bool:
 
 def encode(part: Any) -> dict[str, Any]:
     """A part of a configuration in plain JSON, with the `kind` it is of."""
-    return {"kind": type(part).__name__} | dataclasses.asdict(part)
+    return {"kind": type(part).__name__} | with_lists(dataclasses.asdict(part))
+
+
+def with_lists(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with lists in place of tuples, as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in entry.items()}
 
 
 def decode(kind: type, entry: Mapping[str, Any], what: str) -> Any:
@@ -209,7 +214,7 @@ def _is_like(value: Any, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return isinstance(value, str)
     several = next((each for each in kinds if get_origin(each) is tuple), None)
-    if several is not None:
+    if several is not None and (isinstance(value, list) or float not in kinds):
         inner = get_args(several)
         if not isinstance(value, list) or not (inner[-1] is Ellipsis or len(value) == len(inner)):
             return False

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from floppy.cloning import AdamSteps, Cloning, GradientStep, ImplicitStep
+from floppy.cloning import AdamSteps, Cloning, FeatureSteps, GradientStep, ImplicitStep
 from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError, must_be_one_of, shown
 from floppy.fields import plain_value
@@ -21,8 +21,9 @@ from floppy.learner.distribution import (
     parse_distributions,
 )
 from floppy.learner.network import Learners
-from floppy.outer import PPMO, HaDES, OuterLoop, Supervised
+from floppy.outer import PPMO, HaDES, Imitation, OuterLoop, Supervised
 from floppy.run.config import DistillConfig
+from floppy.run.stages import Stage
 from floppy.tasks.base import Profile, Task, default_episodes, profile_of, selection_view, usual_profile
 from floppy.tasks.registry import make_task
 
@@ -251,6 +252,60 @@ _PAPERS: Row = {
 _PPMO_PAPER: dict[str, Row] = {name: row | _PAPERS | {"outer": _PAPERS_LOOP} for name, row in _PPMO.items()}
 _PPMO_PAPER["continuous"] |= {"outer": _PAPERS_LOOP.but(clip=0.1, normalise_observations=True)}
 
+# --- Taught: plain PPO's policy, imitation, then PPMO alone ---
+
+# The last stage. Examples and rates come from the stage before it; a low rate, and a critic that knows the dataset's
+# policies before it leads them.
+_TAUGHT_LOOP = part(
+    PPMO,
+    learners=8,
+    environments=16,
+    horizon=64,
+    epochs=3,
+    minibatch_size=2048,
+    rate=7e-4,
+    critic_rate=2e-3,
+    critic_width=128,
+    critic_warm_up=20,
+    entropy_bonus=0.005,
+    target_kl=0.03,
+    normalise_observations=True,
+    normalise_rewards=unless_of_unit_size,
+)
+_TAUGHT_ROW: Row = {
+    "examples": 16,
+    "outer_steps": 480,
+    "evaluate_every": 48,
+    "cloning": part(FeatureSteps),
+    "initial_rate": (1000.0, 1000.0, 100.0),
+    "held_rates": ("kernel_rate", "bias_rate"),
+    "frozen_normaliser": True,
+    "selection_learners": 32,
+    "selection_episodes": 4,
+    "selection_quantile": 0.1,
+    "score_learners": 20,
+    "score_episodes": 20,
+    "outer": _TAUGHT_LOOP,
+}
+_TAUGHT: dict[str, Row] = {
+    # One wide layer, and all pixels divided by the same number: divided by their own deviations rare ones are hundreds.
+    "grid": _TAUGHT_ROW
+    | {
+        "distribution": "width=256:depth=1:activation=relu:initialiser=xavier",
+        "observation_deviation": 0.5,
+    },
+    "vector": _TAUGHT_ROW,
+    "cartpole": _TAUGHT_ROW | {"examples": least_for_cart_pole},
+    "continuous": _TAUGHT_ROW | {"examples": 64, "outer": _TAUGHT_LOOP.but(entropy_bonus=0.0, least_std=0.3)},
+}
+
+TEACHERS: dict[str, dict[str, Any]] = {"grid": {"rate": 5e-3}}
+"""Fields of plain PPO's loop for the teacher, by profile: in Breakout a lower rate stays with the first few bricks."""
+
+IMITATION_STEPS, IMITATION_EVALUATIONS = 340, 5
+"""Of the stage that imitates."""
+
+
 # --- Meta-gradients on labelled examples ---
 
 # From the class means, with learned soft labels.
@@ -387,12 +442,61 @@ RECIPES: dict[str, Recipe] = {
     "ppmo-published": Recipe(
         {name: row | {"outer": row["outer"].but(published_errors=True)} for name, row in _PPMO_PAPER.items()}
     ),
+    # The configuration of its last stage; see `STAGED`.
+    "taught": Recipe(_TAUGHT, "episodes that plain PPO learns from in minutes"),
     "hades": Recipe(_HADES),
     "hades-brax": Recipe(dict.fromkeys(_HADES, _HADES_BRAX)),
     "hades-minatar": Recipe(dict.fromkeys(_HADES, _HADES_MINATAR)),
     "supervised": Recipe({"small-images": _SMALL_IMAGES, "large-images": _LARGE_IMAGES}, "labelled examples"),
 }
 """Recipes by name."""
+
+
+def taught_stages(last: DistillConfig, *, teacher_steps: int = 0, imitation_steps: int = 0) -> list[Stage]:
+    """Plain PPO's policy, a dataset that imitates it, and PPMO that begins with that dataset and has no teacher.
+
+    Args:
+      last: configuration of the last stage, as recipe taught gives it. With a `teacher` of its loop the first stage is
+        left out, and that file's policy is imitated; with a `start` the second one too.
+      teacher_steps: outer steps of the first stage; 0 for the recipe's number.
+      imitation_steps: of the second one.
+
+    Returns:
+      The stages, for `run.stages.distill_stages`.
+    """
+    outer: Any = last.outer
+    alone: Any = dataclasses.replace(outer, teacher="")
+    stages = [
+        Stage("teacher", lambda _: _teacher(last, teacher_steps)),
+        Stage("imitation", lambda path: _imitation(last, outer.teacher or path, imitation_steps or IMITATION_STEPS)),
+        Stage("", lambda path: dataclasses.replace(last, start=last.start or path, outer=alone)),
+    ]
+    return stages[2 if last.start else 1 if outer.teacher else 0 :]
+
+
+def _teacher(last: DistillConfig, steps: int) -> DistillConfig:
+    config: Any = ppo_baseline(last.task, seed=last.seed, scaled_actions=last.scaled_actions)
+    fields: Any = TEACHERS.get(_row_name(make_task(last.task)), {})
+    config = dataclasses.replace(config, outer=dataclasses.replace(config.outer, **fields))
+    return dataclasses.replace(config, outer_steps=steps or config.outer_steps)
+
+
+def _imitation(last: DistillConfig, teacher: str, steps: int) -> DistillConfig:
+    outer: Any = last.outer
+    return dataclasses.replace(
+        last,
+        outer_steps=steps,
+        evaluate_every=math.ceil(steps / IMITATION_EVALUATIONS),
+        held_rates=(),
+        outer=Imitation(teacher=teacher, normalise_observations=outer.normalise_observations),
+    )
+
+
+STAGED = {"taught": taught_stages}
+"""Recipes that take several runs, and what gives them by the configuration of the last one."""
+
+ONE_RUN = tuple(name for name in RECIPES if name not in STAGED)
+"""Recipes that take one run, whose configuration is all that there is to them."""
 
 DEFAULT_RECIPES = {"small-images": "supervised", "large-images": "supervised"}
 """By profile; all others have ppmo."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from floppy.cloning.adam import AdamSteps
 from floppy.cloning.base import Cloning
+from floppy.cloning.feature import FeatureSteps
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.implicit import ImplicitStep
 from floppy.dataset.file import DistilledDataset
@@ -123,8 +124,8 @@ def train(
 ) -> list[TorchPolicy]:
     """Trains modules on a distilled dataset by the recipe on its card, with no environment involved.
 
-    The steps are those of `floppy.train`: gradient steps, Adam's, or the implicit step, which moves the last
-    `nn.Linear` alone.
+    The steps are those of `floppy.train`: gradient steps, Adam's, the implicit step, which moves the last `nn.Linear`
+    alone, or steps of the features before it.
 
     Args:
       dataset: what to learn from; neither a merged one nor one with an encoder, which built-in networks alone can take.
@@ -209,7 +210,14 @@ class _Learner(NamedTuple):
     targets: Tensor
     """`[k, a]`"""
     target_log_std: Tensor
-    rate: float
+    rates: tuple[float, ...]
+    """Those of the cloning, in its own order."""
+
+    @property
+    def rate(self) -> float:
+        """The cloning's only rate."""
+        (rate,) = self.rates
+        return rate
 
     @classmethod
     def of(cls, module: nn.Module, lesson: Lesson) -> "_Learner":
@@ -222,7 +230,8 @@ class _Learner(NamedTuple):
             _as_tensor(array, like=first) for array in (distilled.observations, distilled.targets, distilled.log_std)
         )
         log_std = torch.zeros_like(target_log_std, requires_grad=True)
-        learner = cls(module, log_std, observations, targets, target_log_std, float(distilled.inner_rate))
+        rates = tuple(map(float, np.ravel(distilled.inner_rate)))
+        learner = cls(module, log_std, observations, targets, target_log_std, rates)
         learner.check()
         return learner
 
@@ -297,6 +306,20 @@ def _take_implicit_step(cloning: ImplicitStep, learner: _Learner) -> None:
             learner.log_std.copy_((learner.log_std + pull * learner.target_log_std) / (1.0 + pull))
 
 
+def _take_feature_steps(cloning: FeatureSteps, learner: _Learner) -> None:
+    """Gradient steps of all layers but the output layer, which then takes the implicit step."""
+    kernel_rate, bias_rate, readout_rate = learner.rates
+    layer, _ = _output_layer(learner)
+    held = {id(weight) for weight in (*layer.parameters(), learner.log_std)}
+    for _ in range(cloning.steps):
+        gradients = learner.gradients(cloning.loss)
+        with torch.no_grad():
+            for weight, gradient in zip(learner.parameters(), gradients, strict=True):
+                if id(weight) not in held:
+                    weight -= (kernel_rate if weight.ndim > 1 else bias_rate) * gradient
+    _take_implicit_step(ImplicitStep(), learner._replace(rates=(readout_rate,)))
+
+
 def _output_layer(learner: _Learner) -> tuple[nn.Linear, Tensor]:
     """The last `nn.Linear`, and what it reads of the examples: `[k, f]`."""
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
@@ -313,12 +336,12 @@ def _output_layer(learner: _Learner) -> tuple[nn.Linear, Tensor]:
             hook.remove()
     if not calls or calls[-1][2].shape != outputs.shape or not torch.equal(calls[-1][2], outputs):
         raise FloppyError(
-            "ImplicitStep moves the output layer, and the module's output is not that of an nn.Linear: let it end in "
-            "one."
+            "The implicit step moves the output layer, and the module's output is not that of an nn.Linear: let it end "
+            "in one."
         )
     if sum(layer is calls[-1][0] for layer, _, _ in calls) > 1:
         raise FloppyError(
-            "ImplicitStep moves the output layer, which the module uses twice: give it a layer of its own."
+            "The implicit step moves the output layer, which the module uses twice: give it a layer of its own."
         )
     return calls[-1][:2]
 
@@ -358,6 +381,7 @@ _FITS: dict[type[Cloning], Callable[[Any, _Learner], None]] = {
     GradientStep: _take_gradient_steps,
     AdamSteps: _take_adam_steps,
     ImplicitStep: _take_implicit_step,
+    FeatureSteps: _take_feature_steps,
 }
 """How each kind of cloning is taken on a module, which changes in place."""
 

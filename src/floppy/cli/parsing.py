@@ -254,9 +254,11 @@ NUMBERS = ConstructorRegistry()
 
 @NUMBERS.primitive_rule
 def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Reads numbers; those of a list are separate words, or joined by commas."""
-    is_list = get_origin(info.type) is tuple and get_args(info.type)[1:] == (Ellipsis,)
-    kind = get_args(info.type)[0] if is_list else info.type
+    """Reads numbers; those of a list are separate words, or joined by commas. One alone may be no list."""
+    hint = next((each for each in alternatives(info.type) if get_origin(each) is tuple), info.type)
+    may_be_one = hint is not info.type
+    is_list = get_origin(hint) is tuple and get_args(hint)[1:] == (Ellipsis,)
+    kind = get_args(hint)[0] if is_list else hint
     if kind not in (int, float):
         return None
 
@@ -273,10 +275,18 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     name = kind.__name__.upper()
     if not is_list:
         return PrimitiveConstructorSpec(1, name, lambda words: read(words[0]), is_number, lambda value: [str(value)])
+
+    def read_all(words: list[str]) -> Any:
+        found = tuple(read(text) for word in words for text in word.split(","))
+        return found[0] if may_be_one and len(found) == 1 else found
+
+    def is_list_of_numbers(value: Any) -> bool:
+        return (isinstance(value, tuple) and all(map(is_number, value))) or (may_be_one and is_number(value))
+
     return PrimitiveConstructorSpec(
         "*",
         f"{name} [{name} ...]",
-        lambda words: tuple(read(text) for word in words for text in word.split(",")),
-        lambda value: isinstance(value, tuple) and all(map(is_number, value)),
-        lambda value: list(map(str, value)),
+        read_all,
+        is_list_of_numbers,
+        lambda value: list(map(str, value if isinstance(value, tuple) else (value,))),
     )

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,18 +14,19 @@ from floppy.cli.options import NAME, Group
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
-from floppy.errors import FloppyError, check_number
+from floppy.errors import MAX_COUNT, FloppyError, check_number
 from floppy.evaluation.evaluate import evaluate, evaluate_random
-from floppy.fields import CHOICES, one_of
+from floppy.fields import CHOICES, bounded, check_fields, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import LostProcessError, Processes
-from floppy.recipes import RECIPES, apply_budget, recipe
+from floppy.recipes import RECIPES, STAGED, apply_budget, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
 from floppy.run.loop import DistillResult, distill
 from floppy.run.plan import plan
+from floppy.run.stages import Stage, distill_stages
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import episode_word
 from floppy.tasks.fence import STEP_TIMEOUT
@@ -42,9 +44,16 @@ GROUPS = (
             *("budget", "seed", "out", "resume", "overwrite"),
         ),
     ),
-    Group("dataset", "What is distilled.", ("targets", "initial_examples", "scaled_actions", "modules", "data")),
+    Group(
+        "dataset",
+        "What is distilled.",
+        (
+            *("targets", "initial_examples", "start", "observation_deviation", "frozen_normaliser"),
+            *("scaled_actions", "modules", "data"),
+        ),
+    ),
     Group("learner", "Who learns.", ("network", "encoder_layers")),
-    Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "cloning")),
+    Group("cloning", "How it learns from the dataset.", ("initial_rate", "learned_rate", "held_rates", "cloning")),
     Group("outer-loop", "How the dataset is improved.", ("outer_steps", "outer")),
     Group("run", "How the run is evaluated, carried out and shown.", ()),
 )
@@ -85,6 +94,11 @@ class Distill(Command):
     """Replace what is in --out."""
     plan: bool = False
     """Say what the run would take, in steps, memory and time, after measuring two steps; nothing is written."""
+    teacher_steps: int = bounded(0, least=0, most=MAX_COUNT)
+    """With recipe taught, outer steps of the first stage, plain PPO; 0 for the recipe's number. With --teacher FILE
+    there is no such stage, and that file's policy is imitated."""
+    imitation_steps: int = bounded(0, least=0, most=MAX_COUNT)
+    """With recipe taught, outer steps of the second stage, imitation; 0 for the recipe's number."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a run ends in which nothing moves: a reset or step of a host environment, or a compiled call
     that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
@@ -108,13 +122,16 @@ class Distill(Command):
 
     def run(self, call: Call) -> Json:
         """Distils, and writes the run's folder."""
+        check_fields(self)
         config, time_limit = apply_budget(self.config, self.budget)
+        if self.plan and self.stages(config):
+            raise FloppyError(f"--plan is about one run, and recipe {self.kinds.recipe} takes several: leave one out.")
         if self.plan:
             planned = plan(config)
             return {"task": config.task} | dataclasses.asdict(planned) | {"seconds": planned.seconds}
         folder = self.out or Path("runs") / run_name(config)
-        result = distill(
-            config,
+        make: Any = partial(distill_stages, stages) if (stages := self.stages(config)) else partial(distill, config)
+        result: DistillResult = make(
             folder,
             time_limit=call.left(time_limit),
             command=call.typed,
@@ -133,6 +150,15 @@ class Distill(Command):
             "finished": result.finished,
             "interrupted": result.interrupted,
         }
+
+    def stages(self, config: DistillConfig) -> list[Stage]:
+        """The runs that the recipe takes; none where it is the one of the configuration."""
+        if self.kinds.recipe in STAGED:
+            staged = STAGED[self.kinds.recipe]
+            return staged(config, teacher_steps=self.teacher_steps, imitation_steps=self.imitation_steps)
+        if self.teacher_steps or self.imitation_steps:
+            raise FloppyError("--teacher-steps and --imitation-steps are of recipe taught: give --recipe taught.")
+        return []
 
     def text(self, result: Json) -> str:
         """The score and where the dataset lies, or the plan."""

@@ -12,6 +12,7 @@ from floppy.cloning.base import (
     step_rates,
     total_loss,
 )
+from floppy.cloning.feature import FeatureSteps
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.implicit import ImplicitStep
 from floppy.cloning.losses import LOSSES, Loss, register_loss
@@ -23,6 +24,7 @@ __all__ = [
     "Cloning",
     "CloningDefaults",
     "Distilled",
+    "FeatureSteps",
     "GradientStep",
     "ImplicitStep",
     "Loss",

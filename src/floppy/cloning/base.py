@@ -30,7 +30,7 @@ class Distilled(NamedTuple):
     log_std: jax.Array
     """`[a]`: target of the policy's log standard deviation; `[0]` where the loss has none."""
     inner_rate: jax.Array
-    """`[]`: η, the rate of the cloning steps."""
+    """`[]`: η, the rate of the cloning steps; `[r]` where the cloning has several, in the order of its `rates`."""
     encoder: tuple[Layer, ...]
     """The leading layers that are not learnt by cloning (encoder rollback); empty for full distillation."""
 
@@ -85,6 +85,8 @@ class Cloning(Protocol):
     """Whether hidden layers stay as they were drawn."""
     balances_rates: ClassVar[bool]
     """Whether a term's weight acts as a rate of its own, as with plain gradients; with Adam it does not."""
+    rates: ClassVar[tuple[str, ...]]
+    """Names of its rates, by which logs and options know them; one alone is `inner_rate`."""
 
     @property
     def loss(self) -> str:
@@ -108,7 +110,7 @@ class Cloning(Protocol):
         Args:
           terms: at least one; the loss is their sum.
           weights: any pytree of float arrays that the terms' policies can read.
-          rate: `[]`, η.
+          rate: `[]`, η, or `[r]`, a rate for each name in `rates` where these are several.
           steps: `[]` int, to take only so many of the steps; by default all of them.
 
         Returns:
@@ -129,7 +131,10 @@ def register_cloning(kind: type[Any]) -> type[Any]:
     Raises:
       FloppyError: if it is no frozen dataclass, lacks a part of the contract, or has another kind's name.
     """
-    parts = ("needs", "moves_readout_alone", "balances_rates", "steps", "is_annealed", "is_heavy", "fit", "defaults")
+    parts = (
+        *("needs", "moves_readout_alone", "balances_rates", "rates", "steps"),
+        *("is_annealed", "is_heavy", "fit", "defaults"),
+    )
     names = {field.name for field in dataclasses.fields(kind)} if is_frozen_dataclass(kind) else set()
     if not names:
         raise FloppyError(f"A kind of cloning must be a frozen dataclass with a field `loss`, got {shown(kind)}.")
@@ -162,6 +167,7 @@ class CloningDefaults:
     needs: ClassVar[frozenset[str]] = frozenset()
     moves_readout_alone: ClassVar[bool] = False
     balances_rates: ClassVar[bool] = True
+    rates: ClassVar[tuple[str, ...]] = ("inner_rate",)
 
     @property
     def steps(self) -> int:
@@ -287,9 +293,18 @@ def _block_term(network: LayerNetwork[Any], block: Block, distilled: Distilled) 
 
 
 def step_rates(count: int, rate: jax.Array, steps: jax.Array | None) -> jax.Array:
-    """The rate of each step `[count]`, 0 from `steps` on; None for all of them."""
-    rates = jnp.full(count, rate)
-    return rates if steps is None else jnp.where(jnp.arange(count) < steps, rates, 0.0)
+    """The rate of each step `[count]`, 0 from `steps` on; None for all of them. Of rates `[r]` it is `[count, r]`."""
+    shape = jnp.shape(rate)
+    rates = jnp.full((count, *shape), rate)
+    if steps is None:
+        return rates
+    taken = jnp.arange(count) < steps
+    return jnp.where(taken.reshape(count, *(1,) * len(shape)), rates, 0.0)
+
+
+def rates_shape(cloning: Cloning) -> tuple[int, ...]:
+    """Shape of the `inner_rate` that a cloning takes: `()` for one rate, `(r,)` for several."""
+    return () if len(cloning.rates) == 1 else (len(cloning.rates),)
 
 
 def total_loss(terms: Sequence[Term], function: Callable[..., jax.Array]) -> Callable[[Any], jax.Array]:

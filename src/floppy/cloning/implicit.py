@@ -49,37 +49,43 @@ class ImplicitStep(CloningDefaults):
     def fit(self, terms: Sequence[Term], weights: Any, rate: jax.Array, steps: jax.Array | None = None) -> Any:
         """See `Cloning`; with several terms each takes its own step, for they share no output. `steps` is ignored."""
         del steps
-        for term in terms:
-            weights = self._step(term, weights, term.weight * rate)
-        return weights
-
-    def _step(self, term: Term, weights: Any, rate: jax.Array) -> Any:
-        """Takes the step of one term.
-
-        With features `Φ [k, f]` (a column of ones for the bias), output weights `W`, targets `Y [k, a]` and
-        `c = 2η / (k a)`, the step is `W0 + c Φᵀ R` with `(I + c Φ Φᵀ) R = Y - Φ W0`.
-        """
-        features, output = term.policy.features(weights, term.observations), term.policy.readout(weights)
-        factor = 2.0 * rate / term.targets.size
-        gram = exact_product(features, features.T) + 1.0
-        missing = term.targets - exact_product(features, output["kernel"]) - output["bias"][None]
-        # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned.
-        residual, _ = cg(  # type: ignore[no-untyped-call]
-            lambda x: x + factor * exact_product(gram, x),
-            missing,
-            tol=SOLVE_TOLERANCE,
-            maxiter=SOLVE_STEPS * missing.shape[0],
-        )
-        moved = {
-            "kernel": output["kernel"] + factor * exact_product(features.T, residual),
-            "bias": output["bias"] + factor * residual.sum(axis=0),
-        }
-        log_std = term.policy.log_std(weights)
-        if log_std.size:
-            pull = 2.0 * rate / log_std.size
-            log_std = (log_std + pull * term.log_std) / (1.0 + pull)
-        return term.policy.with_readout(weights, moved, log_std)
+        return implicit_steps(terms, weights, rate)
 
     def defaults(self) -> dict[str, Any]:
         """A large rate: nearly the least squares."""
         return {"cloning": self, "initial_rate": 100.0}
+
+
+def implicit_steps(terms: Sequence[Term], weights: Any, rate: jax.Array) -> Any:
+    """The output layer's step of each term."""
+    for term in terms:
+        weights = _step(term, weights, term.weight * rate)
+    return weights
+
+
+def _step(term: Term, weights: Any, rate: jax.Array) -> Any:
+    """Takes the step of one term.
+
+    With features `Φ [k, f]` (a column of ones for the bias), output weights `W`, targets `Y [k, a]` and
+    `c = 2η / (k a)`, the step is `W0 + c Φᵀ R` with `(I + c Φ Φᵀ) R = Y - Φ W0`.
+    """
+    features, output = term.policy.features(weights, term.observations), term.policy.readout(weights)
+    factor = 2.0 * rate / term.targets.size
+    gram = exact_product(features, features.T) + 1.0
+    missing = term.targets - exact_product(features, output["kernel"]) - output["bias"][None]
+    # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned.
+    residual, _ = cg(  # type: ignore[no-untyped-call]
+        lambda x: x + factor * exact_product(gram, x),
+        missing,
+        tol=SOLVE_TOLERANCE,
+        maxiter=SOLVE_STEPS * missing.shape[0],
+    )
+    moved = {
+        "kernel": output["kernel"] + factor * exact_product(features.T, residual),
+        "bias": output["bias"] + factor * residual.sum(axis=0),
+    }
+    log_std = term.policy.log_std(weights)
+    if log_std.size:
+        pull = 2.0 * rate / log_std.size
+        log_std = (log_std + pull * term.log_std) / (1.0 + pull)
+    return term.policy.with_readout(weights, moved, log_std)

@@ -59,7 +59,7 @@ class DistilledDataset:
     log_std: np.ndarray | None = None
     """`[a]`: the target of the policy's log standard deviations; in a plain policy they themselves."""
     inner_rate: np.ndarray | None = None
-    """`[]`: the learned step size of the cloning."""
+    """`[]`: the learned step size of the cloning; `[r]` for a kind with several."""
     obs_mean: np.ndarray | None = None
     """`[*obs]`, in the task's units."""
     obs_var: np.ndarray | None = None
@@ -162,10 +162,12 @@ class DistilledDataset:
                     f"Tensor log_std has shape {self.log_std.shape}, the card's actions need {(actions['size'],)}: "
                     "give one number per action dimension."
                 )
-        if self.inner_rate is not None and (self.inner_rate.shape != () or not self.inner_rate > 0):
+        if self.inner_rate is not None and (
+            self.inner_rate.ndim > 1 or self.inner_rate.shape in ((0,), (1,)) or not (self.inner_rate > 0).all()
+        ):
             raise FloppyError(
-                f"Tensor inner_rate is {shown(self.inner_rate.tolist())}, it must be one number above 0 of shape (): "
-                "give the step size itself."
+                f"Tensor inner_rate is {shown(self.inner_rate.tolist())}, it must be one number above 0 of shape (), "
+                "or a row of them for a cloning with several rates: give the step sizes themselves."
             )
 
     def _check_normaliser(self) -> None:

@@ -2,6 +2,7 @@
 
 from floppy.outer.base import OUTER_LOOPS, Info, OuterLoop, OuterLoopDefaults, Problem, register_outer_loop
 from floppy.outer.hades.loop import HaDES
+from floppy.outer.imitation import Imitation
 from floppy.outer.ppmo.loop import PPMO
 from floppy.outer.supervised import Supervised
 
@@ -9,6 +10,7 @@ __all__ = [
     "OUTER_LOOPS",
     "PPMO",
     "HaDES",
+    "Imitation",
     "Info",
     "OuterLoop",
     "OuterLoopDefaults",

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.cloning.base import Cloning, Distilled, clone, map_clones
+from floppy.cloning.base import Cloning, Distilled, clone, map_clones, rates_shape
 from floppy.cloning.losses import LOSSES
 from floppy.errors import FloppyError, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.keys import named_key
 from floppy.learner.network import Learners, Network
+from floppy.outer.history import History
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
-from floppy.play.normalise import RunningStatistics, normalise
+from floppy.play.normalise import RunningStatistics, normalise, with_one_deviation
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import LABELLED, Task, kind_of
 
@@ -39,6 +40,17 @@ and end about there."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Start:
+    """A dataset to begin with. It is known by its origin, so that compiled functions can hold it as a constant."""
+
+    origin: str
+    """The task of its file, and `sha256:` with the file's digest, as on a card under `parents`."""
+    history: History
+    distilled: Distilled = dataclasses.field(compare=False, repr=False)
+    statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """What is distilled, for whom: everything but the way in which the dataset is improved."""
 
@@ -48,8 +60,8 @@ class Problem:
     cloning: Cloning
     examples: int
     """`k`."""
-    initial_rate: float
-    """Where the inner rate η starts."""
+    initial_rate: float | tuple[float, ...]
+    """Where the inner rate η starts, or each of the cloning's rates; one number stands for all of them."""
     encoder_layers: int
     """`l` leading layers are trained in the outer loop and given to every learner; all of them: plain PPO, or direct
     neuroevolution."""
@@ -61,8 +73,16 @@ class Problem:
     """Where the examples start: see `init_distilled`."""
     learned_rate: bool = True
     """Whether η is improved too."""
+    held_rates: tuple[str, ...] = ()
+    """Those of the cloning's rates that are not improved all the same."""
+    observation_deviation: float = 0.0
+    """By which observations are divided where they are normalised; 0: each by its own running deviation."""
     scaled_actions: bool = True
     """Whether policies act in units of the actions' bounds."""
+    frozen_normaliser: bool = False
+    """Whether statistics of observations stay those that the run begins with, whatever they are divided by."""
+    start: Start | None = None
+    """The dataset that the run begins with, in place of fresh examples."""
     context: Hashable = None
     """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
     the problem by its hash."""
@@ -109,10 +129,47 @@ class Problem:
             return weights
         return network.with_layers(network.without_layers(weights, given), ({},) * given)  # type: ignore[attr-defined]
 
+    @property
+    def freezes_statistics(self) -> bool:
+        """Whether statistics of observations stay those that a run begins with."""
+        return self.frozen_normaliser or self.observation_deviation > 0
+
+    @property
+    def knows_statistics(self) -> bool:
+        """Whether statistics of observations are needed at once, as no running ones follow or examples are in them."""
+        return self.freezes_statistics or self.start is not None or self.initial_examples == "random-policy"
+
+    def check_normaliser(self, *, normalises: bool) -> None:
+        """Checks that a loop which normalises observations, or does not, can have what is asked for.
+
+        Raises:
+          FloppyError: if it cannot.
+        """
+        if self.observation_deviation and not normalises:
+            raise FloppyError(
+                f"observation_deviation must be 0 where observations are not normalised, got "
+                f"{self.observation_deviation:g}: give --normalise-observations."
+            )
+        if self.start and (self.start.statistics is not None) != normalises:
+            has, no = ("has no", "no-") if normalises else ("has a", "")
+            raise FloppyError(
+                f"The dataset to start from {has} normaliser of observations: give --{no}normalise-observations."
+            )
+
+    def first_statistics(self, arena: Arena[Any], key: jax.Array) -> RunningStatistics:
+        """Statistics that a run begins with where it normalises: its start's, or of what random actions meet."""
+        if self.start and self.start.statistics:
+            return self.start.statistics
+        return self.in_one_deviation(arena.warm_up(self.task, key))
+
+    def in_one_deviation(self, statistics: RunningStatistics) -> RunningStatistics:
+        """Statistics with the deviation that is asked for, if one is."""
+        return with_one_deviation(statistics, self.observation_deviation) if self.observation_deviation else statistics
+
     def init_distilled(
         self, key: jax.Array, statistics: RunningStatistics | None = None, arena: Arena[Any] = ON_DEVICE
     ) -> Distilled:
-        """The dataset before the first step.
+        """The dataset before the first step: the one to start from, or a fresh one.
 
         Observations and learned targets are standard `normal`, or `zeros`; with `random-policy` the observations are
         seen under random actions, normalised by `statistics`, and the targets zeros, which ask for no action in
@@ -120,6 +177,8 @@ class Problem:
         With `class-means` and `samples` they are what they say, of labelled examples in classes spread evenly, and the
         targets their labels, as probabilities or as logits around 0. The encoder is fresh.
         """
+        if self.start:
+            return self.start.distilled
         seen: Any = None
         if self.initial_examples == "random-policy":
             seen = arena.random_observations(self.task, named_key(key, "random policy"), self.examples)
@@ -210,7 +269,8 @@ class Problem:
         if self.encoder_layers:
             network: Any = self.networks[0]
             encoder = network.layers(network.init(named_key(key, "encoder")))[: self.encoder_layers]
-        return Distilled(observations, targets, log_std, jnp.asarray(self.initial_rate, jnp.float32), encoder)
+        rates = jnp.broadcast_to(jnp.asarray(self.initial_rate, jnp.float32), rates_shape(self.cloning))
+        return Distilled(observations, targets, log_std, rates, encoder)
 
     def parameters(self, distilled: Distilled) -> Parameters:
         """The part of θ that is improved, in coordinates in which every real number is allowed.
@@ -225,8 +285,9 @@ class Problem:
         if self.targets == "learned":
             is_probability = self._takes_probabilities
             free["targets"] = jnp.log(distilled.targets) if is_probability else distilled.targets / self._target_unit
-        if self.learned_rate:
-            free["inner_rate"] = jnp.log(distilled.inner_rate)
+        if learned := self._learned_rates:
+            rates = jnp.log(distilled.inner_rate)
+            free["inner_rate"] = rates if len(learned) == len(self.cloning.rates) else rates[jnp.array(learned)]
         return free
 
     def distilled(self, parameters: Parameters, fixed: Distilled) -> Distilled:
@@ -236,13 +297,26 @@ class Problem:
             free = changed["targets"]
             changed["targets"] = jax.nn.softmax(free) if self._takes_probabilities else free * self._target_unit
         if "inner_rate" in changed:
-            changed["inner_rate"] = jnp.exp(changed["inner_rate"])
+            rates, learned = jnp.exp(changed["inner_rate"]), self._learned_rates
+            all_learned = len(learned) == len(self.cloning.rates)
+            changed["inner_rate"] = rates if all_learned else fixed.inner_rate.at[jnp.array(learned)].set(rates)
         return fixed._replace(**changed)
 
     def improved(self, parameters: Parameters, fixed: Distilled) -> Distilled:
         """As `distilled`, for the end of a step: an inner rate that a step made too small is put back to the least."""
         distilled = self.distilled(parameters, fixed)
         return distilled._replace(inner_rate=jnp.maximum(distilled.inner_rate, MIN_INNER_RATE))
+
+    def rates(self, distilled: Distilled) -> Info:
+        """The cloning's rates by their names, for the log."""
+        return dict(zip(self.cloning.rates, distilled.inner_rate.reshape(-1), strict=True))
+
+    @property
+    def _learned_rates(self) -> list[int]:
+        """Places of the rates that are improved."""
+        if not self.learned_rate:
+            return []
+        return [place for place, name in enumerate(self.cloning.rates) if name not in self.held_rates]
 
 
 class OuterLoop(Protocol):

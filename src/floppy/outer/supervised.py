@@ -74,11 +74,12 @@ class Supervised(OuterLoopDefaults):
             raise FloppyError(
                 f"least_steps must be at most the cloning's {problem.cloning.steps} steps, got {self.least_steps}."
             )
+        problem.check_normaliser(normalises=self.normalise_observations)
         self._share(problem)
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> SupervisedState:
         """The state before the first outer step."""
-        known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
+        known = problem.first_statistics(arena, named_key(key, "warm-up")) if self.normalise_observations else None
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         return SupervisedState(distilled, self._optimiser(problem).init(problem.parameters(distilled)), known)
 
@@ -122,10 +123,9 @@ class Supervised(OuterLoopDefaults):
             "loss": loss,
             "train_accuracy": 100.0 * accuracy,
             "gradient_norm": optax.tree.norm(gradient),
-            "inner_rate": distilled.inner_rate,
             "env_steps": jnp.asarray(float(self.batch_size * self.learners)),
         }
-        return SupervisedState(distilled, optimiser, state.statistics), info
+        return SupervisedState(distilled, optimiser, state.statistics), info | problem.rates(distilled)
 
     def _loss(
         self,

@@ -48,6 +48,11 @@ def init_statistics(shape: tuple[int, ...], floor: np.ndarray = UNIT_FREE_FLOOR)
     return RunningStatistics(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape), jnp.asarray(floor))
 
 
+def with_one_deviation(statistics: RunningStatistics, deviation: float) -> RunningStatistics:
+    """Statistics that divide everything by the same number: what is rare stays small."""
+    return statistics._replace(var=jnp.full_like(statistics.var, deviation**2))
+
+
 def stored_statistics(statistics: RunningStatistics) -> tuple[np.ndarray, np.ndarray, float]:
     """Statistics as a file holds them.
 

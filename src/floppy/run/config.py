@@ -8,11 +8,12 @@ from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.losses import check_loss
 from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
-from floppy.fields import bounded, check_fields, decode, encode, one_of
+from floppy.fields import bounded, check_fields, decode, encode, one_of, with_lists
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
 from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_outer_loop
+from floppy.outer.start import with_start
 from floppy.tasks.base import LABELLED, kind_of
 from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import full_task_id, make_task
@@ -38,8 +39,8 @@ class DistillConfig:
     distribution: str = "lambda"
     """Learner distributions that the dataset is for, by comma: names, also of networks of your own, or pairs such as
     width=32..256:depth=2:initialiser=xavier."""
-    initial_rate: float = bounded(1.0, above=0)
-    """Where the inner rate starts."""
+    initial_rate: float | tuple[float, ...] = bounded(1.0, above=0)
+    """Where the inner rate starts; of a cloning with several rates one number for each of them, or one for all."""
     encoder_layers: int = bounded(0, least=0)
     """Leading layers trained in the outer loop and stored in the file (encoder rollback); all of them: nothing is
     cloned, which is plain PPO, or neuroevolution."""
@@ -52,6 +53,17 @@ class DistillConfig:
     of zero; of labelled images also class-means, or samples."""
     learned_rate: bool = True
     """Whether the inner rate is improved too."""
+    held_rates: tuple[str, ...] = ()
+    """Of a cloning with several rates those that stay as they start."""
+    start: str = ""
+    """File of a dataset to begin with: its examples, rates, encoder and normaliser, in place of initial_examples and
+    initial_rate."""
+    observation_deviation: float = bounded(0.0, least=0)
+    """Where observations are normalised, all of them, less their means, are divided by this one number, and the means
+    stay those of the first observations; 0: each is divided by its own running deviation. By that, pixels that are
+    rarely anything but 0 become hundreds."""
+    frozen_normaliser: bool = False
+    """Where observations are normalised, whether their statistics stay those that the run begins with."""
     scaled_actions: bool = True
     """Whether policies act in units of the bounds of continuous actions, from -1 to 1; else in the task's own."""
     outer: OuterLoop = dataclasses.field(default_factory=PPMO)
@@ -65,6 +77,9 @@ class DistillConfig:
     """Fresh learners per distribution in those evaluations."""
     selection_episodes: int = bounded(2, least=1, most=MAX_COUNT)
     """Episodes of each of these learners."""
+    selection_quantile: float = bounded(0.0, least=0, most=1)
+    """By which datasets are chosen beside the mean return: this quantile of the learners' own means counts as much,
+    so that the worst networks count. 0: by the mean alone."""
     score_learners: int = bounded(100, least=1, most=MAX_COUNT)
     """Fresh learners per distribution in the last evaluation, which gives the card its score."""
     score_episodes: int = bounded(10, least=1, most=MAX_COUNT)
@@ -91,6 +106,7 @@ class DistillConfig:
         versions_of(task.package, why=task.task_id)  # in time, for the card will name them
         check_own_task(task)
         check_loss(self.cloning.loss, task.actions)
+        self._check_rates()
         learners = parse_distributions(self.distribution)
         if self.encoder_layers:
             network = learners[0].bind(task.observation_shape, task.actions)
@@ -114,14 +130,29 @@ class DistillConfig:
             targets=self.targets,
             initial_examples=self.initial_examples,
             learned_rate=self.learned_rate,
+            held_rates=self.held_rates,
+            observation_deviation=self.observation_deviation,
+            frozen_normaliser=self.frozen_normaliser,
             scaled_actions=self.scaled_actions,
             context=self.outer.context(task),
         )
         for each in learners:
             each.as_entry()  # a network without a name could not be read again
         self._check_networks(problem)
+        if self.start:
+            problem = with_start(problem, self.start)
         self.outer.check(problem)
         return problem
+
+    def _check_rates(self) -> None:
+        names, kind = self.cloning.rates, type(self.cloning).__name__
+        if isinstance(self.initial_rate, tuple) and len(self.initial_rate) != len(names):
+            raise FloppyError(
+                f"initial_rate must be one number, or {len(names)} for {kind} ({', '.join(names)}), "
+                f"got {len(self.initial_rate)}."
+            )
+        if unknown := [name for name in self.held_rates if name not in names]:
+            raise must_be_one_of("held_rates", unknown[0], names)
 
     def _check_networks(self, problem: Problem) -> None:
         for network in problem.networks:
@@ -142,7 +173,7 @@ class DistillConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, with the `kind` of cloning and outer loop named."""
-        return dataclasses.asdict(self) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
+        return with_lists(dataclasses.asdict(self)) | {"cloning": encode(self.cloning), "outer": encode(self.outer)}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "DistillConfig":

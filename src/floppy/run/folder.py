@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.fields import encode
+from floppy.fields import encode, with_lists
 from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
@@ -129,7 +129,9 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
     versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     command = str(saved.pop("command", ""))
     if saved.pop("parents", []) != about.parents:
-        raise FloppyError(f"{folder} holds a run with another teacher's file: put that file back, or start a new run.")
+        raise FloppyError(
+            f"{folder} holds a run with another teacher's or start's file: put that file back, or start a new run."
+        )
     differing = _differing(saved, json.loads(json.dumps(config.as_dict())), _defaults_of(config))
     if differing:
         raise FloppyError(
@@ -171,9 +173,8 @@ def versions_of_parts(about: About) -> dict[str, str]:
 
 def _defaults_of(config: DistillConfig) -> dict[str, Any]:
     """An option that an older run knew nothing of was as it is by default."""
-    by_default = {
-        field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING
-    }
+    fields = dataclasses.fields(config)
+    by_default = with_lists({field.name: field.default for field in fields if field.default is not dataclasses.MISSING})
     parts: dict[str, Any] = {"cloning": encode(type(config.cloning)()), "outer": encode(type(config.outer)())}
     return by_default | OLDER_DEFAULTS | parts
 

@@ -6,7 +6,8 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from floppy.evaluation.score import finite_returns, score_returns
 from floppy.files import as_path
 from floppy.keys import named_key
 from floppy.outer.base import Info, OuterLoop, Problem
+from floppy.outer.teacher import before, parents_of
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.play import Arena, open_arena
 from floppy.play.device import ON_DEVICE
@@ -226,7 +228,7 @@ class Run:
         self.config, self.problem, self.outer = config, problem, config.outer
         self.arena, self.clock = arena, clock or Clock()
         versions = versions_of("jax", "optax", problem.task.package, why=problem.task.task_id)
-        self.about = About(command, config.outer.parents(problem), [versions])
+        self.about = About(command, [*parents_of(problem), *config.outer.parents(problem)], [versions])
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
@@ -301,7 +303,7 @@ class Run:
         returns = self.returns(task, distilled, statistics, key, config.selection_learners, config.selection_episodes)
         # The scores of the few that did not diverge say nothing of a dataset.
         usable = np.isfinite(returns).all(axis=1).mean() >= 0.5
-        score = float(finite_returns(returns).mean(dtype=np.float64)) if usable else -float("inf")
+        score = self._selection_score(finite_returns(returns)) if usable else -float("inf")
         # On a tie the later dataset wins: it has seen more.
         if score >= float(state.best_score):
             state = state._replace(best=distilled, best_statistics=statistics, best_score=jnp.asarray(score))
@@ -313,6 +315,14 @@ class Run:
         """Checks that the run's folder is still there: steps may have taken hours."""
         if self.held is not None:
             self.held.check()
+
+    def _selection_score(self, returns: np.ndarray) -> float:
+        """The mean return; or the mean of that and a quantile of the learners' own means, where one is asked for."""
+        mean, quantile = float(returns.mean(dtype=np.float64)), self.config.selection_quantile
+        if not quantile:
+            return mean
+        low = float(np.quantile(returns.mean(axis=1, dtype=np.float64), quantile))
+        return (mean + low) / 2
 
     def is_at_maximum(self) -> bool:
         """Whether the run has nothing left to gain, and is to end by itself."""
@@ -340,7 +350,8 @@ class Run:
                 task, state.best, state.best_statistics, key, config.score_learners, config.score_episodes
             )
             entry = score_returns(returns, task.max_return, config.seed).as_dict()
-        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about)
+        spent = {"env_steps": int(state.env_steps)}
+        return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about, spent)
 
 
 class _Programs(NamedTuple):
@@ -374,8 +385,9 @@ def to_dataset(
     statistics: RunningStatistics | None,
     score: dict[str, Any] | None,
     about: About,
+    spent: Mapping[str, int] = types.MappingProxyType({}),
 ) -> DistilledDataset:
-    """A run's parameters with their card."""
+    """A run's parameters with their card; `spent` is what the run has taken."""
     parts = CardParts(
         task=problem.task.task_id,
         actions=problem.actions,
@@ -389,7 +401,7 @@ def to_dataset(
         parts,
         distilled,
         statistics,
-        algorithm={"name": config.outer.name, "config": config.as_dict()},
+        algorithm={"name": config.outer.name, "config": config.as_dict(), **spent, **before(problem)},
         command=about.command,
         versions=versions_of_parts(about),
         score=score,

@@ -14,7 +14,7 @@ from floppy.dataset import DistilledDataset
 from floppy.evaluation.evaluate import evaluate_random
 from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
-from floppy.recipes import RECIPES
+from floppy.recipes import ONE_RUN
 from floppy.studies.base import Row, by, check_some, column, finite
 from floppy.studies.runs import BudgetedRun, configure_method, run, try_run
 from floppy.tasks import make_task
@@ -58,7 +58,7 @@ class Cost:
     """Task id or short name."""
     examples: int = bounded(0, least=0)
     """Of the dataset; 0 for the recipe's number."""
-    recipe: str = one_of("ppmo", RECIPES)
+    recipe: str = one_of("ppmo", ONE_RUN)
     """Of the distillation."""
     budget: str = ""
     """When the distillation stops: after a number of steps (500steps) or a time (60s, 10m)."""

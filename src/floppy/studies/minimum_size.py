@@ -20,7 +20,7 @@ from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
 from floppy.learner.distribution import describe_distribution, parse_distributions
 from floppy.play import open_arena
-from floppy.recipes import RECIPES, recipe
+from floppy.recipes import ONE_RUN, recipe
 from floppy.studies.base import Row, by, check_some, column, scores_of
 from floppy.studies.figure import label_of
 from floppy.studies.runs import BudgetedRun, configure_method, run
@@ -47,7 +47,7 @@ class MinimumSize:
     """Of the cloning, such as mse, cross-entropy or gaussian-nll."""
     seeds: tuple[int, ...] = bounded((0, 1), least=0, most=2**32 - 1)
     """Of each distillation; a size is enough if one of them is."""
-    recipe: str = one_of("ppmo", RECIPES)
+    recipe: str = one_of("ppmo", ONE_RUN)
     """Of the distillations."""
     budget: str = ""
     """When each of them stops: after a number of steps (500steps) or a time (60s, 10m); by default as the recipe

@@ -10,7 +10,14 @@ import numpy as np
 
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import DivergedError, must_be_one_of
-from floppy.recipes import RECIPES, apply_budget, for_one_learner, neuroevolution_baseline, ppo_baseline, recipe
+from floppy.recipes import (
+    ONE_RUN,
+    apply_budget,
+    for_one_learner,
+    neuroevolution_baseline,
+    ppo_baseline,
+    recipe,
+)
 from floppy.run.config import DistillConfig
 from floppy.run.folder import CONFIG_NAME, DATASET_NAME, read_metrics
 from floppy.run.loop import distill
@@ -18,7 +25,7 @@ from floppy.studies.figure import label_of
 
 BASELINES = {"ppo": ppo_baseline, "neuroevolution": neuroevolution_baseline}
 HADES_F = "hades-f"
-METHODS = (*RECIPES, HADES_F, *BASELINES)
+METHODS = (*ONE_RUN, HADES_F, *BASELINES)
 
 LABELS = {
     "hades": "HaDES-R",

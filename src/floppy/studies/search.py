@@ -205,9 +205,10 @@ class Search:
         started = time.monotonic()
         lesson = unpack(dataset)
         task = lesson.task()
-        rates = np.repeat(np.array(self.rates) * float(lesson.distilled.inner_rate), self.learners)
+        own_rate, factors = np.asarray(lesson.distilled.inner_rate), np.repeat(np.array(self.rates), self.learners)
+        rates = factors.reshape(-1, *(1,) * own_rate.ndim) * own_rate.astype(float)
         evaluation = evaluation_of(
-            lesson, task, network=lesson.network(architecture), learners=rates.size, episodes=self.episodes
+            lesson, task, network=lesson.network(architecture), learners=factors.size, episodes=self.episodes
         )
         key, own = named_key(jax.random.key(seed), "search"), PerLearner(rates=jnp.asarray(rates, jnp.float32))
         with open_arena(task) as arena:

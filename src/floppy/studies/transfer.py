@@ -69,9 +69,11 @@ class Transfer:
         return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per draw: its rate, its steps, its mean return, which is -inf where all draws diverged."""
+        """A row per draw: its rate (of several the first), steps and mean return, -inf where all draws diverged."""
         lesson = unpack(load(cell["dataset"]))
-        rates, steps = self._draws(lesson)
+        factors, steps = self._draws(lesson)
+        own_rate = np.asarray(lesson.distilled.inner_rate, float)
+        rates = factors.reshape(-1, *(1,) * own_rate.ndim) * own_rate
         cloning: Any = lesson.cloning
         if cloning.steps > 1:
             cloning = dataclasses.replace(cloning, steps=int(steps.max()))
@@ -90,7 +92,7 @@ class Transfer:
             scores = scores_of(evaluation.of_lesson(lesson, key, arena=arena, own=own))
         unit, is_own = score_unit(task), _widths(lesson) == (cell["width"], cell["width"])
         return [
-            {"own_width": is_own, "draw": draw, "rate": float(rate), "steps": int(count), "score": float(score)}
+            {"own_width": is_own, "draw": draw, "rate": float(rate.flat[0]), "steps": int(count), "score": float(score)}
             | {UNIT: unit}
             for draw, (rate, count, score) in enumerate(zip(rates, steps, scores, strict=True))
         ]
@@ -138,13 +140,13 @@ class Transfer:
             lesson.network(_at_width(lesson, width))
 
     def _draws(self, lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
-        """Rates and numbers of steps, the same for every width."""
+        """Factors of the dataset's rates, and numbers of steps, the same for every width."""
         random = np.random.default_rng(self.seed)
         reach = np.log(self.rates) / 2
-        rates = float(lesson.distilled.inner_rate) * np.exp(random.uniform(-reach, reach, self.draws))
+        factors = np.exp(random.uniform(-reach, reach, self.draws))
         wanted = lesson.cloning.steps
         least, most = (max(1, round(factor * wanted)) if wanted > 1 else 1 for factor in self.steps)
-        return rates, random.integers(least, most, self.draws, endpoint=True)
+        return factors, random.integers(least, most, self.draws, endpoint=True)
 
     def _width_summary(self, width: int, rows: list[Row]) -> Row:
         half = top_half(rows)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, check_fits
+from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, check_fits, rates_shape
 from floppy.cloning.losses import check_loss
 from floppy.cloning.merged import Block
 from floppy.dataset.card import EPSILON, FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
@@ -222,11 +223,12 @@ def unpack(dataset: DistilledDataset) -> Lesson:
     if not isinstance(dataset, DistilledDataset):
         raise FloppyError(f"dataset must be a DistilledDataset, as floppy.load gives one, got {shown(dataset)}.")
     actions = space_of(dataset.card.actions)
+    cloning = card_cloning(dataset)
     return Lesson(
         dataset,
         actions,
-        card_cloning(dataset),
-        _distilled(dataset, actions),
+        cloning,
+        _distilled(dataset, actions, cloning),
         _statistics(dataset),
         dataset.card.normaliser == "per-evaluation",
         _blocks(dataset),
@@ -251,10 +253,12 @@ def card_learners(dataset: DistilledDataset) -> tuple[Learners, ...]:
     return tuple(learners_of(entry) for entry in dataset.card.learners)
 
 
-def _distilled(dataset: DistilledDataset, actions: ActionSpace) -> Distilled:
+def _distilled(dataset: DistilledDataset, actions: ActionSpace, cloning: Cloning) -> Distilled:
     if dataset.inner_rate is None and not dataset.card.is_plain_policy:
         raise FloppyError("The dataset holds no inner_rate, the rate of its cloning: write the file again with it.")
     no_std = np.zeros(actions.log_std_size, np.float32)
+    rates = 1.0 if dataset.inner_rate is None else dataset.inner_rate
+    _check_rates(rates, cloning)
     encoder = tuple(
         {name: jnp.asarray(dataset.encoder[f"{index}/{name}"]) for name in ("kernel", "bias")}
         for index in range(len(dataset.encoder) // 2)
@@ -263,9 +267,19 @@ def _distilled(dataset: DistilledDataset, actions: ActionSpace) -> Distilled:
         jnp.asarray(dataset.observations),
         jnp.asarray(dataset.targets),
         jnp.asarray(no_std if dataset.log_std is None else dataset.log_std),
-        jnp.asarray(1.0 if dataset.inner_rate is None else dataset.inner_rate, jnp.float32),
+        jnp.asarray(rates, jnp.float32),
         encoder,
     )
+
+
+def _check_rates(rates: ArrayLike, cloning: Cloning) -> None:
+    """Checks that there is a rate for each that the cloning has."""
+    if np.shape(rates) != rates_shape(cloning) and not np.isscalar(rates):
+        count, names = np.size(rates), cloning.rates
+        raise FloppyError(
+            f"The dataset holds {count} numbers of shape {list(np.shape(rates))} as inner_rate, "
+            f"{type(cloning).__name__} has {len(names)} ({', '.join(names)}): write the file again with them."
+        )
 
 
 def _statistics(dataset: DistilledDataset) -> RunningStatistics | None:

@@ -126,14 +126,15 @@ def _common_learners(lessons: Sequence[Lesson]) -> tuple[Learners, ...]:
     return tuple(common)
 
 
-def _rate_and_weights(lessons: Sequence[Lesson]) -> tuple[float, list[float]]:
-    """The joint inner rate η, and the weight of each task's loss: `ηᵢ / η`.
+def _rate_and_weights(lessons: Sequence[Lesson]) -> tuple[np.ndarray, list[float]]:
+    """The joint inner rate η, and the weight of each task's loss: `ηᵢ / η`; of several rates the first one says it.
 
     With Adam it is 1: a loss's scale would not change the size of its steps, only the tasks' shares in hidden layers.
     """
-    rates = [float(each.distilled.inner_rate) for each in lessons]
-    rate = float(np.float32(math.exp(np.mean(np.log(rates)))))
-    return rate, [each / rate if lessons[0].cloning.balances_rates else 1.0 for each in rates]
+    rates = [np.asarray(each.distilled.inner_rate, np.float64) for each in lessons]
+    rate = np.exp(np.mean(np.log(rates), axis=0)).astype(np.float32)
+    firsts, first = [float(each.flat[0]) for each in rates], float(rate.flat[0])
+    return rate, [each / first if lessons[0].cloning.balances_rates else 1.0 for each in firsts]
 
 
 def _blocks(datasets: Sequence[DistilledDataset], weights: Sequence[float]) -> list[Block]:

@@ -16,12 +16,10 @@ from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Problem, register_outer_loop
 from floppy.outer.hades.strategies import SHAPINGS, Decay, Strategy, check_strategy, default_rate, make_strategy
+from floppy.outer.start import SEEN_BY_FILES
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import Moments, RunningStatistics, absorb_moments, init_statistics
-
-SEEN_BY_FILES = 1e6
-"""Observations that a file's normaliser counts for."""
 
 
 class HaDESState(NamedTuple):
@@ -96,11 +94,12 @@ class HaDES(OuterLoopDefaults):
     def check(self, problem: Problem) -> None:
         """Checks that learners can be shared, and that smoothness meets images."""
         self._share(problem)
+        problem.check_normaliser(normalises=self.normalise_observations)
         self._check_smoothness(problem)
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> HaDESState:
         """The state before the first generation."""
-        known = arena.warm_up(problem.task, named_key(key, "warm-up")) if self.normalise_observations else None
+        known = problem.first_statistics(arena, named_key(key, "warm-up")) if self.normalise_observations else None
         return self.start(problem, problem.init_distilled(named_key(key, "distilled"), known, arena), known)
 
     def start(self, problem: Problem, distilled: Distilled, statistics: RunningStatistics | None = None) -> HaDESState:
@@ -150,10 +149,10 @@ class HaDES(OuterLoopDefaults):
             distilled=self._dataset(problem, state, strategy.mean(searched)),
             strategy=searched,
         )
-        if result.moments is not None:
+        if result.moments is not None and not problem.freezes_statistics:
             sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), result.moments)
             after = after._replace(statistics=absorb_moments(state.statistics, sums, state.statistics.mean))
-        info = self._info(result, strategy.sigma(searched), after.distilled)
+        info = self._info(result, strategy.sigma(searched)) | problem.rates(after.distilled)
         return after, info | {"failed": jnp.sum(failed)}
 
     def _dataset(self, problem: Problem, state: HaDESState, vector: jax.Array) -> Distilled:
@@ -177,7 +176,7 @@ class HaDES(OuterLoopDefaults):
         """The running statistics, if observations are normalised."""
         return state.statistics if self.normalise_observations else None
 
-    def _info(self, result: _Outcome, sigma: jax.Array, distilled: Distilled) -> Info:
+    def _info(self, result: _Outcome, sigma: jax.Array) -> Info:
         episodes = self.population * self.initialisations * self.environments
         steps = jnp.sum(result.steps)
         return {
@@ -187,7 +186,6 @@ class HaDES(OuterLoopDefaults):
             "env_steps": steps,
             "episode_length": steps / episodes,
             "sigma": sigma,
-            "inner_rate": distilled.inner_rate,
         }
 
     def _outcome(

@@ -17,7 +17,7 @@ from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
 from floppy.outer.ppmo.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
-from floppy.outer.ppmo.teacher import Teacher, read_teacher
+from floppy.outer.teacher import Teacher, read_teacher, teacher_of
 from floppy.parallel import shard_rows
 from floppy.play.arena import Arena, Trajectory
 from floppy.play.device import ON_DEVICE
@@ -112,6 +112,9 @@ class PPMO(OuterLoopDefaults):
     """Adam's eps."""
     critic_width: int = bounded(64, least=1, most=MAX_COUNT)
     """Units of the critic's two hidden layers; its activation is that of the learners."""
+    critic_warm_up: int = bounded(0, least=0, most=MAX_COUNT)
+    """Outer steps at the start in which the critic alone learns and the dataset is held, for one that is good already
+    (`start`): a critic that knows nothing would lead it away."""
     critic_network: str = one_of("", ("", *CRITICS))
     """What the critic has before its hidden layers, see `LearnerDistribution.network`; by default what learners have.
     With mlp it has nothing, which on Atari's frames saves half of the arithmetic."""
@@ -140,11 +143,6 @@ class PPMO(OuterLoopDefaults):
         """The teacher, if there is one."""
         return read_teacher(self.teacher, task) if self.teacher else None
 
-    def parents(self, problem: Problem) -> list[str]:
-        """The teacher's dataset."""
-        teacher = _teacher_of(problem)
-        return [teacher.origin] if teacher else []
-
     def check(self, problem: Problem) -> None:
         """Checks that there are episodes, and that learners can be shared."""
         if kind_of(problem.task) == LABELLED:
@@ -153,12 +151,18 @@ class PPMO(OuterLoopDefaults):
                 "take --method neuroevolution or random as a baseline."
             )
         self._share(problem)
+        problem.check_normaliser(normalises=self.normalise_observations)
+        if self.critic_warm_up >= problem.outer_steps:
+            raise FloppyError(
+                f"critic_warm_up must be less than the {problem.outer_steps} outer steps, got {self.critic_warm_up}: "
+                "the dataset would not be improved."
+            )
 
     def init(self, problem: Problem, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> PPMOState:
         """The state before the first outer step."""
         known = None
-        if self.normalise_observations and problem.initial_examples == "random-policy":
-            known = arena.warm_up(problem.task, named_key(key, "warm-up"))
+        if self.normalise_observations and problem.knows_statistics:
+            known = problem.first_statistics(arena, named_key(key, "warm-up"))
         distilled = problem.init_distilled(named_key(key, "distilled"), known, arena)
         environments = tuple(
             arena.start_environments(
@@ -185,7 +189,7 @@ class PPMO(OuterLoopDefaults):
             distilled,
             self._optimiser(problem, self.rate).init(problem.parameters(distilled)),
             critic,
-            self._optimiser(problem, self.critic_rate).init(critic),
+            self._critic_optimiser(problem).init(critic),
             environments,
             init_statistics(problem.task.observation_shape) if known is None else known,
             (jnp.zeros((self._share(problem), self.environments)),) * len(problem.learners),
@@ -248,7 +252,7 @@ class PPMO(OuterLoopDefaults):
             for trajectory, log_std in zip(trajectories, log_stds, strict=True)
         )
         state, losses = self._update(problem, state, fresh, samples, named_key(key, "shuffle"))
-        if self.normalise_observations:
+        if self.normalise_observations and not problem.freezes_statistics:
             state = state._replace(statistics=_absorb(state.statistics, trajectories))
         return state, losses | info
 
@@ -282,16 +286,21 @@ class PPMO(OuterLoopDefaults):
         wanted = max(1, round(per_learner * self.learners / self.minibatch_size))
         return min(wanted, per_learner)
 
-    def _updates(self, problem: Problem) -> int:
-        return problem.outer_steps * self.epochs * self._minibatches()
+    def _updates(self, outer_steps: int) -> int:
+        return outer_steps * self.epochs * self._minibatches()
 
     def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
-        until = max(1, round(self.teacher_share * self._updates(problem)))
-        adam = state.optimiser[1][0]  # of the chain in _optimiser
-        return optax.linear_schedule(self.teacher_weight, 0.0, until)(adam.count)
+        until = max(1, round(self.teacher_share * self._updates(problem.outer_steps - self.critic_warm_up)))
+        return optax.linear_schedule(self.teacher_weight, 0.0, until)(_updates_made(state.optimiser))
 
     def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
-        schedule = optax.linear_schedule(rate, 0.0, self._updates(problem)) if self.anneal else rate
+        return self._annealed(rate, problem.outer_steps - self.critic_warm_up)
+
+    def _critic_optimiser(self, problem: Problem) -> optax.GradientTransformation:
+        return self._annealed(self.critic_rate, problem.outer_steps)
+
+    def _annealed(self, rate: float, outer_steps: int) -> optax.GradientTransformation:
+        schedule = optax.linear_schedule(rate, 0.0, self._updates(outer_steps)) if self.anneal else rate
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network[Any]:
@@ -300,7 +309,7 @@ class PPMO(OuterLoopDefaults):
 
     def _samples(self, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: jax.Array) -> Samples:
         """Advantages and everything else that the updates read; `log_std [learners, a]` of the collecting policies."""
-        statistics, teacher = self.statistics(state), _teacher_of(problem)
+        statistics, teacher = self.statistics(state), teacher_of(problem)
         values = self._values(problem, state.critic, normalise(statistics, trajectory.observations))
         next_values = self._values(problem, state.critic, normalise(statistics, trajectory.next_observations))
         advantages = self._advantages(trajectory, values, next_values)
@@ -355,10 +364,14 @@ class PPMO(OuterLoopDefaults):
         if self.target_kl == 0.0:
             state, info = jax.lax.scan(update, state, rows)
             return state, jax.tree.map(jnp.mean, info)
-        return self._update_until_kl_limit(update, state, rows)
+        return self._update_until_kl_limit(problem, update, state, rows)
 
     def _update_until_kl_limit(
-        self, update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]], state: PPMOState, rows: jax.Array
+        self,
+        problem: Problem,
+        update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]],
+        state: PPMOState,
+        rows: jax.Array,
     ) -> tuple[PPMOState, Info]:
         """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence.
 
@@ -375,7 +388,7 @@ class PPMO(OuterLoopDefaults):
 
         (state, _), (info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
         info = jax.tree.map(lambda values: jnp.sum(values) / jnp.sum(seen), info)
-        return state, info | {"updates": jnp.mean(done), "inner_rate": state.distilled.inner_rate}
+        return state, info | {"updates": jnp.mean(done)} | problem.rates(state.distilled)
 
     def _minibatch_update(
         self, problem: Problem, state: PPMOState, fresh: tuple[Any, ...], minibatch: tuple[Samples, ...]
@@ -401,10 +414,17 @@ class PPMO(OuterLoopDefaults):
         if self.encoder_rate:
             factor = self.encoder_rate / self.rate  # Adam's steps are in proportion to its rate
             change["encoder"] = jax.tree.map(lambda step: step * factor, change["encoder"])
-        critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
+        critic_change, critic_optimiser = self._critic_optimiser(problem).update(
             critic_gradient, state.critic_optimiser
         )
         distilled = problem.improved(optax.apply_updates(parameters, change), state.distilled)
+        if self.critic_warm_up:
+            is_held = _updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
+            distilled, optimiser = jax.tree.map(
+                lambda new, old: jnp.where(is_held, old, new),
+                (distilled, optimiser),
+                (state.distilled, state.optimiser),
+            )
         state = state._replace(
             distilled=distilled,
             optimiser=optimiser,
@@ -412,7 +432,7 @@ class PPMO(OuterLoopDefaults):
             critic_optimiser=critic_optimiser,
         )
         info |= {"value_loss": critic_loss, "gradient_norm": optax.tree.norm(gradient)}
-        return state, info | {"inner_rate": distilled.inner_rate}
+        return state, info | problem.rates(distilled)
 
     def _policy_loss(
         self,
@@ -443,11 +463,16 @@ class PPMO(OuterLoopDefaults):
         if self.least_std > 0.0 and cloned.log_std.size:
             below = jax.nn.relu(math.log(self.least_std) - cloned.log_std)
             loss += jnp.mean(jnp.sum(below**2, axis=-1))
-        if (teacher := _teacher_of(problem)) and samples.taught is not None:
+        if (teacher := teacher_of(problem)) and samples.taught is not None:
             apart = problem.actions.kl(samples.taught, teacher.log_std_for(problem.actions), output, cloned.log_std)
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
         return loss, info
+
+
+def _updates_made(optimiser: optax.OptState) -> jax.Array:
+    count: jax.Array = optimiser[1][0].count  # of the chain in _annealed
+    return count
 
 
 def _absorb(statistics: RunningStatistics, trajectories: tuple[Trajectory, ...]) -> RunningStatistics:
@@ -467,7 +492,3 @@ def _episode_info(trajectories: tuple[Trajectory, ...]) -> Info:
         "episodes": episodes,
         "episode_return": total / jnp.maximum(episodes, 1),
     }
-
-
-def _teacher_of(problem: Problem) -> Teacher | None:
-    return problem.context if isinstance(problem.context, Teacher) else None

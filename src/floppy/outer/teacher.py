@@ -1,4 +1,4 @@
-"""A policy that learners imitate at first (kickstarting; Schmitt et al., 2018)."""
+"""The policy in a dataset's file, which learners imitate: at first (kickstarting; Schmitt et al., 2018), or alone."""
 
 import dataclasses
 from typing import Any
@@ -10,6 +10,8 @@ from floppy.dataset import load
 from floppy.dataset.file import origin
 from floppy.errors import FloppyError
 from floppy.learner.network import Network
+from floppy.outer.base import Problem
+from floppy.outer.history import History, entries_of, history_of
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
@@ -26,6 +28,7 @@ class Teacher:
     network: Network[Any]
     weights: Any = dataclasses.field(compare=False, repr=False)
     statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
+    history: History = dataclasses.field(default=History(None, False), compare=False, repr=False)
 
     @property
     def log_std(self) -> jax.Array:
@@ -44,6 +47,22 @@ class Teacher:
         rows = normalise(self.statistics, observations.reshape(-1, *shape))
         outputs = self.network.actions.clip(self.network.apply(self.weights, rows))
         return actions.of_policy(outputs).reshape(*leading, -1)
+
+
+def teacher_of(problem: Problem) -> Teacher | None:
+    """The teacher that the outer loop has read, if there is one."""
+    return problem.context if isinstance(problem.context, Teacher) else None
+
+
+def parents_of(problem: Problem) -> list[str]:
+    """Files that the problem begins with or learns from, as a card lists them."""
+    return [each.origin for each in (problem.start, teacher_of(problem)) if each]
+
+
+def before(problem: Problem) -> dict[str, Any]:
+    """What a card says of the runs that made these files."""
+    teacher = teacher_of(problem)
+    return entries_of([each.history for each in (problem.start, teacher) if each], taught=teacher is not None)
 
 
 def read_teacher(path: str, task: Task) -> Teacher:
@@ -76,4 +95,4 @@ def _teacher(path: str, task: Task) -> Teacher:
     )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
         raise FloppyError("what was trained on it is not finite: give another dataset.")
-    return Teacher(origin(dataset), policies.network, weights, statistics)
+    return Teacher(origin(dataset), policies.network, weights, statistics, history_of(dataset))

@@ -1,0 +1,71 @@
+"""Runs in a row, each of which goes on from the dataset of the one before it."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from floppy.files import as_path
+from floppy.parallel import is_first_process
+from floppy.run.config import DistillConfig
+from floppy.run.folder import DATASET_NAME, check_free, check_resume_or_overwrite
+from floppy.run.loop import DistillResult, distill
+
+
+class Stage(NamedTuple):
+    """One of the runs."""
+
+    name: str
+    """Of its folder, within that of them all; empty for the last one, whose folder that is."""
+    config: Callable[[str], DistillConfig]
+    """From the file of the stage before it, or nothing for the first one."""
+
+
+def distill_stages(
+    stages: Sequence[Stage],
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+    **options: Any,
+) -> DistillResult:
+    """Distils stage after stage.
+
+    Args:
+      stages: one at least.
+      out: folder of the last run; the others have folders in it.
+      resume: go on with what is there, whichever stage it stands at.
+      overwrite: replace what is there.
+      time_limit: seconds for all of them.
+      **options: as for `distill`.
+
+    Returns:
+      The result of the last stage that was begun, with the seconds of them all; it is not finished unless all are.
+
+    Raises:
+      FloppyError: as `distill`; of folders that are taken before anything runs.
+    """
+    check_resume_or_overwrite(resume=resume, overwrite=overwrite)
+    folder, started = as_path(out), time.monotonic()
+    stages[0].config("").problem()  # said before anything is written
+    for stage in stages if not resume else ():
+        check_free(folder / stage.name, overwrite=overwrite)
+    before, result = "", None
+    for number, stage in enumerate(stages, 1):
+        left = None if time_limit is None else time_limit - (time.monotonic() - started)
+        if result is not None and left is not None and left <= 0:
+            result = dataclasses.replace(result, finished=False)
+            break
+        place = folder / stage.name
+        if is_first_process():
+            print(f"floppy: stage {number} of {len(stages)}, {stage.name or 'the last'}: {place}", file=sys.stderr)
+        config = stage.config(before)
+        result = distill(config, place, resume=resume, overwrite=overwrite, time_limit=left, **options)
+        if not result.finished:
+            break
+        before = str(place / DATASET_NAME)
+    assert result is not None, "there is a stage"
+    return dataclasses.replace(result, seconds=time.monotonic() - started)

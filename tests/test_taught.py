@@ -1,0 +1,206 @@
+"""The taught recipe: stages that follow one another, a run that begins with a dataset, a critic that warms up."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Refused
+from probes import hand_dataset, logged, make_problem
+
+from floppy.cli.main import main
+from floppy.cloning import FeatureSteps, GradientStep
+from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset.file import origin, to_bytes
+from floppy.errors import FloppyError
+from floppy.learner.mlp import LearnerDistribution
+from floppy.outer import PPMO, HaDES
+from floppy.recipes import IMITATION_STEPS, recipe, taught_stages
+from floppy.run.config import DistillConfig
+from floppy.run.loop import Run, distill
+from floppy.run.stages import Stage, distill_stages
+
+KEY = jax.random.key(0)
+TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
+SMALL = PPMO(learners=2, environments=2, horizon=8, epochs=2, critic_width=4)
+COUNTS: dict[str, Any] = {"selection_learners": 1, "score_learners": 1, "score_episodes": 1, "evaluate_every": 1}
+CONFIG = DistillConfig("cartpole", examples=3, outer_steps=2, distribution="width=4:depth=1", outer=SMALL, **COUNTS)
+STATISTICS = {"obs_mean": np.full(4, 0.25), "obs_var": np.full(4, 4.0)}
+
+
+def dataset_of(card: dict[str, Any] | None = None, **tensors: Any) -> DistilledDataset:
+    return hand_dataset({"learners": [dataclasses.asdict(TINY)]} | (card or {}), **tensors)
+
+
+# --- beginning with a dataset ---
+
+
+@pytest.mark.parametrize("loop", ["ppmo", "hades"])
+def test_a_run_begins_with_the_datasets_examples_rates_and_normaliser(loop: str, tmp_path: Path) -> None:
+    before = dataset_of({"normaliser": "frozen", "algorithm": {"name": "x", "env_steps": 7}}, **STATISTICS)
+    save(before, tmp_path / "before.safetensors")
+    outer: Any = {"ppmo": SMALL, "hades": HaDES(population=4, environments=1, horizon=5)}[loop]
+    outer = dataclasses.replace(outer, normalise_observations=True)
+    config = dataclasses.replace(CONFIG, start=str(tmp_path / "before.safetensors"), outer=outer)
+    run = Run(config, config.problem(), "")
+    first = run.dataset(run.init(), score=False)
+    for name in ("observations", "targets", "inner_rate", "obs_mean"):
+        np.testing.assert_allclose(getattr(first, name), getattr(before, name), rtol=1e-6)
+    np.testing.assert_allclose(first.obs_var, STATISTICS["obs_var"], rtol=1e-5)
+    assert first.card.parents == [origin(before)]
+    told = {name: first.card.algorithm[name] for name in ("env_steps", "env_steps_before", "taught")}
+    assert told == {"env_steps": 0, "env_steps_before": 7, "taught": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_its_normaliser_is_held_where_that_is_asked_for(is_frozen: bool, tmp_path: Path) -> None:
+    save(dataset_of({"normaliser": "frozen"}, **STATISTICS), tmp_path / "before.safetensors")
+    outer = dataclasses.replace(SMALL, normalise_observations=True)
+    config = dataclasses.replace(
+        CONFIG, start=str(tmp_path / "before.safetensors"), outer=outer, frozen_normaliser=is_frozen, outer_steps=1
+    )
+    after = distill(config, progress=False).dataset
+    assert np.array_equal(after.obs_mean, STATISTICS["obs_mean"]) == is_frozen  # type: ignore[arg-type]
+    # A file's statistics count for much: they do not jump.
+    np.testing.assert_allclose(after.obs_mean, STATISTICS["obs_mean"], atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_an_encoder_is_begun_with_too(tmp_path: Path) -> None:
+    layer = {"0/kernel": np.full((4, 4), 0.5), "0/bias": np.ones(4)}
+    save(dataset_of({"encoder": {"layers": 1}}, encoder=layer), tmp_path / "before.safetensors")
+    problem = dataclasses.replace(CONFIG, start=str(tmp_path / "before.safetensors"), encoder_layers=1).problem()
+    (found,) = problem.init_distilled(KEY).encoder
+    np.testing.assert_array_equal(found["kernel"], layer["0/kernel"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "ndcartpole/2"}, "it is for ndcartpole/1, not for ndcartpole/2"),
+        ({"examples": 2}, "it has 3 examples and 0 layers of an encoder, the run 2 and 0: give --examples 3"),
+        ({"cloning": GradientStep(steps=2)}, "its cloning is GradientStep.*steps=1.*: give the same one"),
+        (
+            {"outer": dataclasses.replace(SMALL, normalise_observations=True)},
+            "start from has no normaliser of observations: give --no-normalise-observations",
+        ),
+        ({"start": "nowhere.safetensors"}, "Start nowhere.safetensors: "),
+    ],
+)
+def test_a_dataset_that_does_not_fit_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    save(dataset_of(), tmp_path / "before.safetensors")
+    with pytest.raises(FloppyError, match=words):
+        dataclasses.replace(CONFIG, **({"start": str(tmp_path / "before.safetensors")} | changes)).problem()
+
+
+# --- the critic's warm-up, and selection ---
+
+
+def test_the_dataset_is_held_while_the_critic_warms_up() -> None:
+    problem = make_problem(outer_steps=4)
+    outer = dataclasses.replace(SMALL, critic_warm_up=2, rate=0.1)
+    step = jax.jit(outer.step, static_argnums=0)
+    states = [outer.init(problem, KEY)]
+    for number in range(3):
+        states.append(step(problem, states[-1], jax.random.fold_in(KEY, number))[0])
+
+    def moved(part: str, first: int, second: int) -> bool:
+        both = (jax.tree.leaves(getattr(states[at], part)) for at in (first, second))
+        return any(bool(jnp.any(old != new)) for old, new in zip(*both, strict=True))
+
+    assert not moved("distilled", 0, 2) and not moved("optimiser", 0, 2) and moved("critic", 0, 2)
+    assert moved("distilled", 2, 3)
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused(refused: Refused) -> None:
+    refused(
+        ["distill", "cartpole", "--critic-warm-up", "5", "--budget", "5steps"], "must be less than the 5 outer steps"
+    )
+
+
+@pytest.mark.parametrize(("quantile", "score"), [(0.0, 25.0), (0.5, 25.0), (0.25, 21.25)])
+def test_selection_may_count_the_worst_networks(quantile: float, score: float) -> None:
+    # Means of the learners: 10, 20, 30, 40; their 25% quantile is 17.5.
+    returns = np.array([[10.0, 10.0], [15.0, 25.0], [30.0, 30.0], [40.0, 40.0]])
+    run = Run(dataclasses.replace(CONFIG, selection_quantile=quantile), CONFIG.problem(), "")
+    assert run._selection_score(returns) == score
+
+
+# --- stages ---
+
+
+def test_the_stages_of_the_taught_recipe() -> None:
+    last = recipe("breakout", "taught", seed=3)
+    stages = taught_stages(last, imitation_steps=7)
+    assert [stage.name for stage in stages] == ["teacher", "imitation", ""]
+    teacher, imitation, alone = (stage.config(path) for stage, path in zip(stages, ("", "t.x", "i.x"), strict=True))
+    assert (teacher.examples, teacher.encoder_layers, teacher.outer.name) == (0, 2, "ppmo")
+    assert (imitation.outer.teacher, imitation.outer_steps, imitation.held_rates) == ("t.x", 7, ())  # type: ignore[attr-defined]
+    assert alone == dataclasses.replace(last, start="i.x")
+    for config in (imitation, alone):
+        assert (config.cloning, config.initial_rate) == (FeatureSteps(), (1000.0, 1000.0, 100.0))
+        assert (config.observation_deviation, config.examples) == (0.5, 16)
+    assert {config.seed for config in (teacher, imitation, alone)} == {3}
+    assert taught_stages(last)[1].config("t.x").outer_steps == IMITATION_STEPS
+
+
+def test_a_teacher_and_a_start_that_are_given_leave_stages_out() -> None:
+    last = recipe("breakout", "taught")
+    given = dataclasses.replace(last, outer=dataclasses.replace(last.outer, teacher="t.x"))  # type: ignore[type-var]
+    first, second = taught_stages(given)
+    assert first.config("").outer.teacher == "t.x"  # type: ignore[attr-defined]
+    assert second.config("i.x").outer.teacher == ""  # type: ignore[attr-defined]
+    (only,) = taught_stages(dataclasses.replace(last, start="s.x"))
+    assert only.config("").start == "s.x"
+
+
+def two_stages(folder: Path) -> list[Stage]:
+    second = dataclasses.replace(CONFIG, outer_steps=1)
+    return [Stage("first", lambda _: CONFIG), Stage("", lambda path: dataclasses.replace(second, start=path))]
+
+
+@pytest.mark.slow
+def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    whole = distill_stages(two_stages(tmp_path), tmp_path / "whole", progress=False)
+    assert whole.finished
+    assert load(tmp_path / "whole/dataset.safetensors").card.parents == [
+        origin(load(tmp_path / "whole/first/dataset.safetensors"))
+    ]
+    part = distill_stages(two_stages(tmp_path), tmp_path / "part", time_limit=0.0, progress=False)
+    assert not part.finished and not (tmp_path / "part/config.json").exists()
+    again = distill_stages(two_stages(tmp_path), tmp_path / "part", resume=True, progress=False)
+    assert again.finished
+    np.testing.assert_array_equal(again.dataset.observations, whole.dataset.observations)
+    assert logged(tmp_path / "part") == logged(tmp_path / "whole")
+    before = to_bytes(load(tmp_path / "part/dataset.safetensors"))
+    with pytest.raises(FloppyError, match="already holds a run"):
+        distill_stages(two_stages(tmp_path), tmp_path / "part", progress=False)
+    assert to_bytes(load(tmp_path / "part/dataset.safetensors")) == before
+
+
+@pytest.mark.slow
+def test_one_command_takes_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["distill", "cartpole", "--recipe", "taught", "--out", str(tmp_path / "run"), "--json"]
+    small = "--teacher-steps 1 --imitation-steps 1 --budget 2steps --critic-warm-up 1 --learners 2 --environments 2"
+    scores = "--horizon 8 --selection-learners 1 --selection-episodes 1 --score-learners 1 --score-episodes 1"
+    assert main([*words, *small.split(), *scores.split(), "--distribution", "width=4:depth=1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["dataset"] == str(tmp_path / "run/dataset.safetensors") and said["finished"]
+    card, imitation, teacher = (
+        load(tmp_path / "run" / name / "dataset.safetensors").card for name in ("", "imitation", "teacher")
+    )
+    spent = [each.algorithm["env_steps"] for each in (teacher, imitation, card)]
+    assert card.algorithm["env_steps_before"] == spent[0] + spent[1] > 61_440
+    assert [each.algorithm.get("taught") for each in (teacher, imitation, card)] == [None, True, True]
+    assert imitation.algorithm["env_steps_before"] == spent[0]
+
+
+def test_options_of_stages_are_refused_without_them(refused: Refused) -> None:
+    refused(["distill", "cartpole", "--teacher-steps", "3"], "of recipe taught: give --recipe taught")
+    refused(["distill", "cartpole", "--recipe", "taught", "--plan"], "--plan is about one run")
+    refused(["compare", "cartpole", "--methods", "taught"], "taught")
+    refused(["distill", "pong", "--recipe", "taught"], "Recipe taught needs episodes that plain PPO learns from")
