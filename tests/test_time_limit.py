@@ -31,7 +31,7 @@ def test_a_run_ends_at_the_evaluation_nearest_to_its_limit(
         return plain(*given)
 
     monkeypatch.setattr(loop, "_advance", advance)
-    monkeypatch.setattr(loop._Run, "scoring_estimate", lambda _: 0.0)
+    monkeypatch.setattr(loop.Run, "scoring_estimate", lambda _: 0.0)
     monkeypatch.setattr(Clock, "seconds", lambda _: seconds[0])
     before = iter([0.0] + [10.0] * 20)
     monkeypatch.setattr(Clock, "lap", lambda _: next(before))
@@ -41,7 +41,7 @@ def test_a_run_ends_at_the_evaluation_nearest_to_its_limit(
 
 def test_the_final_score_is_estimated_by_the_latest_evaluation() -> None:
     config = dataclasses.replace(TINY, selection_learners=2, selection_episodes=2, score_learners=4, score_episodes=4)
-    run = loop._Run(config, config.problem(), "")
+    run = loop.Run(config, config.problem(), "")
     run._selection_seconds = [5.0, 1.0, 3.0]  # 4 s of compilation at first; then episodes grow longer
     assert run.scoring_estimate() == 4.0 + 4 * 3.0
 

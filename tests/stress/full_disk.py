@@ -29,16 +29,13 @@ import jax
 import numpy as np
 import tables
 from compared import digests, leftovers
-from conftest import SharedMethod
 from faults import READ_ONLY, disk
 from probes import hand_dataset
 
 import floppy
 from floppy.cli.main import main as floppy_main
-from floppy.outer import PPMO
 from floppy.run.cache import VARIABLE
 from floppy.run.folder import CONFIG_NAME
-from floppy.run.loop import _Run
 from floppy.studies.base import STUDY_NAME
 
 SMALL = "--distribution width=4:depth=1:initialiser=xavier --outer-steps 3 --evaluate-every 1 --selection-learners 2 "
@@ -87,12 +84,6 @@ def inputs(folder: Path) -> None:
     floppy.save(hand_dataset({"task": "ndcartpole/2"}, sizes=(8, 4)), folder / "second.safetensors")
     arrays = {"observations": np.ones((2, 4)), "targets": np.eye(2), "inner_lr": np.float32(0.1)}
     np.savez(folder / "arrays.npz", **arrays)
-
-
-def share_programs() -> None:
-    """Runs share what they have traced, as in the tests: a thousand of them would take hours."""
-    _Run._advance = SharedMethod(_Run._advance, lambda run: (run.outer, run.problem, run.arena))  # type: ignore
-    PPMO.init = SharedMethod(PPMO.init)  # type: ignore
 
 
 class Tried:
@@ -257,7 +248,6 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="commands, by their names")
     given = parser.parse_args()
     jax.config.update("jax_disable_most_optimizations", True)  # type: ignore[no-untyped-call]
-    share_programs()
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[VARIABLE] = str(Path(folder) / "cache")
