@@ -36,7 +36,7 @@ COLUMNS = {
 
 DISTRIBUTIONS = ("lambda", "ortho1", "xavier", "xavier1", "random-width", "random-depth")
 """The columns of the PPMO paper's Table 1."""
-OWN_PPMO = {"PPMO": "", "PPMO, taught": ", taught"}
+OWN_PPMO = {"PPMO": "", "PPMO, taught": ", taught", "Taught": ", taught"}
 """Methods of the datasets that this project made by meta-gradients, and what the README adds to their task."""
 
 
