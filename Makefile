@@ -12,12 +12,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-quick lint format benchmark stress stress-long clean distclean
+.PHONY: help demo test test-quick test-matrix lint format benchmark stress stress-long clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
 	@echo 'make test       lint, check types and run the tests'
 	@echo 'make test-quick the same without the slow tests'
+	@echo 'make test-matrix all combinations of outer loops, arenas, clonings and encoders: minutes'
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make benchmark  run the scripts in benchmarks/'
@@ -51,6 +52,10 @@ test: lint
 
 test-quick: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow'
+
+# All combinations of outer loops, arenas, clonings and encoders: minutes, of which the tests ask a part.
+test-matrix: $(VENV)/.installed-dev
+	FLOPPY_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/test_matrix.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

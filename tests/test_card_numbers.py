@@ -12,6 +12,7 @@ from probes import hand_dataset
 
 import floppy
 from floppy.cloning import CLONINGS
+from floppy.cloning.base import rates_shape
 from floppy.dataset.file import METADATA_KEY
 from floppy.errors import FloppyError
 from floppy.teach.codec import unpack
@@ -30,8 +31,12 @@ VALUES = [-1, 0, 1e-30, 3, 2.5, 2147483647, 1e30, 1e31, 10**400, -(10**400)]
 def written(path: Path, **changes: Any) -> Path:
     """A dataset of which the card has been changed by hand."""
     dataset = hand_dataset()
+    tensors = dataset.numpy()
+    if "cloning" in changes:
+        shape = rates_shape(CLONINGS[changes["cloning"]["kind"]]())
+        tensors |= {"inner_rate": np.full(shape, dataset.inner_rate, np.float32)}
     card = json.loads(dataset.card.to_json()) | changes
-    path.write_bytes(safetensors.numpy.save(dataset.numpy(), {METADATA_KEY: json.dumps(card)}))
+    path.write_bytes(safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(card)}))
     return path
 
 

@@ -99,7 +99,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     modules = set(sys.modules)
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    registries = [each for each in gc.get_objects() if isinstance(each, Registry)]
+    registries = [each for each in gc.get_objects() if issubclass(type(each), Registry)]
     before = [dict(each) for each in registries]
     yield module
     for registry, members in zip(registries, before, strict=True):

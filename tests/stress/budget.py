@@ -16,9 +16,7 @@ import time
 from pathlib import Path
 
 import tables
-from long import OUTER_STEPS, task_of
-
-from floppy.outer import OUTER_LOOPS
+from long import LOOPS, OUTER_STEPS, task_of
 
 MOST = 0.1
 """Of the budget, by which it may be missed."""
@@ -60,7 +58,7 @@ def main() -> int:
     given = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for loop in OUTER_LOOPS:
+        for loop in LOOPS:
             rows.append(timed(loop, given.minutes, Path(folder)))
             print(rows[-1], flush=True)
     tables.write(rows, given.out)

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import tables
-from long import task_of
+from long import LOOPS, task_of
 
 import floppy
 from floppy.dataset import DistilledDataset
-from floppy.outer import OUTER_LOOPS
 
 COUNTS = (1, 2, 4)
 STEPS = 4
@@ -64,7 +63,7 @@ def main() -> int:
     rows: list[dict[str, object]] = []
     worst = {"tensors": 0.0, "scores": 0.0}
     with tempfile.TemporaryDirectory() as folder:
-        for loop in OUTER_LOOPS:
+        for loop in LOOPS:
             one = distilled(loop, 1, Path(folder))
             for devices in COUNTS:
                 found = differences(one, one if devices == 1 else distilled(loop, devices, Path(folder)))

@@ -58,6 +58,10 @@ class Sample(NamedTuple):
     """Lines in its log."""
 
 
+LOOPS = tuple(loop for loop in OUTER_LOOPS if loop != "imitation")
+"""Those that need no teacher's file."""
+
+
 def task_of(loop: str) -> str:
     """The task that an outer loop is tried on."""
     for task in TASKS:
@@ -183,7 +187,7 @@ def main() -> int:
     parser.add_argument("--at-a-time", type=int, default=2, help="loops that run side by side")
     parser.add_argument("--only", nargs="*", default=[], help="some of the loops; the rows of the others stay")
     given = parser.parse_args()
-    loops = [loop for loop in OUTER_LOOPS if loop in given.only or not given.only]
+    loops = [loop for loop in LOOPS if loop in given.only or not given.only]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.at_a_time) as pool:
 
         def tried(loop: str) -> bool:
