@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from floppy.cli import interrupts
 from floppy.cli.main import COMMANDS, RESUMABLE
 from floppy.run.interrupts import Stop, Watchdog, running_stop, stoppable
 from floppy.studies.registry import STUDIES
@@ -140,3 +141,16 @@ sys.exit(main(["distill", "cartpole", *small.split(), "--out", sys.argv[1], "--s
     assert done.returncode == 2
     assert "floppy: No progress for" in done.stderr.splitlines()[-1]
     assert (tmp_path / "run/checkpoints/latest.safetensors").exists()
+
+
+def test_a_signal_that_the_run_has_seen_ends_nothing_however_late_this_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine the thread that answers may sleep until its patience is over."""
+    monkeypatch.setattr(interrupts, "PATIENCE", 0.0)
+    ended: list[int] = []
+    monkeypatch.setattr(interrupts, "end", lambda _, code: ended.append(code))
+    with stoppable() as stop:
+        stop()
+        interrupts.Interrupts(lambda: "interrupted")._answer(is_first=True)
+    assert ended == []

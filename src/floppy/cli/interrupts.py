@@ -39,12 +39,11 @@ class Interrupts:
             stop.announce()
             return
         deadline = time.monotonic() + PATIENCE * is_first
-        while time.monotonic() < deadline:
-            if self.is_answered.is_set() or (stop is not None and stop.is_set()):
-                return
+        # Asked before the clock: on a busy machine this thread may sleep for longer than it wants to.
+        while not (self.is_answered.is_set() or (is_first and stop is not None and stop.is_set())):
+            if time.monotonic() >= deadline:
+                end(self.sentence(), INTERRUPTED)
             time.sleep(0.02)
-        if not self.is_answered.is_set():
-            end(self.sentence(), INTERRUPTED)
 
 
 def _loaded(name: str) -> ModuleType | None:
