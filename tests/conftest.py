@@ -75,14 +75,6 @@ def no_nans() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def optimised() -> Iterator[None]:
-    """Programs that run quickly, for modules whose work takes longer than its compilation."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 Refused = Callable[[list[str], str], None]
 
 
