@@ -300,6 +300,7 @@ def test_feature_steps_equal_a_slow_twin(actions: Discrete | Continuous, encoder
     assert_same_parameters(found, numpy_feature_steps(setting, steps), 1e-4, 1e-5)
 
 
+@pytest.mark.slow
 def test_fewer_feature_steps_can_be_asked_for():
     setting = make_setting(DISCRETE)
     setting = setting._replace(distilled=setting.distilled._replace(inner_rate=jnp.array([0.8, 0.3, 20.0])))

@@ -115,6 +115,7 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert logged(folder) == logged(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.45, 0.6, 0.8, 1.0])
 def test_a_run_on_a_disk_that_fails_goes_on_as_if_it_had_not(undisturbed: Path, tmp_path: Path, share: float) -> None:
     count = changes(lambda: run(tmp_path / "counted"), tmp_path)
@@ -161,6 +162,7 @@ def test_an_earlier_run_outlives_an_overwrite_without_room(undisturbed: Path, tm
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.slow
 def test_a_study_whose_folder_vanishes_or_fills_up_goes_on(tmp_path: Path) -> None:
     save(hand_dataset(), tmp_path / "dataset.safetensors")
     study = Transfer((tmp_path / "dataset.safetensors",), widths=(4, 8), draws=1, episodes=1)

@@ -83,6 +83,7 @@ def test_continuous_actions_come_from_the_one_who_acts_with_own_deviations() -> 
 # --- the ring, and what is counted ---
 
 
+@pytest.mark.slow
 def test_the_ring_is_filled_by_the_teacher_and_then_the_oldest_states_go() -> None:
     problem, size = make_problem(), 16
     state = TINY.init(problem, KEY)
@@ -95,6 +96,7 @@ def test_the_ring_is_filled_by_the_teacher_and_then_the_oldest_states_go() -> No
     assert int(info["env_steps"]) == 16
 
 
+@pytest.mark.slow
 def test_examples_start_at_the_teachers_states_and_answers() -> None:
     problem = make_problem(signs(20.0), observation_deviation=0.5, examples=5)
     state = TINY.init(problem, KEY)
@@ -201,6 +203,7 @@ def test_some_share_of_the_teacher_must_be_given() -> None:
         Imitation(teacher_shares=())
 
 
+@pytest.mark.slow
 def test_the_probe_is_hard_enough() -> None:
     """A network that has learnt nothing is far from the teacher."""
     problem = make_problem()

@@ -100,6 +100,7 @@ def test_a_dataset_that_does_not_fit_is_refused(changes: dict[str, Any], words: 
 # --- the critic's warm-up, and selection ---
 
 
+@pytest.mark.slow
 def test_the_dataset_is_held_while_the_critic_warms_up() -> None:
     problem = make_problem(outer_steps=4)
     outer = dataclasses.replace(SMALL, critic_warm_up=2, rate=0.1)
@@ -199,6 +200,7 @@ def test_one_command_takes_all_stages(tmp_path: Path, capsys: pytest.CaptureFixt
     assert imitation.algorithm["env_steps_before"] == spent[0]
 
 
+@pytest.mark.slow
 def test_options_of_stages_are_refused_without_them(refused: Refused) -> None:
     refused(["distill", "cartpole", "--teacher-steps", "3"], "of recipe taught: give --recipe taught")
     refused(["distill", "cartpole", "--recipe", "taught", "--plan"], "--plan is about one run")

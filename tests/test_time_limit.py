@@ -19,6 +19,7 @@ def test_a_lap_is_the_time_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -
     assert [clock.lap() for _ in range(3)] == [0.0, 5.0, 10.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "steps"), [(31.0, 3), (36.0, 4), (44.0, 4), (46.0, 5)])
 def test_a_run_ends_at_the_evaluation_nearest_to_its_limit(
     limit: float, steps: int, monkeypatch: pytest.MonkeyPatch
