@@ -346,4 +346,4 @@ def test_published_images_are_imported(name: str, task: str) -> None:
 def test_published_images_score_as_published() -> None:
     """The paper's figure is for 20 learners and all images: docs/results/images.md has it, and Fashion-MNIST's."""
     score = evaluate(published("MNIST"), distributions="card", learners=1, episodes=1500, seed=1)["card"]
-    assert score.mean == pytest.approx(90.1, abs=3)
+    assert score.mean == pytest.approx(90.1, abs=1.5)
