@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 import re
 import shlex
@@ -305,8 +304,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Un
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     """The same run as `CONFIG`'s, through the command line, in a process of its own."""
     command = [sys.executable, "-m", "floppy", "distill", *WORDS, "--out", str(folder), "--json", *words]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_change(path: Path, process: "subprocess.Popen[str]") -> None:

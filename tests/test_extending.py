@@ -268,7 +268,7 @@ def test_the_diffs_add_members_that_can_be_used(tmp_path: Path) -> None:
         apply(change, tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", USE],
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "src"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "True"},
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "src")},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -99,7 +99,6 @@ def start(words: list[str], folder: Path, devices: int) -> subprocess.Popen[str]
     """A process of its own, with so many CPU devices."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }

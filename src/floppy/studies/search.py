@@ -205,8 +205,8 @@ class Search:
         started = time.monotonic()
         lesson = unpack(dataset)
         task = lesson.task()
-        own_rate, factors = np.asarray(lesson.distilled.inner_rate), np.repeat(np.array(self.rates), self.learners)
-        rates = factors.reshape(-1, *(1,) * own_rate.ndim) * own_rate.astype(float)
+        factors = np.repeat(np.array(self.rates), self.learners)
+        rates = np.multiply.outer(factors, np.asarray(lesson.distilled.inner_rate, float))
         evaluation = evaluation_of(
             lesson, task, network=lesson.network(architecture), learners=factors.size, episodes=self.episodes
         )

@@ -72,8 +72,7 @@ class Transfer:
         """A row per draw: its rate (of several the first), steps and mean return, -inf where all draws diverged."""
         lesson = unpack(load(cell["dataset"]))
         factors, steps = self._draws(lesson)
-        own_rate = np.asarray(lesson.distilled.inner_rate, float)
-        rates = factors.reshape(-1, *(1,) * own_rate.ndim) * own_rate
+        rates = np.multiply.outer(factors, np.asarray(lesson.distilled.inner_rate, float))
         cloning: Any = lesson.cloning
         if cloning.steps > 1:
             cloning = dataclasses.replace(cloning, steps=int(steps.max()))
