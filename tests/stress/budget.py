@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import tables
-from long import LOOPS, OUTER_STEPS, task_of
+from loops import LOOPS, OUTER_STEPS, words_of
 
 MOST = 0.1
 """Of the budget, by which it may be missed."""
@@ -24,7 +24,7 @@ MOST = 0.1
 
 def timed(loop: str, minutes: float, folder: Path) -> dict[str, object]:
     """The row of a loop."""
-    words = [task_of(loop), "--outer", loop, "--outer-steps", str(OUTER_STEPS), "--no-early-stop"]
+    words = [*words_of(loop), "--outer-steps", str(OUTER_STEPS), "--no-early-stop"]
     words += ["--budget", f"{60 * minutes:g}s", "--json", "--out", str(folder / loop)]
     environment = os.environ | {"FLOPPY_CACHE": str(folder / "cache")}
     started = time.monotonic()

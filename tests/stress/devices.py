@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import tables
-from long import LOOPS, task_of
+from loops import LOOPS, words_of
 
 import floppy
 from floppy.dataset import DistilledDataset
@@ -35,7 +35,7 @@ def distilled(loop: str, devices: int, folder: Path) -> DistilledDataset:
     out = folder / f"{loop}-{devices}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "FLOPPY_CACHE": str(folder / "cache")}
-    words = ["distill", task_of(loop), "--outer", loop, *SMALL.split(), "--out", str(out)]
+    words = ["distill", *words_of(loop), *SMALL.split(), "--out", str(out)]
     subprocess.run(
         [sys.executable, "-m", "floppy", *words], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=1200
     )
@@ -68,7 +68,7 @@ def main() -> int:
             for devices in COUNTS:
                 found = differences(one, one if devices == 1 else distilled(loop, devices, Path(folder)))
                 worst = {name: max(worst[name], value) for name, value in found.items()}
-                rows.append({"loop": loop, "task": task_of(loop), "steps": STEPS, "devices": devices} | found)
+                rows.append({"loop": loop, "task": words_of(loop)[0], "steps": STEPS, "devices": devices} | found)
                 print(rows[-1], flush=True)
     tables.write(rows, given.out)
     return int(worst["tensors"] > TENSORS or worst["scores"] > SCORES)

@@ -25,16 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tables
+from loops import LOOPS, OUTER_STEPS, words_of
 
-from floppy.cli.runs import default_config
-from floppy.errors import FloppyError
 from floppy.files import MEBIBYTE
-from floppy.outer import OUTER_LOOPS
 
-TASKS = ("cartpole", "images/digits")
-"""A loop is tried on the first of these that it can improve a dataset for."""
-OUTER_STEPS = 10_000_000
-"""Never reached."""
 EVERY = 10.0
 """Seconds between samples."""
 WARM = 300.0
@@ -58,28 +52,13 @@ class Sample(NamedTuple):
     """Lines in its log."""
 
 
-LOOPS = tuple(loop for loop in OUTER_LOOPS if loop != "imitation")
-"""Those that need no teacher's file."""
-
-
-def task_of(loop: str) -> str:
-    """The task that an outer loop is tried on."""
-    for task in TASKS:
-        try:
-            config = default_config([task, "--outer", loop], "distill")
-            config.outer.check(config.problem())
-        except FloppyError:
-            continue
-        return task
-    raise FloppyError(f"The outer loop {loop} takes none of {', '.join(TASKS)}: add a task of its kind.")
-
-
 class Watched:
     """A run, and what has been seen of it."""
 
     def __init__(self, loop: str, folder: Path) -> None:
-        words = [task_of(loop), "--outer", loop, "--outer-steps", str(OUTER_STEPS), "--no-early-stop", "--out"]
-        command = [sys.executable, "-m", "floppy", "distill", *words, str(folder)]
+        words = words_of(loop)
+        rest = ["--outer-steps", str(OUTER_STEPS), "--no-early-stop", "--out", str(folder)]
+        command = [sys.executable, "-m", "floppy", "distill", *words, *rest]
         self.loop, self.task, self._log, self._read, self._steps = loop, words[0], folder / "metrics.jsonl", 0, 0
         self._said = (folder.parent / f"{loop}.txt").open("w+")
         environment = os.environ | {"FLOPPY_CACHE": str(folder.parent / "cache")}
