@@ -24,8 +24,8 @@ from probes import hand_dataset
 
 from floppy.cli import commands
 from floppy.cli.base import task_sources
+from floppy.cli.field_options import field_texts
 from floppy.cli.main import COMMANDS, HOMES, main
-from floppy.cli.options import field_texts
 from floppy.cli.studies import summary_lines
 from floppy.cloning.base import CLONINGS
 from floppy.dataset import DistilledDataset, load, save

@@ -15,11 +15,11 @@ from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate_random
 from floppy.learner.mlp import LayeredNetwork
 from floppy.play import open_arena
+from floppy.play.acting import NetworkPolicy
 from floppy.play.arena import Trajectory
 from floppy.play.device import ON_DEVICE
 from floppy.play.host import HostArena, HostEnvironments, _seeds, collect, play, random_observations
 from floppy.play.normalise import RunningStatistics, init_statistics
-from floppy.play.policy import NetworkPolicy
 from floppy.tasks import Continuous, Discrete, FaultyEnvironmentError, HostTask, JaxTask, list_tasks, make_task
 from floppy.tasks.registry import FAMILIES, register
 

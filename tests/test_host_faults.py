@@ -30,7 +30,7 @@ from floppy.play import open_arena
 from floppy.play.host import HostArena, HostEnvironments
 from floppy.tasks import Discrete, FaultyEnvironmentError
 from floppy.tasks.base import FaultyEnvironmentWarning
-from floppy.tasks.fence import environment_code, patience
+from floppy.tasks.faults import environment_code, patience
 
 RAISED: dict[str, Callable[[], BaseException]] = {
     "SystemExit": SystemExit,
@@ -276,7 +276,7 @@ def test_what_a_hung_call_raises_instead_is_a_hang_too() -> None:
 
 
 def test_a_call_that_swallows_the_first_alarm_meets_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("floppy.tasks.fence.AGAIN", 0.05)
+    monkeypatch.setattr("floppy.tasks.faults.AGAIN", 0.05)
     with pytest.raises(FaultyEnvironmentError, match="did not return"), environment_code("t", "stepped", 0.05):
         with contextlib.suppress(BaseException):
             time.sleep(60)

@@ -21,8 +21,7 @@ from floppy.play.host import HostArena, HostEnvironments
 from floppy.play.normalise import init_statistics, update_statistics
 from floppy.run.config import DistillConfig
 from floppy.run.loop import distill
-from floppy.tasks import Continuous, FaultyEnvironmentError, make_task
-from floppy.tasks.fence import patience
+from floppy.tasks import Continuous, FaultyEnvironmentError, make_task, patience
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 

@@ -11,13 +11,14 @@ import pytest
 
 from floppy.cloning import AdamSteps, Cloning, Distilled, GradientStep, clone
 from floppy.errors import FloppyError
+from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.distribution import (
     NAMED_DISTRIBUTIONS,
     NATURE_DISTRIBUTION,
     parse_distribution,
     parse_distributions,
 )
-from floppy.learner.mlp import ACTIVATIONS, LayeredNetwork, LearnerDistribution, Weights
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
 from floppy.learner.network import Layer
 from floppy.tasks import Continuous, Discrete
 

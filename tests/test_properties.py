@@ -16,9 +16,10 @@ from floppy.cloning import CLONINGS, LOSSES
 from floppy.cloning.merged import Block
 from floppy.dataset.card import Card
 from floppy.fields import BOUNDS, decode, encode
+from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.distribution import describe_distribution, learners_of, parse_distribution
 from floppy.learner.initialisers import INITIALISERS
-from floppy.learner.mlp import ACTIVATIONS, LayeredNetwork, LearnerDistribution, Weights
+from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
 from floppy.outer import OUTER_LOOPS
 from floppy.play.normalise import CLIP, init_statistics, normalise, update_statistics
 from floppy.spaces import Discrete

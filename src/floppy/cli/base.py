@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from floppy.cli.environment import with_environment_arguments
+from floppy.cli.field_options import NAME, Group
 from floppy.cli.interrupts import USER_ERROR, end
-from floppy.cli.options import NAME, Group
 from floppy.cli.parsing import HELP, Names, Parser, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
@@ -24,7 +24,7 @@ from floppy.run.cache import enable_compilation_cache
 from floppy.run.interrupts import stalls_end
 from floppy.studies.base import plain_json
 from floppy.tasks.base import episode_word, score_unit
-from floppy.tasks.fence import patience
+from floppy.tasks.faults import patience
 from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module, make_task
 

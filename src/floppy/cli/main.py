@@ -29,16 +29,16 @@ RESUMABLE = ("distill", "baseline", "reproduce")
 
 HOMES = {
     "distill": "runs:Distill",
-    "train": "commands:Train",
-    "evaluate": "commands:Evaluate",
+    "train": "datasets:Train",
+    "evaluate": "datasets:Evaluate",
     "baseline": "runs:Baseline",
-    "import": "commands:Import",
-    "show": "commands:Show",
-    "tasks": "commands:Tasks",
-    "merge": "commands:Merge",
+    "import": "datasets:Import",
+    "show": "datasets:Show",
+    "tasks": "datasets:Tasks",
+    "merge": "datasets:Merge",
     "redraw": "studies:Redraw",
     "reproduce": "studies:Reproduce",
-    "completion": "commands:Completion",
+    "completion": "datasets:Completion",
 }
 """Commands that are no studies by name: the module in this folder, and the class."""
 

@@ -21,7 +21,7 @@ import tyro
 from tyro.conf import Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from floppy.cli.options import ALIASES, MISSING, Group, Option, alternatives, bare, build, extras, options_of
+from floppy.cli.field_options import ALIASES, MISSING, Group, Option, alternatives, bare, build, extras, options_of
 from floppy.errors import FloppyError, must_be_one_of, shown
 
 HELP = ["--help", "-h"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
+from floppy.cli.field_options import NAME, Group
 from floppy.cli.interrupts import answer_aborts
-from floppy.cli.options import NAME, Group
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
@@ -29,7 +29,7 @@ from floppy.run.plan import plan
 from floppy.run.stages import Stage, distill_stages
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import episode_word
-from floppy.tasks.fence import STEP_TIMEOUT
+from floppy.tasks.faults import STEP_TIMEOUT
 from floppy.tasks.registry import make_task
 
 RANDOM = "random"

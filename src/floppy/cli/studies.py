@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
 from floppy.cli.base import Call, Command, Json
-from floppy.cli.options import Group, Part
+from floppy.cli.field_options import Group, Part
 from floppy.cli.runs import GROUPS, Kinds, configured, options_of_others
 from floppy.files import as_path
 from floppy.papers import reproduce

@@ -11,20 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.errors import FloppyError, check_number, must_be_one_of, shown
-from floppy.fields import Registry, check_fields
+from floppy.fields import check_fields
 from floppy.keys import named_key
+from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.cnn import CONVOLUTIONS
 from floppy.learner.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orthogonal
 from floppy.learner.network import FEATURES, LAYERS, Layer
 from floppy.spaces import ActionSpace
 
 MAX_UNITS = 100_000
-
-ACTIVATIONS = Registry(
-    "activation",
-    {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "elu": jax.nn.elu}.items(),
-)
-"""By name. All map 0 to 0, on which the zero-padding of random widths relies (see initialisers.py)."""
 
 
 class Weights(NamedTuple):

@@ -25,7 +25,7 @@ def open_arena(task: Task, *, step_timeout: float | None = None) -> Iterator[Are
     Args:
       task: that is to be played.
       step_timeout: seconds that an environment of a host task may take to be made, reset, stepped or closed; None for
-        the default, 600 unless `floppy.tasks.fence.patience` says otherwise.
+        the default, 600 unless `floppy.tasks.patience` says otherwise.
 
     Yields:
       The arena.

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.parallel import chunk_size, shard_rows, sharded_map
-from floppy.play.arena import EpisodicArena, Played, Trajectory
-from floppy.play.normalise import RunningStatistics
-from floppy.play.policy import (
+from floppy.play.acting import (
     Actor,
     NetworkPolicy,
     ObservationStats,
@@ -27,6 +25,8 @@ from floppy.play.policy import (
     split_keys,
     step_keys,
 )
+from floppy.play.arena import EpisodicArena, Played, Trajectory
+from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import JaxTask, TaskState, reset_of, step_of
 
 RANDOM_STEPS = 100

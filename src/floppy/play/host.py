@@ -17,10 +17,7 @@ import numpy as np
 
 from floppy.keys import named_key
 from floppy.learner.network import Network
-from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
-from floppy.play.device import RANDOM_STEPS
-from floppy.play.normalise import RunningStatistics
-from floppy.play.policy import (
+from floppy.play.acting import (
     Actor,
     NetworkPolicy,
     ObservationStats,
@@ -31,8 +28,11 @@ from floppy.play.policy import (
     split_keys,
     step_keys,
 )
+from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
+from floppy.play.device import RANDOM_STEPS
+from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
-from floppy.tasks.fence import check_step_timeout, environment_code, fault_of_closing, raised
+from floppy.tasks.faults import check_step_timeout, environment_code, fault_of_closing, raised
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -310,7 +310,7 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
 
         Args:
           step_timeout: seconds that make, reset, step and close of a row of environments may take each; None for the
-            default, 600 unless `floppy.tasks.fence.patience` says otherwise.
+            default, 600 unless `floppy.tasks.patience` says otherwise.
 
         Raises:
           FloppyError: for a limit that is not above 0.

@@ -53,7 +53,7 @@ from floppy.run.interrupts import Watchdog, on_stall_now, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
-from floppy.tasks.fence import check_step_timeout, patience_now
+from floppy.tasks.faults import check_step_timeout, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -121,7 +121,7 @@ def distill(
       command: written on the card.
       progress: whether to show a bar on stderr, or what is called after each compiled call instead.
       step_timeout: seconds after which a reset or step of a host environment has failed, and a compiled call counts as
-        stalled, see `Watchdog`; by default 600, or what `floppy.tasks.fence.patience` says.
+        stalled, see `Watchdog`; by default 600, or what `floppy.tasks.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
         end; by default what `stalls_end` says, else the sentence goes to stderr.
 

@@ -1,6 +1,6 @@
 """Atari games of the Arcade Learning Environment (Bellemare et al., 2013) as host tasks, in ALE's own threads.
 
-ale-py is optional: all that needs it stands in `ale_games.py`.
+ale-py is optional: all that needs it stands in `ale_emulators.py`.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ def _games() -> Any:
     """The module of what needs ale-py."""
     for package in ("ale_py", "gymnasium"):
         import_optional(package, "atari", "Atari games need ale-py")
-    from floppy.tasks import ale_games
+    from floppy.tasks import ale_emulators
 
-    return ale_games
+    return ale_emulators
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,8 +17,6 @@ TAKEN = ("id", "disable_env_checker", "vectorization_mode", "vector_kwargs")
 """Arguments of `gymnasium.make` that are floppy's own."""
 PYTHON = {"True": True, "False": False, "None": None}
 """Values that people spell as in Python."""
-HARMLESS = re.compile(r"[A-Za-z0-9_-]{0,64}")
-"""A text that names no path, module or address."""
 
 
 def split(rest: str) -> tuple[str, dict[str, Value]]:
@@ -92,17 +89,3 @@ def _spelt(value: Value) -> str:
     if isinstance(value, str):
         return value if _scalar(value) == value else json.dumps(value, ensure_ascii=False)
     return json.dumps(value).replace("e+", "e")  # a plus sign joins the tasks of a merged dataset
-
-
-def check_harmless(task_id: str, arguments: Mapping[str, Value]) -> None:
-    """Checks that arguments from a file name nothing that an environment might open.
-
-    Raises:
-      FloppyError: for a text of anything but letters, digits, _ and -, and for `render_mode`, which may open a window.
-    """
-    for key, value in arguments.items():
-        if key == "render_mode" or (isinstance(value, str) and not HARMLESS.fullmatch(value)):
-            raise FloppyError(
-                f"The file is of task {shown(task_id)}, of which argument {key} might open a file or window: name this "
-                "task yourself (--task) if you trust it."
-            )

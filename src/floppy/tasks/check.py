@@ -24,7 +24,7 @@ from floppy.tasks.base import (
     step_of,
     strong_types,
 )
-from floppy.tasks.fence import environment_code, fault_of_closing, raised
+from floppy.tasks.faults import environment_code, fault_of_closing, raised
 from floppy.tasks.registry import FAMILIES, make_task
 
 EPISODES = 8

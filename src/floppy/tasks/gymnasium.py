@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from floppy.spaces import Continuous, Discrete
-from floppy.tasks.arguments import check_harmless, join, parse, split
-from floppy.tasks.lookup import foreign_module, import_module, import_optional, unknown_task, unregistered_task
+from floppy.tasks.arguments import join, parse, split
+from floppy.tasks.lookup import import_module, import_optional, unknown_task
+from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
 
 if TYPE_CHECKING:
     from gymnasium.vector import SyncVectorEnv

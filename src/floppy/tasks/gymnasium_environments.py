@@ -17,7 +17,7 @@ from floppy.errors import FloppyError, one_line, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
 from floppy.tasks.base import FaultyEnvironmentError
-from floppy.tasks.fence import fault_of_closing, in_time, raised
+from floppy.tasks.faults import fault_of_closing, in_time, raised
 from floppy.tasks.lookup import install_hint
 
 FAMILY = "gymnasium"

@@ -2,8 +2,6 @@
 
 import difflib
 import importlib
-import itertools
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,36 +21,6 @@ def unknown_task(name: str, known: Iterable[str], hint: str = "") -> FloppyError
     offer = f"did you mean {by_lower[nearest[0]]}? " if nearest else ""
     return FloppyError(
         " ".join(filter(None, (f"There is no task {shown(name)}: {offer}`floppy tasks` lists them all.", hint)))
-    )
-
-
-MODULE = re.compile(r"[\w.,]{1,100}")
-"""What a message offers as a module's name."""
-
-
-def unregistered_task(name: str, command: str = "") -> FloppyError:
-    """The complaint about a task that a file names and that nothing here has registered.
-
-    Args:
-      name: its id.
-      command: what made the file; the `--import` in it is offered.
-    """
-    words = command.replace("=", " ").split()
-    pairs = itertools.pairwise(words)
-    given = [after for word, after in pairs if word == "--import" and MODULE.fullmatch(after)]
-    module = f"--import {given[0]}, as the command that made the file did," if given else "--import MODULE"
-    return FloppyError(
-        f"The file is of task {shown(name)}, which is not registered here: give {module} if you trust the module that "
-        "registers it."
-    )
-
-
-def foreign_module(name: str, module: str) -> FloppyError:
-    """The complaint about a task in a file for which a module would have to be imported."""
-    wanted = module if MODULE.fullmatch(module) else "MODULE"  # no escape codes of a file's on a terminal
-    return FloppyError(
-        f"The file is of task {shown(name)}, which asks for module {shown(module)}: give --import {wanted} if you "
-        "trust it."
     )
 
 

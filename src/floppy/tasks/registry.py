@@ -9,8 +9,9 @@ from typing import Any
 from floppy.errors import FloppyError, shown
 from floppy.fields import is_same_member
 from floppy.tasks.base import REQUIRED, Task
-from floppy.tasks.fence import raised
-from floppy.tasks.lookup import import_module, unknown_task, unregistered_task
+from floppy.tasks.faults import raised
+from floppy.tasks.lookup import import_module, unknown_task
+from floppy.tasks.untrusted import unregistered_task
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",

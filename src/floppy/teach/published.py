@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from floppy.cloning import AdamSteps, GradientStep
 from floppy.errors import MAX_COUNT, FloppyError, listed, shown
 from floppy.fields import bounded, check_fields, one_of
+from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.distribution import HADES_CNN_DISTRIBUTION, NATURE_DISTRIBUTION
 from floppy.learner.initialisers import FLAX_ORTHOGONAL
-from floppy.learner.mlp import ACTIVATIONS
 from floppy.npz import read_npz
 
 META = "meta"

@@ -28,7 +28,7 @@ from floppy.play import open_arena
 from floppy.run.interrupts import Watchdog, on_stall_now
 from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
 from floppy.tasks.base import Task
-from floppy.tasks.fence import STEP_TIMEOUT, check_step_timeout
+from floppy.tasks.faults import STEP_TIMEOUT, check_step_timeout
 from floppy.teach.arrays import import_npz
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge

@@ -1,0 +1,56 @@
+"""What a task that a file names may not do: files come from anywhere, so nothing is imported or opened for their sake.
+
+`floppy.tasks.task_of_file` is where such a task is made; families refuse with what stands here.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+
+from floppy.errors import FloppyError, shown
+from floppy.tasks.arguments import Value
+
+HARMLESS = re.compile(r"[A-Za-z0-9_-]{0,64}")
+"""A text that names no path, module or address."""
+MODULE = re.compile(r"[\w.,]{1,100}")
+"""What a message offers as a module's name."""
+
+
+def unregistered_task(name: str, command: str = "") -> FloppyError:
+    """The complaint about a task that a file names and that nothing here has registered.
+
+    Args:
+      name: its id.
+      command: what made the file; the `--import` in it is offered.
+    """
+    words = command.replace("=", " ").split()
+    pairs = itertools.pairwise(words)
+    given = [after for word, after in pairs if word == "--import" and MODULE.fullmatch(after)]
+    module = f"--import {given[0]}, as the command that made the file did," if given else "--import MODULE"
+    return FloppyError(
+        f"The file is of task {shown(name)}, which is not registered here: give {module} if you trust the module that "
+        "registers it."
+    )
+
+
+def foreign_module(name: str, module: str) -> FloppyError:
+    """The complaint about a task in a file for which a module would have to be imported."""
+    wanted = module if MODULE.fullmatch(module) else "MODULE"  # no escape codes of a file's on a terminal
+    return FloppyError(
+        f"The file is of task {shown(name)}, which asks for module {shown(module)}: give --import {wanted} if you "
+        "trust it."
+    )
+
+
+def check_harmless(task_id: str, arguments: Mapping[str, Value]) -> None:
+    """Checks that arguments from a file name nothing that an environment might open.
+
+    Raises:
+      FloppyError: for a text of anything but letters, digits, _ and -, and for `render_mode`, which may open a window.
+    """
+    for key, value in arguments.items():
+        if key == "render_mode" or (isinstance(value, str) and not HARMLESS.fullmatch(value)):
+            raise FloppyError(
+                f"The file is of task {shown(task_id)}, of which argument {key} might open a file or window: name this "
+                "task yourself (--task) if you trust it."
+            )
