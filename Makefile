@@ -12,18 +12,18 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-quick test-matrix lint format benchmark stress stress-long clean distclean
+.PHONY: help demo test test-quick test-all lint format benchmark stress stress-long clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
 	@echo 'make test       lint, check types and run the tests'
 	@echo 'make test-quick the same without the slow tests'
-	@echo 'make test-matrix all combinations of outer loops, arenas, clonings and encoders: minutes'
+	@echo 'make test-all   the same with the thorough tests: every case of a kind, every combination of members'
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make benchmark  run the scripts in benchmarks/'
 	@echo 'make stress     mutate 100,000 files, kill 60 runs, fill up disks: half an hour'
-	@echo 'make stress-long run every outer loop for an hour: two hours'
+	@echo 'make stress-long run every outer loop for an hour, side by side'
 	@echo 'make clean      remove caches and build products'
 	@echo 'make distclean  the same, and .venv'
 	@echo
@@ -48,14 +48,13 @@ demo: $(VENV)/.installed
 
 # pytest comes last, so that its summary ends the output.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not thorough'
 
 test-quick: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow'
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow and not thorough'
 
-# All combinations of outer loops, arenas, clonings and encoders: minutes, of which the tests ask a part.
-test-matrix: $(VENV)/.installed-dev
-	FLOPPY_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/test_matrix.py
+test-all: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

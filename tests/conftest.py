@@ -27,6 +27,24 @@ from floppy.run.loop import _programs
 gc.set_threshold(200_000, 50, 100)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`make test` asks those cases of a thorough test that `thorough(all_but=IDS)` names: they stand for the others."""
+    named, there = set(), set()
+    for item in items:
+        mark, case = item.get_closest_marker("thorough"), getattr(item, "callspec", None)
+        if mark and case:
+            usual = mark.kwargs.get("all_but", ())
+            function = item.nodeid.partition("[")[0]
+            named |= {(function, each) for each in usual}
+            there.add((function, case.id))
+            if case.id in usual:
+                item.own_markers.remove(mark)
+    is_whole = not any("::" in each for each in config.args)
+    if is_whole and (absent := named - there):
+        raise pytest.UsageError(f"thorough(all_but=...) names cases that do not exist: {sorted(absent)}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def temporary_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One for all processes of the suite: what one of them has compiled the others find."""
@@ -53,8 +71,8 @@ def compiled_once(temporary_cache: None) -> None:
     compilation_cache.reset_cache()  # tests that ran before may have compiled without one
 
 
-MUCH_MEMORY = 3 * 2**30
-"""Of one process, in bytes."""
+MUCH_MEMORY = psutil.virtual_memory().total // 4
+"""Of one process, in bytes; freeing it takes seconds."""
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -98,6 +98,7 @@ def test_scores_are_raw_and_of_whole_games() -> None:
     assert rewards.max() == 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ale/breakout", "ale/breakout/sticky"])
 def test_the_same_seeds_give_the_same_frames(name: str) -> None:
     rows = [started(make_task(name), 3) for _ in range(2)]
@@ -109,6 +110,7 @@ def test_the_same_seeds_give_the_same_frames(name: str) -> None:
     assert (frames[0] != frames[2]).any()
 
 
+@pytest.mark.thorough
 def test_what_is_collected_stays_bytes() -> None:
     task: Any = make_task("ale/breakout")
     network = LayeredNetwork(parse_distribution(TINY), task.observation_shape, task.actions)
@@ -174,6 +176,7 @@ def test_a_game_is_distilled_without_an_encoder() -> None:
     assert np.abs(result.dataset.observations).max() < 7, "in units of 0 .. 1"
 
 
+@pytest.mark.thorough
 def test_the_recipe_distils_a_game() -> None:
     config = recipe("ale/breakout", encoder_layers=4, outer_steps=1, selection_learners=1, score_learners=1)
     assert isinstance(config.outer, PPMO)

@@ -72,6 +72,7 @@ def record(task_id: str, seed: int = 0) -> Record:
 # --- shapes and values ---
 
 
+@pytest.mark.thorough(all_but=["hopper", "inverted_double_pendulum"])
 @pytest.mark.parametrize("name", NAMES)
 def test_declared_shapes_are_those_of_reset_and_step(name: str) -> None:
     task = make_task(f"brax/{name}")
@@ -94,6 +95,7 @@ def test_declared_shapes_are_those_of_reset_and_step(name: str) -> None:
         assert not before.weak_type
 
 
+@pytest.mark.thorough(all_but=["hopper"])
 @pytest.mark.parametrize("name", PLAYED)
 def test_episodes_have_finite_values(name: str) -> None:
     played = record(f"brax/{name}")
@@ -117,6 +119,7 @@ def test_the_size_of_observations_takes_no_simulation(name: str) -> None:
 # --- ends of episodes ---
 
 
+@pytest.mark.thorough(all_but=["hopper"])
 @pytest.mark.parametrize("name", PLAYED)
 def test_the_time_limit_truncates_and_does_not_terminate(name: str) -> None:
     played = record(f"brax/{name}")
@@ -137,6 +140,7 @@ def test_hopper_terminates_when_it_falls() -> None:
         assert not fallen[:end].any()
 
 
+@pytest.mark.thorough
 def test_a_pendulum_terminates_when_it_leans() -> None:
     played = record("brax/inverted_pendulum")
     end = int(np.argmax(played.terminated))
@@ -148,6 +152,7 @@ def test_a_pendulum_terminates_when_it_leans() -> None:
 # --- determinism ---
 
 
+@pytest.mark.thorough(all_but=["hopper"])
 @pytest.mark.parametrize("name", ["reacher", "hopper"])
 def test_the_same_key_plays_the_same(name: str) -> None:
     played, again, other = record(f"brax/{name}"), record(f"brax/{name}"), record(f"brax/{name}", 1)
@@ -156,6 +161,7 @@ def test_the_same_key_plays_the_same(name: str) -> None:
     assert (played.first != other.first).any()
 
 
+@pytest.mark.thorough
 def test_a_step_needs_no_key() -> None:
     task = make_task("brax/inverted_pendulum")
     state, _ = jax.jit(task.reset)(KEY)
@@ -223,6 +229,7 @@ def test_without_brax_the_message_says_what_to_install(missing: str, monkeypatch
     assert message.endswith("): pip install 'floppy-rl[brax]'.")
 
 
+@pytest.mark.thorough
 def test_brax_prints_nothing_and_leaves_no_file(tmp_path: Path) -> None:
     program = (
         "import jax, warnings; warnings.simplefilter('error')\n"

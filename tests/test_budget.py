@@ -69,6 +69,7 @@ def test_the_recipe_says_how_scores_are_taken_where_nothing_is_asked_for(runs: R
     assert {(one.config.score_learners, one.config.score_episodes) for one, _ in runs.asked} == {(100, 10)}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     use_tiny_runs(monkeypatch)

@@ -95,6 +95,7 @@ def test_compiled_programs_are_kept_and_found_again(tmp_path: Path) -> None:
     assert programs(wanted) == written
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_nothing_stops_the_work(tmp_path: Path, home: Path) -> None:
     """Neither a folder that cannot be made, nor half a program, which a kill in the middle of JAX's write may leave."""

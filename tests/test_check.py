@@ -145,6 +145,7 @@ class CountsSinceGoal(Walk):
         return Transition((start, since, goals), observation, is_goal + 0.0, goals == 3, jnp.asarray(False))
 
 
+@pytest.mark.thorough(all_but=["Walk", "CarriesKey"])
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Walk, OneElementReward, WholeNumbers, CarriesKey, Stateless, ReturnsHome])
 def test_sound_tasks_pass_and_play(kind: type[Walk]) -> None:
@@ -153,6 +154,7 @@ def test_sound_tasks_pass_and_play(kind: type[Walk]) -> None:
     assert np.isfinite(evaluate_random(task, episodes=5).mean)
 
 
+@pytest.mark.thorough(all_but=["ContinuousProbe", "TimeLimitProbe"])
 @pytest.mark.parametrize("task", [*PROBES, ImageProbe(), CountsSinceGoal()], ids=lambda task: type(task).__name__)
 def test_odd_tasks_pass(task: Any) -> None:
     check_task(task, is_registered=False)
@@ -163,6 +165,7 @@ def test_tasks_that_come_with_floppy_pass(name: str) -> None:
     check_task(make_task(name))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_rewards_of_one_element_and_whole_numbers_are_cast() -> None:
     scores = [

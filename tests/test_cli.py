@@ -22,7 +22,7 @@ import pytest
 from npz_files import announce
 from probes import hand_dataset
 
-from floppy.cli import commands
+from floppy.cli import datasets
 from floppy.cli.base import task_sources
 from floppy.cli.field_options import field_texts
 from floppy.cli.main import COMMANDS, HOMES, main
@@ -141,6 +141,7 @@ def write_npz(path: Path, **changes: Any) -> Path:
 # --- What each command gives back.
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_distill_prints_its_score_and_writes_a_run() -> None:
     words = ["distill", "cartpole", *SMALL, "--budget", "2steps", "--out", "a run", "--json"]
@@ -232,7 +233,7 @@ def test_evaluate_prints_a_score_per_distribution(dataset: Path, run: Run) -> No
 
 def test_evaluate_has_the_defaults_of_the_function() -> None:
     function = {name: each.default for name, each in inspect.signature(evaluate).parameters.items()}
-    command = {field.name: field.default for field in dataclasses.fields(commands.Evaluate)}
+    command = {field.name: field.default for field in dataclasses.fields(datasets.Evaluate)}
     assert command["distribution"] == function.pop("distributions") == "card"
     assert function.pop("progress") is None
     assert {name: command[name] for name in function} | {"dataset": function["dataset"]} == function
@@ -245,7 +246,7 @@ def test_evaluate_all_means_the_six_of_table_1(dataset: Path, monkeypatch: pytes
         asked.append(distributions)
         return {}
 
-    monkeypatch.setattr(commands, "evaluate", remember)
+    monkeypatch.setattr(datasets, "evaluate", remember)
     run("evaluate", dataset, "--distribution", "all,width=8")
     assert asked == ["all,width=8"]
     assert len(NAMED_DISTRIBUTIONS) == 6
@@ -405,7 +406,7 @@ def test_ctrl_c_leaves_no_traceback(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "load", interrupt)
+    monkeypatch.setattr(datasets, "load", interrupt)
     assert main(["show", str(dataset)]) == 130
     assert capsys.readouterr() == ("", "floppy: interrupted\n")
 
@@ -1112,7 +1113,7 @@ def test_a_disk_that_is_full_is_said_in_one_sentence(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(commands, "load", full)
+    monkeypatch.setattr(datasets, "load", full)
     assert os.strerror(errno.ENOSPC) in refuse("show", dataset)
 
 
@@ -1120,7 +1121,7 @@ def test_messages_of_several_lines_become_one(dataset: Path, monkeypatch: pytest
     def complain(*_: object) -> None:
         raise FloppyError("First this,\n  then that.")
 
-    monkeypatch.setattr(commands, "load", complain)
+    monkeypatch.setattr(datasets, "load", complain)
     assert refuse("show", dataset) == "floppy: First this, then that.\n"
 
 
@@ -1128,7 +1129,7 @@ def test_a_bug_is_not_hidden(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(commands, "load", fail)
+    monkeypatch.setattr(datasets, "load", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["show", str(dataset)])
 

@@ -300,6 +300,7 @@ def test_feature_steps_equal_a_slow_twin(actions: Discrete | Continuous, encoder
     assert_same_parameters(found, numpy_feature_steps(setting, steps), 1e-4, 1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_fewer_feature_steps_can_be_asked_for():
     setting = make_setting(DISCRETE)
@@ -362,6 +363,7 @@ def test_adam_steps_equal_adam_written_out_in_single_precision(loss: str):
     assert_same_parameters(run_clone(cloning, *setting), numpy_adam(cloning, setting), 1e-3, 1e-4)
 
 
+@pytest.mark.thorough(all_but=["step", "implicit-step-encoder", "feature-steps", "adam-nll-encoder"])
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
@@ -411,6 +413,7 @@ def meta_gradient(cloning: Cloning, network: LayeredNetwork, distilled: Distille
     return jax.jit(jax.grad(score))(distilled)
 
 
+@pytest.mark.thorough(all_but=["relu-0.5"])
 @pytest.mark.slow
 @pytest.mark.parametrize(("activation", "max_grad_norm"), [("tanh", 0.0), ("relu", 0.5)])
 def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: str, max_grad_norm: float):
@@ -428,6 +431,7 @@ def test_adam_meta_gradient_is_finite_where_some_gradients_are_zero(activation: 
     assert np.any(gradients.observations != 0.0)
 
 
+@pytest.mark.thorough(all_but=["0.5"])
 @pytest.mark.slow
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
 def test_adam_meta_gradient_is_finite_where_every_gradient_is_zero(max_grad_norm: float):
@@ -496,6 +500,7 @@ def test_fewer_than_one_step_is_refused(recipe: type[Cloning], steps: int):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [GradientStep, AdamSteps])
 def test_memory_of_the_meta_gradient_grows_with_the_root_of_the_steps(kind: type) -> None:

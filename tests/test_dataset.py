@@ -434,6 +434,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     refusal(tmp_path / "part.safetensors")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_flipped_bytes_are_refused_or_harmless(tmp_path: Path) -> None:
     """A changed byte may still spell a valid file (a letter of the notes); anything else must be a FloppyError."""

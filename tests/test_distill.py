@@ -320,6 +320,7 @@ def wait_for_change(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"
@@ -722,6 +723,7 @@ def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytes
     module._programs.cache_clear()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_cross_entropy_keeps_its_targets_probabilities() -> None:
     config = dataclasses.replace(CONFIG, cloning=GradientStep(loss="cross-entropy"), outer_steps=4)

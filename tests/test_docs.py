@@ -117,6 +117,17 @@ def any_ranks() -> Iterator[None]:
         yield
 
 
+@pytest.mark.thorough(
+    all_but=[
+        "README.md",
+        "docs/dataset-format.md",
+        "docs/extending.md",
+        "docs/files.md",
+        "docs/policy-file.md",
+        "docs/studies.md",
+        "docs/tasks.md",
+    ]
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once", "any_ranks")
 @pytest.mark.parametrize("page", PAGES_TO_RUN, ids=name)

@@ -43,6 +43,7 @@ def file(tmp_path: Path) -> str:
 # --- The average ---
 
 
+@pytest.mark.thorough
 def test_probabilities_are_averaged_not_logits() -> None:
     logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.2, 0.8]], [[0.1, 0.9]]])) + jnp.array([5.0, -3.0, 0.0])[:, None, None]
     np.testing.assert_allclose(jnp.exp(Discrete(2).average(logits)), [[0.4, 0.6]], rtol=1e-5)
@@ -122,6 +123,7 @@ def test_an_ensemble_of_continuous_policies_acts_by_the_mean_action() -> None:
     assert returns[0, 0] == pytest.approx(-((float(mean) - 0.5) ** 2), rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_ensembles_play_host_tasks_too() -> None:
     score = floppy.evaluate(
         dataset_of("gymnasium/CartPole-v1"), distributions="card", learners=2, episodes=2, ensemble=3

@@ -264,6 +264,7 @@ def test_random_actions_need_an_episode() -> None:
 # --- published datasets ---
 
 
+@pytest.mark.thorough(all_but=["1d-k2-500.0-0.0"])
 @pytest.mark.parametrize(
     ("name", "mean", "standard_error"),
     [("1d-k2", 500.0, 0.0), ("2d-k3", 366.7, 5.0), ("4d-k5", 127.6, 1.5)],

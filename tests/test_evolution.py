@@ -58,6 +58,7 @@ class NoisyProbe(ContinuousProbe):
 LEARNING = HaDES(population=32, initialisations=2, environments=16, sigma=0.3, sigma_decay=0.1, rate=0.1)
 
 
+@pytest.mark.thorough(all_but=["probe/observation-hades", "probe/continuous-hades"])
 @pytest.mark.parametrize(
     ("probe", "plain"),
     [
@@ -78,6 +79,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
         assert np.isfinite(values).all()
 
 
+@pytest.mark.thorough(all_but=["SNES"])
 @pytest.mark.parametrize("strategy", ["SNES", "Sep_CMA_ES"])
 def test_other_strategies_solve_a_probe(strategy: str) -> None:
     outer = dataclasses.replace(LEARNING, strategy=strategy, rate=None)
@@ -136,6 +138,7 @@ STILL = 1e-30
 """A deviation so small that all candidates are one."""
 
 
+@pytest.mark.thorough(all_but=["Open_ES"])
 @pytest.mark.parametrize("strategy", ["Open_ES", "Sep_CMA_ES"])
 def test_identical_candidates_get_identical_fitness_by_common_random_numbers(strategy: str) -> None:
     outer = HaDES(strategy=strategy, population=12, initialisations=2, environments=3, sigma=STILL, chunk=5)
@@ -182,6 +185,7 @@ def test_env_steps_are_the_sum_of_episode_lengths() -> None:
     assert jnp.issubdtype(info["env_steps"].dtype, jnp.integer)
 
 
+@pytest.mark.thorough
 def test_the_chunk_size_changes_nothing() -> None:
     problem = make_problem(TimeLimitProbe(), cloning=AdamSteps(loss="cross-entropy", steps=3), initial_rate=0.1)
     outer = dataclasses.replace(TINY, chunk=1, normalise_observations=True)
@@ -231,6 +235,7 @@ def test_smooth_noise_has_variance_one_and_is_alike_within_the_length() -> None:
     np.testing.assert_allclose(covariance[20, 20:27], np.exp(-(np.arange(7) ** 2) / (4 * 9)), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_smooth_search_of_nearly_no_length_is_the_plain_one() -> None:
     outer = dataclasses.replace(TINY, strategy="Sep_CMA_ES")
     problem = make_problem(ImageProbe(), initial_rate=0.1)
@@ -241,6 +246,7 @@ def test_smooth_search_of_nearly_no_length_is_the_plain_one() -> None:
         assert np.size(before) == 0 or (np.asarray(before) != np.asarray(got)).any()
 
 
+@pytest.mark.thorough
 def test_a_smooth_search_moves_neighbouring_pixels_alike() -> None:
     """As differences from a start that is not smooth at all; other parameters move as they do without."""
     outer = dataclasses.replace(TINY, population=32)
@@ -258,6 +264,7 @@ def test_a_smooth_search_moves_neighbouring_pixels_alike() -> None:
     np.testing.assert_allclose(np.abs(moves[4.0].targets), np.abs(moves[0.0].targets), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_noise_of_targets_is_in_units_of_that_of_observations() -> None:
     """A quarter of the noise on targets, of their first step too; observations go as they went."""
     problem = make_problem()

@@ -59,6 +59,7 @@ def test_one_hot_targets_and_a_fixed_rate_never_change() -> None:
     assert (np.asarray(last.distilled.observations) != np.asarray(first.distilled.observations)).all()
 
 
+@pytest.mark.thorough
 def test_learned_targets_stay_probabilities_and_a_learned_rate_moves() -> None:
     first, last, info = evolve(TINY, one_hot_problem(targets="learned"), KEY, 4)
     targets = np.asarray(last.distilled.targets)
@@ -162,6 +163,7 @@ def test_hades_f_trains_one_learner_and_hades_r_ever_new_ones(fake_play: FakePla
     assert abs(kernel_sum(other, ObservationProbe()) - got[0]) > 0.01
 
 
+@pytest.mark.thorough(all_but=["own-streams"])
 @pytest.mark.parametrize("common", [True, False], ids=["common-streams", "own-streams"])
 def test_a_mixture_shares_the_learners_equally(fake_play: FakePlay, common: bool) -> None:
     mixture = tuple(
@@ -263,6 +265,7 @@ def test_a_search_from_a_files_statistics_keeps_them() -> None:
     np.testing.assert_allclose(after.statistics.var, of_a_file.var, rtol=1e-2)
 
 
+@pytest.mark.thorough(all_but=["gaussian-nll-2-True"])
 @pytest.mark.parametrize(
     ("loss", "encoder_layers", "searched"), [("gaussian-nll", 0, False), ("mse", 0, True), ("gaussian-nll", 2, True)]
 )
@@ -323,6 +326,7 @@ def test_policies_see_normalised_observations(monkeypatch: pytest.MonkeyPatch) -
 # --- the state ---
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["SNES", "PGPE"])
 def test_a_second_compiled_call_traces_nothing(strategy: str) -> None:
     outer = dataclasses.replace(TINY, strategy=strategy, normalise_observations=True)
@@ -378,6 +382,7 @@ def test_a_population_that_the_strategy_cannot_share_out_is_refused() -> None:
         HaDES(strategy="PGPE", population=9).init(make_problem(), KEY)
 
 
+@pytest.mark.thorough
 def test_an_odd_population_is_fine_without_antithetic_noise() -> None:
     assert HaDES(strategy="Sep_CMA_ES", population=5).antithetic  # which is nothing that Sep_CMA_ES reads
     outer = HaDES(strategy="Open_ES", population=5, initialisations=1, environments=2, antithetic=False)

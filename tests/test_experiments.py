@@ -42,6 +42,7 @@ def all_commands() -> Iterator[list[str]]:
             yield ["evaluate", "a.safetensors", *shlex.split(options)]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_command_parses() -> None:
     # MNIST's files are not here; digits have the same options. Many commands are the same ones.

@@ -172,6 +172,7 @@ def test_what_lacks_a_part_of_the_contract(unregistered: None) -> None:
     assert "Empty lacks name" in refusal(lambda: floppy.register_outer_loop(Empty))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_page_on_the_command_line(
     unregistered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

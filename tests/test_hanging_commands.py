@@ -11,7 +11,7 @@ import pytest
 from probes import hand_dataset
 
 from floppy import parallel
-from floppy.cli import base, commands
+from floppy.cli import base, datasets
 from floppy.cli.main import main
 from floppy.dataset import load, save
 from floppy.errors import FloppyError
@@ -41,7 +41,7 @@ def test_a_command_that_hangs_ends_with_a_sentence(
 
     monkeypatch.setattr(base, "end", lambda sentence, code: said.append(f"{code} {sentence}"))
     monkeypatch.setattr(interrupts, "FIRST_CALL", 1.0)
-    monkeypatch.setattr(commands, name, hangs)
+    monkeypatch.setattr(datasets, name, hangs)
     more = ["--episodes", "1", "--task", "ndcartpole/1"] if name == "evaluate" else []
     assert main([name, str(dataset), "--learners", "1", "--step-timeout", "0.05", *more]) == 2
     assert said == ["2 No progress for 0 s: give a longer --step-timeout, or fewer learners."]

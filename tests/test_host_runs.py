@@ -55,6 +55,7 @@ HADES = HaDES(population=16, initialisations=2, environments=2, sigma=0.5, rate=
 PLAIN = {"examples": 0, "encoder_layers": 2}
 
 
+@pytest.mark.thorough(all_but=["ppmo"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -72,6 +73,7 @@ def test_a_probe_is_solved(changes: dict[str, Any]) -> None:
     assert result.env_steps == result.outer_steps * per_step
 
 
+@pytest.mark.thorough(all_but=["hades"])
 @pytest.mark.parametrize("outer", [config().outer, HADES], ids=["ppmo", "hades"])
 def test_observations_are_normalised_by_what_was_met(outer: Any) -> None:
     outer = dataclasses.replace(outer, normalise_observations=True)
@@ -106,6 +108,7 @@ def test_collected_statistics_are_those_of_the_trajectory() -> None:
     np.testing.assert_allclose(state.statistics.var, wanted.var, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_chunks_change_nothing() -> None:
     datasets = [
         distill(config("Sign", outer=dataclasses.replace(HADES, chunk=chunk), outer_steps=2, evaluate_every=2)).dataset
@@ -114,6 +117,7 @@ def test_chunks_change_nothing() -> None:
     np.testing.assert_allclose(datasets[0].observations, datasets[1].observations, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_mixture_of_learners_plays_in_rows_of_its_own() -> None:
     run = config("TimeLimit", distribution=f"{LEARNERS},width=8:depth=1:initialiser=xavier")
     problem, arena = run.problem(), HostArena()
@@ -149,6 +153,7 @@ def test_a_run_can_be_resumed_and_closes_its_environments(tmp_path: Path, monkey
     assert resumed.env_steps == 6 * 4 * 4 * 8
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carried = []
 

@@ -143,6 +143,7 @@ SUPERVISED = Supervised(batch_size=32, rate=0.05)
 IMPLICIT = {"cloning": ImplicitStep(), "initial_rate": 100.0, "targets": "learned"}
 
 
+@pytest.mark.thorough(all_but=["supervised", "implicit"])
 @pytest.mark.parametrize(
     ("outer", "changes"),
     [(SUPERVISED, {}), (SUPERVISED, IMPLICIT), (EVOLVED, {})],
@@ -190,6 +191,7 @@ def test_fewer_steps_than_the_recipe_has(file: str, cloning: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), part, whole)
 
 
+@pytest.mark.thorough
 def test_learners_may_be_random_in_every_way(file: str) -> None:
     mixture = "width=4..8:depth=1..2:initialiser=xavier+lecun:activation=relu"
     outer = Supervised(learners=4, batch_size=16, least_steps=2)
@@ -248,6 +250,7 @@ def test_nonsense_is_refused(changes: dict[str, Any]) -> None:
         Supervised(**changes)
 
 
+@pytest.mark.thorough(all_but=["supervised"])
 @pytest.mark.parametrize("outer", [Supervised(rate=0.02, batch_size=64), EVOLVED], ids=["supervised", "hades"])
 def test_with_every_layer_in_the_encoder_a_classifier_is_trained(file: str, outer: Any) -> None:
     config = quick(file, examples=0, encoder_layers=2, outer=outer, outer_steps=40, evaluate_every=40)
@@ -340,6 +343,7 @@ def test_published_images_are_imported(name: str, task: str) -> None:
     assert dataset.inner_rate == pytest.approx(0.01)
 
 
+@pytest.mark.thorough
 @NEEDS_FILES
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_images")

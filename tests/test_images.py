@@ -492,6 +492,7 @@ def test_an_answer_does_not_depend_on_the_learners_beside_it(file: str) -> None:
         np.testing.assert_array_equal(played.returns[0], together[learner])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_convolutions_see_images_in_blocks_with_a_rest() -> None:
     """Of 70 images two blocks are whole on a CPU, and six images are left."""

@@ -83,6 +83,7 @@ def test_continuous_actions_come_from_the_one_who_acts_with_own_deviations() -> 
 # --- the ring, and what is counted ---
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_ring_is_filled_by_the_teacher_and_then_the_oldest_states_go() -> None:
     problem, size = make_problem(), 16
@@ -120,6 +121,7 @@ def test_the_rate_is_held_and_then_falls() -> None:
 # --- learning ---
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["discrete", "continuous", "mixture"])
 def test_clones_come_to_do_as_the_teacher_does(kind: str) -> None:
@@ -140,6 +142,7 @@ def test_clones_come_to_do_as_the_teacher_does(kind: str) -> None:
     assert apart[-1] < 0.05 and apart[-1] < 0.5 * apart[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_run_says_on_its_card_that_it_is_taught_and_what_was_spent_before(tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
@@ -203,6 +206,7 @@ def test_some_share_of_the_teacher_must_be_given() -> None:
         Imitation(teacher_shares=())
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_probe_is_hard_enough() -> None:
     """A network that has learnt nothing is far from the teacher."""

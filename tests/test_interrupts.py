@@ -112,6 +112,7 @@ def test_calls_may_take_twenty_times_the_longest(monkeypatch: pytest.MonkeyPatch
         assert watchdog.allowed == allowed
 
 
+@pytest.mark.thorough
 def test_a_run_that_hangs_ends_with_its_checkpoint(tmp_path: Path) -> None:
     code = """
 import sys, time

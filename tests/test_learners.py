@@ -380,6 +380,7 @@ def test_the_convolution_needs_images() -> None:
         LayeredNetwork(LearnerDistribution(network="minatar-cnn"), (4,), Discrete(2)).init(jax.random.key(0))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_nature_cnn_against_xlas_convolutions() -> None:
     learners = parse_distribution(NATURE_DISTRIBUTION)

@@ -1,12 +1,11 @@
 """The same questions to combinations of {outer loop} x {arena} x {cloning} x {encoder none, part, all}.
 
-The members come from the registries: one that is added is asked too. Any two members are together in one combination
-at least; `make test-matrix` asks all combinations.
+The members come from the registries: one that is added is asked too. `make test` asks every outer loop in every arena,
+and every cloning and encoder once at least; `make test-all` asks all combinations.
 """
 
 import dataclasses
 import itertools
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,23 +96,22 @@ POSSIBLE = [each for each in EVERY if each[:2] not in REFUSED]
 
 
 def covering(combinations: list[Combination]) -> list[Combination]:
-    """So many of them that any two members that can be together are: faults come of what two have to do with another.
+    """So many of them that every outer loop is in every arena, and every cloning and encoder in one of them.
 
-    The next one is always the first of those with the most pairs that have not been together yet.
+    The next one is always the first of those with the most of this that has not been there yet.
     """
 
-    def pairs(each: Combination) -> set[tuple[tuple[int, str], ...]]:
-        return set(itertools.combinations(enumerate(each), 2))
+    def parts(each: Combination) -> set[tuple[str, ...]]:
+        return {each[:2], each[2:3], each[3:]}
 
-    chosen, missing = [], set().union(*map(pairs, combinations))
+    chosen, missing = [], set().union(*map(parts, combinations))
     while missing:
-        chosen.append(max(combinations, key=lambda each: len(pairs(each) & missing)))
-        missing -= pairs(chosen[-1])
+        chosen.append(max(combinations, key=lambda each: len(parts(each) & missing)))
+        missing -= parts(chosen[-1])
     return chosen
 
 
-ASKED = POSSIBLE if os.environ.get("FLOPPY_WHOLE_MATRIX") else covering(POSSIBLE)
-"""`make test-matrix` asks all of them."""
+COVERING = covering(POSSIBLE)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -147,10 +145,11 @@ def test_what_cannot_be_is_refused_in_one_sentence(combination: Combination) -> 
 def marked(combination: Combination) -> Any:
     """`make test-quick` asks one cloning of every outer loop that plays, on the device."""
     is_quick = combination.arena == "jax" and combination[2:] == ("GradientStep", "none")
-    return pytest.param(combination, marks=() if is_quick else pytest.mark.slow)
+    marks = () if is_quick else pytest.mark.slow if combination in COVERING else pytest.mark.thorough
+    return pytest.param(combination, marks=marks)
 
 
-@pytest.mark.parametrize("combination", [marked(each) for each in ASKED], ids=str)
+@pytest.mark.parametrize("combination", [marked(each) for each in POSSIBLE], ids=str)
 def test_a_combination(combination: Combination, tmp_path: Path) -> None:
     """Same key, same bytes; another key, others; finite; saved, read back, evaluated; gone on with where it stopped."""
     config = combination.config()
@@ -179,6 +178,7 @@ def test_a_combination(combination: Combination, tmp_path: Path) -> None:
 ON_DEVICE = [each for each in POSSIBLE if each.arena == "jax" and each.cloning == "GradientStep"]
 
 
+@pytest.mark.thorough(all_but=["hades-jax-GradientStep-none", "ppmo-jax-GradientStep-none"])
 @pytest.mark.slow
 @pytest.mark.parametrize("combination", ON_DEVICE, ids=str)
 def test_outer_steps_are_traced_once(combination: Combination) -> None:

@@ -86,6 +86,7 @@ def learnt(probe: JaxTask, plain: bool) -> tuple[PPMOState, np.ndarray]:
     return states, np.asarray(info["episode_return"])
 
 
+@pytest.mark.thorough(all_but=["probe/observation-ppmo", "probe/continuous-ppmo"])
 @pytest.mark.parametrize(
     ("probe", "plain"),
     [
@@ -191,6 +192,7 @@ class NoReward(ActionProbe):
         return super().step(key, state, action)._replace(reward=jnp.zeros(()))
 
 
+@pytest.mark.thorough(all_but=["ppmo"])
 @pytest.mark.parametrize(
     ("problem", "published"),
     [(make_problem(NoReward()), False), (plain_problem(NoReward()), True)],
@@ -274,6 +276,7 @@ def one_minibatch(task: JaxTask) -> dict[str, jax.Array]:
     return run_steps(outer, problem, quick_init(outer, problem), KEY, 2)[1]
 
 
+@pytest.mark.thorough(all_but=["discrete"])
 @pytest.mark.parametrize("task", [TimeLimitProbe(), TWO_TARGETS], ids=["discrete", "continuous"])
 def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask) -> None:
     info = one_minibatch(task)
@@ -307,6 +310,7 @@ def test_updates_end_where_the_policies_have_gone_far_enough() -> None:
     assert 0.5 * TINY.rate < np.abs(state.distilled.targets - start).max() < 1.1 * TINY.rate
 
 
+@pytest.mark.thorough
 def test_updates_go_on_while_the_policies_are_near() -> None:
     state, info = one_step_with(target_kl=1e9)
     np.testing.assert_allclose(info.pop("updates"), [1.0])
@@ -317,6 +321,7 @@ def test_updates_go_on_while_the_policies_are_near() -> None:
     jax.tree.map(close, (state, info), (wanted_state, wanted))
 
 
+@pytest.mark.thorough
 def test_a_penalty_widens_policies_that_are_too_narrow() -> None:
     problem = plain_problem(TWO_TARGETS)
     start = quick_init(TINY, problem)
@@ -331,6 +336,7 @@ def test_a_penalty_widens_policies_that_are_too_narrow() -> None:
     assert (log_std_with(3.0) > 0.05).all()
 
 
+@pytest.mark.thorough
 def test_the_critic_can_do_without_convolutions() -> None:
     problem = make_problem(
         ImageProbe(), learners=(LearnerDistribution(width=(4, 4), depth=(1, 1), network="minatar-cnn"),)
@@ -367,6 +373,7 @@ def inner_rates_after_a_step() -> Any:
     return lambda start: np.asarray(quick(jnp.float32(start), jax.random.split(KEY, 12)))
 
 
+@pytest.mark.thorough
 def test_the_inner_rate_never_falls_below_its_floor() -> None:
     rates = inner_rates_after_a_step()(1e-4)
     assert rates.min() == np.float32(MIN_INNER_RATE) == np.float32(1e-6)
@@ -383,6 +390,7 @@ MIXTURE = make_problem(DelayProbe(), learners=(SMALL, SHARP))
 NORMALISING = dataclasses.replace(TINY, horizon=5, normalise_observations=True)
 
 
+@pytest.mark.thorough
 def test_the_same_key_gives_the_same_state_bit_for_bit() -> None:
     def run(key: jax.Array) -> PPMOState:
         state = quick_init(NORMALISING, MIXTURE)
@@ -410,6 +418,7 @@ def test_normalisation_statistics_are_those_of_all_collected_observations() -> N
     assert TINY.statistics(state) is None
 
 
+@pytest.mark.thorough
 def test_random_examples_are_scaled_like_the_observations_that_follow() -> None:
     task = TimeLimitProbe()
     state = quick_init(NORMALISING, make_problem(task, examples=64, initial_examples="random-policy"))
@@ -478,6 +487,7 @@ def test_learners_that_cannot_be_shared_equally_are_refused() -> None:
     dataclasses.replace(TINY, learners=3).check(problem)
 
 
+@pytest.mark.thorough
 def test_every_distribution_of_a_mixture_counts() -> None:
     """The gradient is there when only the first group's samples say anything, and when only the second's do."""
     outer = dataclasses.replace(TINY, entropy_bonus=0.0)
@@ -649,6 +659,7 @@ def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Tr
     return jax.jit(both)(batches)
 
 
+@pytest.mark.thorough(all_but=["discrete"])
 @pytest.mark.parametrize("task", [TimeLimitProbe(max_steps=3), TWO_TARGETS], ids=["discrete", "continuous"])
 def test_with_every_layer_in_the_encoder_it_is_ppo(task: JaxTask) -> None:
     learners = 3

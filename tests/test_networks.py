@@ -459,6 +459,7 @@ def test_adam_steps_train_every_parameter(residual: str) -> None:
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_page_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of docs/networks.md, which test_docs.py does not run, with the module that the page describes."""

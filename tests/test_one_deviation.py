@@ -38,6 +38,7 @@ def test_a_rare_cell_stays_small() -> None:
     assert epsilon == 1e-8 and mean.tolist() == statistics.mean.tolist()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_means_stay_as_they_were_at_first_and_all_variances_are_equal(name: str) -> None:

@@ -212,6 +212,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(folder, one, two)
 
 
+@pytest.mark.thorough
 def test_two_processes_give_what_one_with_two_devices_gives(runs: Runs) -> None:
     wanted, got = (load(runs.folder / name / "dataset.safetensors") for name in ("one", "two-0"))
     assert got.numpy().keys() == wanted.numpy().keys()
@@ -223,10 +224,12 @@ def test_two_processes_give_what_one_with_two_devices_gives(runs: Runs) -> None:
     assert len(logs[0]) == 4
 
 
+@pytest.mark.thorough
 def test_only_the_first_process_writes(runs: Runs) -> None:
     assert sorted(path.name for path in runs.folder.iterdir()) == ["one", "two-0"]
 
 
+@pytest.mark.thorough
 def test_the_first_process_prints_one_json_object_and_the_second_nothing(runs: Runs) -> None:
     first, second = runs.two
     assert second == ""

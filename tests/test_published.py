@@ -134,6 +134,7 @@ def test_a_published_dataset_survives_its_file(name: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(again.numpy()[tensor], values)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @NEEDS_FILES
 def test_fresh_learners_learn_the_published_labels() -> None:
@@ -145,6 +146,7 @@ def test_fresh_learners_learn_the_published_labels() -> None:
     assert set(labels.tolist()) == {0, 1, 2}
 
 
+@pytest.mark.thorough
 @NEEDS_FILES
 @pytest.mark.slow
 def test_a_published_dataset_reaches_its_published_fitness() -> None:

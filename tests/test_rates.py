@@ -55,6 +55,7 @@ def test_the_rates_of_steps_end_where_they_are_told_to() -> None:
     np.testing.assert_array_equal(rates, [[5.0, 7.0], [5.0, 7.0], [0.0, 0.0]])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_log_the_card_and_the_file_name_them(tmp_path: Path) -> None:
     outer = PPMO(learners=2, environments=2, horizon=8, epochs=1, critic_width=4)
@@ -101,6 +102,7 @@ def test_a_study_of_transfer_varies_all_of_them_together(tmp_path: Path) -> None
     assert len({row["rate"] for row in rows}) == 3 and all(np.isfinite(row["score"]) for row in rows)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_labelled_images_are_distilled_through_feature_steps_too() -> None:
     config = DistillConfig(

@@ -138,6 +138,7 @@ def test_shaping_equals_its_slow_twin(shaping: Any, slow: Any, total: float, tie
         np.testing.assert_allclose(np.sum(got), total, atol=1e-5)
 
 
+@pytest.mark.thorough(all_but=["7"])
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 7])
 def test_shaping_equals_evosaxs_without_ties(count: int) -> None:
@@ -196,6 +197,7 @@ def evosax_twin(strategy: Streamed) -> Any:
     )
 
 
+@pytest.mark.thorough(all_but=["Open_ES-centred-rank-antithetic", "SNES-centred-rank-antithetic"])
 @pytest.mark.slow
 @pytest.mark.parametrize("antithetic", [True, False], ids=["antithetic", "independent"])
 @pytest.mark.parametrize(("name", "shaping"), STREAMS)
@@ -314,6 +316,7 @@ def search(strategy: Any, key: jax.Array, generations: int = GENERATIONS) -> Any
     return jax.lax.scan(generation, strategy.init(jnp.zeros(SIZE)), jax.random.split(key, generations))[1]
 
 
+@pytest.mark.thorough(all_but=["Open_ES", "SNES", "Sep_CMA_ES", "PGPE", "NoiseReuseES"])
 @pytest.mark.slow
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_strategy_takes_a_step_within_a_compiled_loop(name: str) -> None:

@@ -409,6 +409,7 @@ def test_the_table_alone_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").read_bytes() != before["figure.png"]
 
 
+@pytest.mark.thorough(all_but=["budget-cartpole-2d", "cost-cartpole", "transfer-cartpole"])
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
 def test_a_kept_study_is_drawn_from_its_table(kept: Path, tmp_path: Path) -> None:

@@ -170,6 +170,16 @@ def gymnax_ids() -> list[Any]:
     return [pytest.param(name, marks=marks[name]) for name in marks]
 
 
+@pytest.mark.thorough(
+    all_but=[
+        "CartPole-v1",
+        "Pendulum-v1",
+        "Breakout-MinAtar",
+        "SpaceInvaders-MinAtar",
+        "Catch-bsuite",
+        "FourRooms-misc",
+    ]
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", gymnax_ids())
 def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
@@ -317,7 +327,7 @@ def test_nothing_is_offered_where_nothing_is_near() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[NEEDS_BRAX] if id.startswith("brax/") else [])
+        pytest.param(name, marks=[NEEDS_BRAX, pytest.mark.thorough] if id.startswith("brax/") else [])
         for name, id in SHORT_NAMES.items()
         if not id.startswith(("ale/", "images/"))  # tests/test_ale.py, tests/test_images.py
     ],

@@ -56,6 +56,7 @@ def test_a_run_begins_with_the_datasets_examples_rates_and_normaliser(loop: str,
     assert told == {"env_steps": 0, "env_steps_before": 7, "taught": False}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_its_normaliser_is_held_where_that_is_asked_for(is_frozen: bool, tmp_path: Path) -> None:
@@ -183,6 +184,7 @@ def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: P
     assert to_bytes(load(tmp_path / "part/dataset.safetensors")) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_one_command_takes_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", "cartpole", "--recipe", "taught", "--out", str(tmp_path / "run"), "--json"]

@@ -64,6 +64,7 @@ def examples(task: str, sizes: tuple[int, int] = (4, 2), **entries: Any) -> Dist
 # --- reading one ---
 
 
+@pytest.mark.thorough(all_but=["examples"])
 @pytest.mark.parametrize("kind", ["a whole policy", "examples"])
 def test_a_teacher_has_the_policy_of_its_file(kind: str, expert: Path, tmp_path: Path) -> None:
     path = expert
@@ -178,6 +179,7 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(expert: Path, tmp_pat
     np.testing.assert_array_equal(resumed.targets, whole.targets)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -199,6 +201,7 @@ def test_a_step_of_imitation_alone_brings_all_kinds_of_learners_nearer(options: 
     assert float(second["teacher_kl"]) < 0.7 * float(first["teacher_kl"])
 
 
+@pytest.mark.thorough
 def test_a_host_task_has_a_teacher_too(tmp_path: Path) -> None:
     save(examples("gymnasium/CartPole-v1"), tmp_path / "teacher.safetensors")
     outer = PPMO(

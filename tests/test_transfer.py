@@ -150,6 +150,7 @@ def probe_returns(cloning: Cloning, rate: float = 0.05, **own: jax.Array) -> np.
     return evaluation.returns(distilled, None, jax.random.key(0), own=PerLearner(**own))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
     cloning = AdamSteps("mse", steps=3)
@@ -160,6 +161,7 @@ def test_every_learner_has_a_rate_and_a_number_of_steps_of_its_own() -> None:
     np.testing.assert_allclose(both, [plain[0], fast[1], short[2]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_learners_may_have_rates_alone_or_steps_alone() -> None:
     cloning = GradientStep(steps=2)

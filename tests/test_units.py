@@ -96,15 +96,15 @@ def score(**units: Any) -> float:
 @pytest.mark.parametrize(
     "units",
     [
-        {"of_observations": 1e6, "of_rewards": 1e-6, "offset": 1e5},
-        {"dtype": "uint8"},
+        pytest.param({"of_observations": 1e6, "of_rewards": 1e-6, "offset": 1e5}, id="other units"),
+        pytest.param({"dtype": "uint8"}, id="bytes", marks=pytest.mark.thorough),
     ],
-    ids=str,
 )
 def test_discrete_tasks_are_learnt_in_any_units(units: dict[str, Any]) -> None:
     assert score(**units) > 0.95
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("units", [{"low": 100.0, "high": 200.0, "of_observations": 1e-6, "of_rewards": 1e6}], ids=str)
 def test_continuous_tasks_are_learnt_in_any_units(units: dict[str, Any]) -> None:
@@ -192,6 +192,7 @@ def test_what_a_file_holds_normalises_as_the_run_did(scale: float, epsilon: floa
     assert again[2] == found
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_constant_says_nothing() -> None:
     statistics = init_statistics((1,))

@@ -163,7 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--out", type=Path, default=Path("long.csv"))
-    parser.add_argument("--at-a-time", type=int, default=2, help="loops that run side by side")
+    parser.add_argument("--at-a-time", type=int, default=len(LOOPS), help="loops that run side by side")
     parser.add_argument("--only", nargs="*", default=[], help="some of the loops; the rows of the others stay")
     given = parser.parse_args()
     loops = [loop for loop in LOOPS if loop in given.only or not given.only]
