@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from floppy import load
-from floppy.papers.experiments import Page, Run
+from floppy.papers.cells import Answer, answers, count_reached
+from floppy.papers.experiments import Cell, Experiments, Page, Run
 from floppy.studies import draw_study, read_study
 from floppy.studies.base import ROWS_NAME, STUDY_NAME
 
@@ -350,6 +351,58 @@ def text(value: Any, name: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     return "–" if value is None else str(value)
+
+
+# All scores of both papers.
+
+FAMILIES = {
+    "ppmo-table1": "Cart-pole (PPMO, Table 1)",
+    "hades-table1": "Images (HaDES, Table 1)",
+    "hades-table2": "Brax (HaDES)",
+    "hades-table3": "MinAtar (HaDES)",
+    "ppmo-table4": "MuJoCo (PPMO, Table 4)",
+    "ppmo-table2": "Atari (PPMO, Table 2)",
+}
+PAPER_HEAD = ("score", "k", "published", "ours", "interval", "networks", "seeds", "taught", "env steps", "minutes")
+
+
+def papers_tables(found: Experiments, results: Path) -> list[str]:
+    """How many published scores are reached, by family, and all answers to them."""
+    known = answers(found, results)
+    counts, parts = [], []
+    for prefix, title in FAMILIES.items():
+        cells = {name: each for name, each in known.items() if name.startswith(f"{prefix}/")}
+        alone = {name: [answer for answer in each if not answer.runs[0].taught] for name, each in cells.items()}
+        counts.append([title, *(str(n) for n in (count_reached(cells), count_reached(alone), len(cells)))])
+        lines = [line for name, each in cells.items() for line in papers_lines(found.cells[name], each)]
+        parts.append(f"### {title}\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
+    total = ["all", *(str(sum(int(line[column]) for line in counts)) for column in (1, 2, 3))]
+    head = ["", "at or above the published score", "of these by reward alone", "scores"]
+    return [markdown_table(head, [*counts, total]), *parts]
+
+
+def papers_lines(cell: Cell, found: list[Answer]) -> list[list[str]]:
+    """A line per answer; one of dashes where there is none."""
+    head = [cell.id.partition("/")[2], str(cell.examples), f"{cell.published:,}"]
+    return [papers_line(head[0], answer.as_json()) for answer in found] or [[*head, *["–"] * 7]]
+
+
+def papers_line(name: str, row: dict[str, Any]) -> list[str]:
+    """An answer; it is in bold where it reaches the published score."""
+    ours, (low, high) = f"{row['mean']:,.1f}", row["interval"]
+    facts = {column: str(row[column] or "") for column in ("env_steps", "seconds")}
+    return [
+        name,
+        str(row["examples"]),
+        f"{row['published']:,}",
+        f"**{ours}**" if row["reached"] else ours,
+        f"{low:,.1f} to {high:,.1f}",
+        str(row["learners"]),
+        str(len(row["seeds"])),
+        "yes" if row["taught"] else "",
+        millions({"env_steps": facts["env_steps"] and str(int(float(facts["env_steps"])))}),
+        minutes({"seconds": facts["seconds"]}),
+    ]
 
 
 TABLES: dict[str, Callable[[Page, Rows, Path], list[str]]] = {

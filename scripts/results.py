@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from _tables import COLUMNS, README_TABLES, TABLES
+from _tables import COLUMNS, README_TABLES, TABLES, papers_tables
 
 from floppy import DistilledDataset, load, parse_distribution
 from floppy.papers.experiments import Page, Run, experiments
@@ -277,6 +277,13 @@ def write_page(page: Page) -> None:
     path.write_text("\n\n".join(parts) + "\n")
 
 
+def write_papers() -> None:
+    """Puts all scores of both papers, beside those of this project, below the mark on the page about them."""
+    path = RESULTS / "papers.md"
+    parts = [path.read_text().split(MARK)[0] + MARK, *papers_tables(experiments(), RESULTS)]
+    path.write_text("\n\n".join(parts) + "\n")
+
+
 def write_readme(kind: str) -> None:
     """Replaces the README's table of one kind of pages."""
     pages = [page for page in experiments().pages.values() if page.tables == kind]
@@ -301,6 +308,7 @@ def main() -> None:
         elif any(is_wanted(run, asked.only) for run in page.runs):
             {"distill": distill_page, "evaluate": evaluate_page}[asked.stage](page, asked.only)
     if asked.stage == "page":
+        write_papers()
         for kind in dict.fromkeys(pages[name].tables for name in asked.page):
             if kind in README_TABLES:
                 write_readme(kind)

@@ -148,6 +148,8 @@ def test_pages_and_the_readme_are_what_the_script_makes_of_the_tables(
         path.write_text(path.read_text().split(results.MARK)[0] + results.MARK)
         results.write_page(page)
         assert path.read_text() == (RESULTS / path.name).read_text(), page.name
+    results.write_papers()
+    assert (tmp_path / "results/papers.md").read_text() == (RESULTS / "papers.md").read_text()
     for kind in tables.README_TABLES:
         results.write_readme(kind)
     assert (tmp_path / "README.md").read_text() == (REPOSITORY / "README.md").read_text()

@@ -42,6 +42,18 @@ class Cell:
     """Scores of learners of other distributions, by these."""
     run: str = ""
     """The run of this project that answers it, if there is one."""
+    taught: str = ""
+    """The run that answers it with a teacher's help, if there is one."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `floppy reproduce --cells` says of it."""
+        return {
+            "cell": self.id,
+            "paper": f"{self.paper}, {self.where}",
+            "task": self.task,
+            "examples": self.examples,
+            "published": self.published,
+        }
 
     def figures(self) -> dict[str, float]:
         """All its scores by learner distribution."""
@@ -276,7 +288,8 @@ def _check_names(*lists: list[str]) -> None:
 def _check_references(found: Experiments) -> None:
     """Whether every name in the list is one of something in it."""
     steps = [text.split() for each in found.experiments.values() for text in (*each.cpu, *each.paper)]
-    runs = {cell.run for cell in found.cells.values() if cell.run} | {words[1] for words in steps if words[0] == RUN}
+    runs = {name for cell in found.cells.values() for name in (cell.run, cell.taught) if name}
+    runs |= {words[1] for words in steps if words[0] == RUN}
     unknown = [run for run in runs if not found.runs(run)]
     unknown += [run.cell for page in found.pages.values() for run in page.runs if run.cell not in ("", *found.cells)]
     unknown += [cell for cell in found.cells if cell.partition("/")[0] not in found.experiments]

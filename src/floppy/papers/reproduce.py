@@ -5,16 +5,17 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from floppy.errors import FloppyError, must_be_one_of, one_line, shown
+from floppy.errors import FloppyError, must_be_one_of, one_line
 from floppy.files import MEBIBYTE, append_to, as_path, read_file, write_atomically
+from floppy.papers.cells import Answer, answers, count_reached, evaluation_of, mean_of, rescored, row_of
 from floppy.papers.experiments import Cell, Experiments, Run, Step, experiments, typed
-from floppy.studies.base import finite, plain_json
+from floppy.studies.base import plain_json
 
 Json = dict[str, Any]
 RunCommand = Callable[[list[str]], Json]
@@ -44,6 +45,10 @@ class Reproduce:
     """Go on with what is in --out; commands that have ended are not run again."""
     results: Path | None = None
     """Folder of this project's tables (docs/results), whose scores are then shown beside the published figures."""
+    cells: bool = False
+    """Print every score of both papers beside this project's, as the tables in --results have them."""
+    rescore: bool = False
+    """With --cells: evaluate the datasets in --results again, and print how far that is from the tables."""
     json: bool = False
     """Print exactly one JSON object."""
 
@@ -61,14 +66,14 @@ class Reproduce:
           KeyboardInterrupt: after Ctrl-C.
         """
         found = experiments()
+        tables = self._tables()
+        if self.cells:
+            return self._cells(found, tables, run_command)
         if not self.experiment:
             about = found.experiments.items()
             return {"experiments": [{"name": name, "source": e.source, "question": e.question} for name, e in about]}
         if self.experiment not in found.experiments:
             raise must_be_one_of("name", self.experiment, found.experiments)
-        tables = as_path(self.results) if self.results else None
-        if tables and not tables.is_dir():
-            raise FloppyError(f"results must be the folder of this project's tables, got {tables}.")
         experiment = found.experiments[self.experiment]
         out = as_path(self.out or Path("runs/reproduce") / f"{self.experiment}-{self.scale}")
         steps = found.steps(self.experiment, self.scale, out)
@@ -83,8 +88,33 @@ class Reproduce:
             "out_of_reach": experiment.out_of_reach if self.scale == "cpu" else "",
         }
 
+    def _tables(self) -> Path | None:
+        """The folder of this project's tables, if one is given."""
+        tables = as_path(self.results) if self.results else None
+        if tables and not tables.is_dir():
+            raise FloppyError(f"results must be the folder of this project's tables, got {tables}.")
+        if self.rescore and not self.cells:
+            raise FloppyError("--rescore is for --cells: give both.")
+        if self.cells and (self.experiment or not tables):
+            what = f"not {self.experiment} as well" if self.experiment else "and their folder: --results docs/results"
+            raise FloppyError(f"--cells is about all scores: give it alone, {what}.")
+        return tables
+
+    def _cells(self, found: Experiments, tables: Path | None, run_command: RunCommand) -> Json:
+        """All scores of both papers, and what evaluating the datasets again says."""
+        assert tables is not None, "checked before"
+        known = answers(found, tables)
+        again: dict[str, Json] = {}
+        if self.rescore:
+            out = as_path(self.out or Path("runs/reproduce/cells"))
+            again = run_all(evaluations(known, tables), out, self.resume, run_command)
+        rows = [row for cell in found.cells.values() for row in cell_rows(cell, known[cell.id], tables, again)]
+        return {"cells": rows, "count": len(found.cells), "reached": count_reached(known)}
+
     def text(self, result: Json) -> str:
         """What is asked, the commands with what they found, the published figures, what is out of reach."""
+        if "cells" in result:
+            return cells_text(result)
         if "experiments" in result:
             lines = [f"{each['name']:<17}{each['source']}: {each['question']}" for each in result["experiments"]]
             return "\n".join([*lines, "", "`floppy reproduce NAME --dry-run` prints the commands behind one of them."])
@@ -220,13 +250,56 @@ def _scores_here(words: list[str], cell: Cell, steps: list[Step], results: dict[
 
 
 def _recorded(found: Experiments, run: Run, distribution: str, tables: Path) -> float | None:
-    """The mean score in this project's table; its first row of a run is of the learners that the run was for."""
-    own = [row for row in found.pages[run.page].rows(tables) if run.owns(row)]
-    means = [row.get("mean", "") for row in own if row.get("distribution", distribution) == distribution]
-    try:
-        return finite(float(means[0])) if means else None
-    except ValueError as error:
-        raise FloppyError(f"{tables} has a mean that is no number, {shown(means[0])}: restore its table.") from error
+    """The mean score in this project's table."""
+    row = row_of(found.pages[run.page], run, distribution, tables)
+    return mean_of(row) if row else None
+
+
+def evaluations(known: Mapping[str, list[Answer]], tables: Path) -> list[list[str]]:
+    """The commands that score the datasets of all answers again, as far as they are kept."""
+    words = [evaluation_of(answer, run, tables) for each in known.values() for answer in each for run in answer.runs]
+    return [each for each in words if Path(each[1]).exists()]
+
+
+def cell_rows(cell: Cell, found: list[Answer], tables: Path, again: Mapping[str, Json]) -> list[Json]:
+    """A row per answer to a published score; one without an answer's figures where there is none.
+
+    Args:
+      cell: the score.
+      found: what answers it.
+      tables: folder of this project's tables.
+      again: what evaluations of the datasets gave, by the commands as they are typed.
+    """
+    if not found:
+        return [cell.as_json()]
+    rows = []
+    for answer in found:
+        results = [again.get(typed(evaluation_of(answer, run, tables))) for run in answer.runs]
+        scores = [next(iter(result["distributions"].values())) for result in results if result]
+        whole = len(scores) == len(answer.runs)
+        rows.append(answer.as_json() | ({"again": rescored(answer, scores)} if whole else {}))
+    return rows
+
+
+def cells_text(result: Json) -> str:
+    """A line per answer, and how many scores are reached."""
+    lines = [f"{'score':<43}{'k':>4}{'published':>11}{'ours':>11}  interval"]
+    for row in result["cells"]:
+        head = f"{row['cell']:<43}{row['examples']:>4}{row['published']:>11,}"
+        lines.append(head + (_answer_text(row) if "mean" in row else f"{'-':>11}"))
+    return "\n".join([*lines, "", f"{result['reached']} of {result['count']} are at or above the published score."])
+
+
+def _answer_text(row: Json) -> str:
+    low, high = row["interval"]
+    seeds = f"{len(row['seeds'])} seeds" if len(row["seeds"]) > 1 else f"{row['learners']} learners"
+    facts = [f"{row['mean']:>11,.1f}  {low:,.1f} to {high:,.1f} ({seeds})"]
+    facts += ["taught"] if row["taught"] else []
+    facts += [f"{row['env_steps'] / 1e6:.1f} M steps"] if row["env_steps"] else []
+    facts += [f"{row['seconds'] / 60:.0f} min"] if row["seconds"] else []
+    if again := row.get("again"):
+        facts.append(f"again {again['mean']:,.1f}, {again['standard_errors']:+.1f} standard errors")
+    return ", ".join(facts)
 
 
 def _going_on(words: list[str]) -> list[str]:
