@@ -80,7 +80,7 @@ stress-long: $(VENV)/.installed-dev
 	$(BIN)/python tests/stress/long.py --minutes 60 --out $(STRESS)/long.csv
 	$(BIN)/python tests/stress/page.py
 
-benchmark: $(VENV)/.installed
+benchmark: $(VENV)/.installed-dev
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:

@@ -371,11 +371,13 @@ def papers_tables(found: Experiments, results: Path) -> list[str]:
     known = answers(found, results)
     counts, parts = [], []
     for prefix, title in FAMILIES.items():
-        cells = {name: each for name, each in known.items() if name.startswith(f"{prefix}/")}
+        cells = {name: known[name] for name in found.cells if name.startswith(f"{prefix}/")}
         alone = {name: [answer for answer in each if not answer.runs[0].taught] for name, each in cells.items()}
         counts.append([title, *(str(n) for n in (count_reached(cells), count_reached(alone), len(cells)))])
         lines = [line for name, each in cells.items() for line in papers_lines(found.cells[name], each)]
         parts.append(f"### {title}\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
+    lines = [line for name, cell in found.further.items() for line in papers_lines(cell, known[name])]
+    parts.append(f"### Further scores (HaDES)\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
     total = ["all", *(str(sum(int(line[column]) for line in counts)) for column in (1, 2, 3))]
     head = ["", "at or above the published score", "of these by reward alone", "scores"]
     return [markdown_table(head, [*counts, total]), *parts]

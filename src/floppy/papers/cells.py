@@ -77,7 +77,7 @@ class Answer:
 
 
 def answers(found: Experiments, tables: Path) -> dict[str, list[Answer]]:
-    """By cell: the answer by reward alone, then the taught one, as far as there are such runs in the tables.
+    """By cell and further score: the answer by reward alone, then the taught one, as far as the tables have them.
 
     Args:
       found: the list of experiments.
@@ -86,7 +86,7 @@ def answers(found: Experiments, tables: Path) -> dict[str, list[Answer]]:
     Raises:
       FloppyError: for a table with anything but numbers where numbers belong.
     """
-    return {cell.id: list(_answers(found, cell, tables)) for cell in found.cells.values()}
+    return {cell.id: list(_answers(found, cell, tables)) for cell in (found.cells | found.further).values()}
 
 
 def _answers(found: Experiments, cell: Cell, tables: Path) -> Iterator[Answer]:

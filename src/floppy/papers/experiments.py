@@ -195,6 +195,8 @@ class Experiments:
     """The whole list."""
 
     cells: dict[str, Cell]
+    further: dict[str, Cell]
+    """Scores that stand in none of the papers' tables."""
     experiments: dict[str, Experiment]
     pages: dict[str, Page]
 
@@ -234,14 +236,20 @@ def parse(text: str) -> Experiments:
       FloppyError: for unknown keys, values of wrong types, names that stand there twice, and names of nothing.
     """
     data = tomllib.loads(text)
-    cells = [decode(Cell, entry, f"cell {entry.get('id')}") for entry in data.get("cell", [])]
+    cells, further = (
+        [decode(Cell, entry, f"{kind} {entry.get('id')}") for entry in data.get(kind, [])]
+        for kind in ("cell", "further")
+    )
     pages = [_page(name, entry) for name, entry in data.get("page", {}).items()]
     found = Experiments(
         cells={cell.id: cell for cell in cells},
+        further={cell.id: cell for cell in further},
         experiments={name: _experiment(name, entry, data) for name, entry in data["experiment"].items()},
         pages={page.name: page for page in pages},
     )
-    _check_names([cell.id for cell in cells], [f"{run.page}/{run.name}" for page in pages for run in page.runs])
+    _check_names(
+        [cell.id for cell in (*cells, *further)], [f"{run.page}/{run.name}" for page in pages for run in page.runs]
+    )
     _check_references(found)
     return found
 
@@ -288,11 +296,12 @@ def _check_names(*lists: list[str]) -> None:
 def _check_references(found: Experiments) -> None:
     """Whether every name in the list is one of something in it."""
     steps = [text.split() for each in found.experiments.values() for text in (*each.cpu, *each.paper)]
-    runs = {name for cell in found.cells.values() for name in (cell.run, cell.taught) if name}
+    cells = found.cells | found.further
+    runs = {name for cell in cells.values() for name in (cell.run, cell.taught) if name}
     runs |= {words[1] for words in steps if words[0] == RUN}
     unknown = [run for run in runs if not found.runs(run)]
     unknown += [run.cell for page in found.pages.values() for run in page.runs if run.cell not in ("", *found.cells)]
-    unknown += [cell for cell in found.cells if cell.partition("/")[0] not in found.experiments]
+    unknown += [cell for cell in cells if cell.partition("/")[0] not in found.experiments]
     if unknown:
         raise FloppyError(f"The list of experiments names {shown(unknown[0])}, which is not in it: correct the name.")
 

@@ -108,8 +108,12 @@ class Reproduce:
         if self.rescore:
             out = as_path(self.out or Path("runs/reproduce/cells"))
             again = run_all(evaluations(known, tables), out, self.resume, run_command)
-        rows = [row for cell in found.cells.values() for row in cell_rows(cell, known[cell.id], tables, again)]
-        return {"cells": rows, "count": len(found.cells), "reached": count_reached(known)}
+        cells, further = (
+            [row for cell in each.values() for row in cell_rows(cell, known[cell.id], tables, again)]
+            for each in (found.cells, found.further)
+        )
+        reached = count_reached({name: known[name] for name in found.cells})
+        return {"cells": cells, "further": further, "count": len(found.cells), "reached": reached}
 
     def text(self, result: Json) -> str:
         """What is asked, the commands with what they found, the published figures, what is out of reach."""
@@ -284,10 +288,11 @@ def cell_rows(cell: Cell, found: list[Answer], tables: Path, again: Mapping[str,
 def cells_text(result: Json) -> str:
     """A line per answer, and how many scores are reached."""
     lines = [f"{'score':<43}{'k':>4}{'published':>11}{'ours':>11}  interval"]
-    for row in result["cells"]:
+    for row in (*result["cells"], *result["further"]):
         head = f"{row['cell']:<43}{row['examples']:>4}{row['published']:>11,}"
         lines.append(head + (_answer_text(row) if "mean" in row else f"{'-':>11}"))
-    return "\n".join([*lines, "", f"{result['reached']} of {result['count']} are at or above the published score."])
+    said = f"{result['reached']} of the papers' {result['count']} scores are at or above the published one."
+    return "\n".join([*lines, "", said])
 
 
 def _answer_text(row: Json) -> str:
