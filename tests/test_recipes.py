@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from floppy.cloning import AdamSteps, FeatureSteps, GradientStep, ImplicitStep
+from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.module import NETWORKS, network, register_network
@@ -232,6 +233,17 @@ def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: st
     assert_valid(config)
     assert_steps(config)
     assert recipe(task, start, cloning=name, initial_rate=0.5).initial_rate == 0.5
+
+
+def test_a_kind_that_names_its_rate_alone_is_still_the_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Fast(GradientStep):
+        def defaults(self) -> dict[str, Any]:
+            return {"initial_rate": 3.0}
+
+    monkeypatch.setattr(CLONINGS, "_members", dict(CLONINGS) | {"Fast": Fast})
+    config = recipe("cartpole", cloning="Fast")
+    assert (config.cloning, config.initial_rate) == (Fast(), 3.0)
 
 
 @pytest.mark.parametrize(("start", "name"), [("hades", "AdamSteps"), ("ppmo-paper", "GradientStep")])

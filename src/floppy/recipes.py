@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from floppy.cloning import AdamSteps, Cloning, FeatureSteps, GradientStep, ImplicitStep
-from floppy.cloning.base import CLONINGS
+from floppy.cloning.base import defaults_of_kind
 from floppy.errors import FloppyError, must_be_one_of, shown
 from floppy.fields import plain_value
 from floppy.learner.distribution import (
@@ -549,7 +549,7 @@ def recipe(
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
-        changes = CLONINGS.find(cloning)().defaults() | changes
+        changes = defaults_of_kind(cloning) | changes
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
     if distribution is not None:
