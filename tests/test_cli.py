@@ -27,7 +27,7 @@ from floppy.cli.base import task_sources
 from floppy.cli.field_options import field_texts
 from floppy.cli.main import COMMANDS, HOMES, main
 from floppy.cli.studies import summary_lines
-from floppy.cloning.base import CLONINGS
+from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.dataset import DistilledDataset, load, save
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate
@@ -295,6 +295,12 @@ def test_import_takes_a_continuous_task_with_a_normaliser(tmp_path: Path, run: R
     assert written.card.normaliser == "frozen"
     for name in ("log_std", "obs_mean", "obs_var"):
         np.testing.assert_array_equal(getattr(written, name), arrays[name])
+
+
+@pytest.mark.parametrize("kind", CLONINGS)
+def test_import_gives_a_kind_of_cloning_its_own_defaults(tmp_path: Path, kind: str) -> None:
+    made = datasets.Import(file=Path(write_npz(tmp_path / "a.npz")), out=Path("b.safetensors"), cloning=kind).recipe()
+    assert made == defaults_of_kind(kind)["cloning"]
 
 
 @pytest.mark.slow
@@ -1015,6 +1021,8 @@ def test_import_refuses_files(tmp_path: Path, refuse: Refuse, damage: str) -> No
         ("--loss gaussian-nll", "mse, cross-entropy"),
         ("--steps 0", "at least 1"),
         ("--steps 1.5", "--steps"),
+        ("--cloning ImplicitStep --steps 2", "ImplicitStep has no --steps"),
+        ("--cloning ImplicitStep --loss cross-entropy", "mse"),
         ("--rate nan", "NaN"),
         ("--rate inf", "infinity"),
         ("--rate 0", "above 0"),
