@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -292,6 +293,16 @@ def test_fields_of_an_outer_loop_and_its_name_are_no_fields_of_the_configuration
 def test_the_baseline_refuses_an_unknown_task() -> None:
     with pytest.raises(FloppyError, match="did you mean cartpole"):
         ppo_baseline("cartpol")
+    for baseline in (ppo_baseline, neuroevolution_baseline):
+        with pytest.raises(FloppyError, match="A configuration has no nonsense"):
+            baseline("cartpole", nonsense=1)
+
+
+@pytest.mark.parametrize("baseline", [ppo_baseline, neuroevolution_baseline])
+def test_a_baselines_encoder_holds_every_layer_of_its_learners(baseline: Callable[..., DistillConfig]) -> None:
+    config = baseline("cartpole", distribution=LearnerDistribution(depth=(4, 4)))
+    assert (config.encoder_layers, config.examples) == (5, 0)
+    config.problem()
 
 
 def test_distributions_are_taken_as_text_or_as_objects() -> None:
