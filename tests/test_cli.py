@@ -34,7 +34,7 @@ from floppy.evaluation.evaluate import evaluate
 from floppy.fields import BOUNDS
 from floppy.learner.distribution import NAMED_DISTRIBUTIONS, parse_distributions
 from floppy.learner.module import NETWORKS
-from floppy.outer import OUTER_LOOPS
+from floppy.outer import OUTER_LOOPS, HaDES
 from floppy.recipes import RECIPES, apply_budget
 from floppy.run.config import DistillConfig
 from floppy.studies import STUDIES
@@ -179,6 +179,14 @@ def test_baseline_ppo_keeps_the_run_it_is_told_to_and_goes_on_with_it(tmp_path: 
     assert kept.examples == 0
     whole = run(*words, "--resume")
     assert (whole["outer_steps"], whole["finished"]) == (2, True)
+
+
+@pytest.mark.parametrize(("strategy", "rate"), [("SNES", HaDES(strategy="SNES").rate), ("Open_ES", 0.02)])
+def test_a_baselines_strategy_has_its_own_rate(strategy: str, rate: float) -> None:
+    words = ["cartpole", "--method", "neuroevolution", "--strategy", strategy, "--distribution", "depth=4"]
+    config = COMMANDS["baseline"].parse(words).config
+    assert (config.outer.strategy, config.outer.rate) == (strategy, rate)
+    assert config.encoder_layers == 5
 
 
 def test_baseline_random_prints_its_score_and_writes_nothing(tmp_path: Path, run: Run) -> None:
@@ -644,6 +652,11 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("rollback cartpole --resume --overwrite", "one of --resume and --overwrite"),
         ("baseline cartpole --examples 3", "examples must be 0"),
         ("distill cartpole --examples 0", "for a plain policy give as many encoder_layers as the network has"),
+        ("baseline cartpole --encoder-layers 1", "--encoder-layers must be 3 in a baseline"),
+        ("baseline cartpole --strategy SNES", "--strategy only with --method neuroevolution"),
+        ("baseline cartpole --method random --rate 1", "--rate only with --method ppo or --method neuroevolution"),
+        ("baseline cartpole --method random --out a --budget 9s", "takes no run: leave --out and --budget out"),
+        ("baseline cartpole --method random --resume --overwrite", "leave --resume and --overwrite out"),
         ("baseline cartpole --method nonsense", "ppo"),
         ("baseline cartpole --budget nonsense", "500steps"),
         ("baseline cartpole --episodes 0", "at least 1"),
