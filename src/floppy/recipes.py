@@ -529,8 +529,8 @@ def recipe(
       name: of the recipe, see `RECIPES`; ppmo, hades and supervised are the defaults of the outer loops, supervised
         that of labelled images and ppmo that of all other tasks.
       examples: how many, in place of the recipe's number.
-      cloning: in place of the recipe's: a whole one, or a kind, GradientStep, AdamSteps or ImplicitStep, with defaults
-        of its own.
+      cloning: in place of the recipe's: a whole one, or the name of a kind, see `floppy.cloning.CLONINGS`, with
+        defaults of its own.
       strategy: of evolution, in place of the recipe's, with that strategy's own rate.
       distribution: of learners, in place of the recipe's: as text, as an object, or several of either; a network of
         your own must have a name, see `floppy.register_network`.
