@@ -112,6 +112,9 @@ def evaluation_of(
       episodes: per learner.
       block: the task's part of a merged dataset.
       **changes: other fields of `Evaluation`, in place of the card's.
+
+    Returns:
+      What `of_lesson` then plays.
     """
     card: dict[str, Any] = {
         "network": changes.pop("network", None) or lesson.network(),
