@@ -55,6 +55,14 @@ def test_numbers_of_a_cloning_are_taken_or_refused_by_name(kind: type[Any], name
     assert taken > 0
 
 
+def test_a_card_cannot_ask_for_networks_that_fill_the_memory(tmp_path: Path) -> None:
+    learners = [{"width": [100_000, 100_000], "depth": [1000, 1000]}]
+    dataset = floppy.load(written(tmp_path / "card.safetensors", learners=learners))
+    for use in (lambda: floppy.train(dataset, 0), lambda: floppy.evaluate(dataset, learners=1, episodes=1)):
+        with pytest.raises(FloppyError, match="must take at most 1,000,000,000 numbers"):
+            use()
+
+
 @pytest.mark.thorough(all_but=["max_grad_norm-2147483647"])
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("max_grad_norm", 2147483647), ("eps", 1), ("eps_root", 1e30)])

@@ -27,14 +27,14 @@ from floppy.cli.base import task_sources
 from floppy.cli.field_options import field_texts
 from floppy.cli.main import COMMANDS, HOMES, main
 from floppy.cli.studies import summary_lines
-from floppy.cloning.base import CLONINGS
+from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.dataset import DistilledDataset, load, save
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate
 from floppy.fields import BOUNDS
 from floppy.learner.distribution import NAMED_DISTRIBUTIONS, parse_distributions
 from floppy.learner.module import NETWORKS
-from floppy.outer import OUTER_LOOPS
+from floppy.outer import OUTER_LOOPS, HaDES
 from floppy.recipes import RECIPES, apply_budget
 from floppy.run.config import DistillConfig
 from floppy.studies import STUDIES
@@ -181,6 +181,14 @@ def test_baseline_ppo_keeps_the_run_it_is_told_to_and_goes_on_with_it(tmp_path: 
     assert (whole["outer_steps"], whole["finished"]) == (2, True)
 
 
+@pytest.mark.parametrize(("strategy", "rate"), [("SNES", HaDES(strategy="SNES").rate), ("Open_ES", 0.02)])
+def test_a_baselines_strategy_has_its_own_rate(strategy: str, rate: float) -> None:
+    words = ["cartpole", "--method", "neuroevolution", "--strategy", strategy, "--distribution", "depth=4"]
+    config = COMMANDS["baseline"].parse(words).config
+    assert (config.outer.strategy, config.outer.rate) == (strategy, rate)
+    assert config.encoder_layers == 5
+
+
 def test_baseline_random_prints_its_score_and_writes_nothing(tmp_path: Path, run: Run) -> None:
     result = run("baseline", "cartpole", "--method", "random", "--episodes", "40")
     assert (result["task"], result["method"]) == ("ndcartpole/1", "random")
@@ -295,6 +303,12 @@ def test_import_takes_a_continuous_task_with_a_normaliser(tmp_path: Path, run: R
     assert written.card.normaliser == "frozen"
     for name in ("log_std", "obs_mean", "obs_var"):
         np.testing.assert_array_equal(getattr(written, name), arrays[name])
+
+
+@pytest.mark.parametrize("kind", CLONINGS)
+def test_import_gives_a_kind_of_cloning_its_own_defaults(tmp_path: Path, kind: str) -> None:
+    made = datasets.Import(file=Path(write_npz(tmp_path / "a.npz")), out=Path("b.safetensors"), cloning=kind).recipe()
+    assert made == defaults_of_kind(kind)["cloning"]
 
 
 @pytest.mark.slow
@@ -638,6 +652,11 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("rollback cartpole --resume --overwrite", "one of --resume and --overwrite"),
         ("baseline cartpole --examples 3", "examples must be 0"),
         ("distill cartpole --examples 0", "for a plain policy give as many encoder_layers as the network has"),
+        ("baseline cartpole --encoder-layers 1", "--encoder-layers must be 3 in a baseline"),
+        ("baseline cartpole --strategy SNES", "--strategy only with --method neuroevolution"),
+        ("baseline cartpole --method random --rate 1", "--rate only with --method ppo or --method neuroevolution"),
+        ("baseline cartpole --method random --out a --budget 9s", "takes no run: leave --out and --budget out"),
+        ("baseline cartpole --method random --resume --overwrite", "leave --resume and --overwrite out"),
         ("baseline cartpole --method nonsense", "ppo"),
         ("baseline cartpole --budget nonsense", "500steps"),
         ("baseline cartpole --episodes 0", "at least 1"),
@@ -1015,6 +1034,8 @@ def test_import_refuses_files(tmp_path: Path, refuse: Refuse, damage: str) -> No
         ("--loss gaussian-nll", "mse, cross-entropy"),
         ("--steps 0", "at least 1"),
         ("--steps 1.5", "--steps"),
+        ("--cloning ImplicitStep --steps 2", "ImplicitStep has no --steps"),
+        ("--cloning ImplicitStep --loss cross-entropy", "mse"),
         ("--rate nan", "NaN"),
         ("--rate inf", "infinity"),
         ("--rate 0", "above 0"),

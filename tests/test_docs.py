@@ -19,7 +19,10 @@ import pytest
 
 import floppy
 from floppy.cli.main import main
+from floppy.dataset.card import KNOWN_FORMATS
 from floppy.fields import Registry
+from floppy.outer import OUTER_LOOPS
+from floppy.teach import policy_file
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -115,6 +118,20 @@ def any_ranks() -> Iterator[None]:
     """A reader's own code may add a bias as everybody does."""
     with jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.mark.parametrize(
+    ("page", "newest"), [("dataset-format", max(KNOWN_FORMATS)), ("policy-file", policy_file.UNITS_FORMAT)]
+)
+def test_a_pages_title_names_the_newest_format(page: str, newest: int) -> None:
+    title = (REPOSITORY / f"docs/{page}.md").read_text(encoding="utf-8").partition("\n")[0]
+    assert re.findall(r"\d+", title) == ["1", str(newest)]
+
+
+def test_the_readme_says_where_every_outer_loop_is() -> None:
+    where = README.read_text(encoding="utf-8").partition("## Where things are")[2].partition("\n## ")[0]
+    for loop in OUTER_LOOPS.values():
+        assert f"`{loop.__module__.split('.')[2]}" in where, loop
 
 
 @pytest.mark.thorough(

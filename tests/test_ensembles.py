@@ -74,6 +74,9 @@ def test_the_outputs_of_trained_policies_as_one() -> None:
     together = floppy.ensemble_outputs(policies, observations)
     assert together.shape == (5, 2)
     np.testing.assert_allclose(jnp.exp(together), jax.nn.softmax(each).mean(axis=0), rtol=1e-4)
+    for shape in ((5, 3), (4,), (3, 5, 4), ()):
+        with pytest.raises(FloppyError, match=r"must be \[k, 4\], the same for all policies, got \["):
+            floppy.ensemble_outputs(policies, jnp.zeros(shape))
 
 
 # --- Scores ---

@@ -1,16 +1,18 @@
 """Scores: the statistics by hand, the stream of seeds, and the published datasets' own numbers."""
 
 import dataclasses
+import importlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from probes import SMALL, ActionProbe, TimeLimitProbe, hand_dataset
 
 from floppy.dataset import DistilledDataset
-from floppy.errors import FloppyError
+from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, evaluate_random
 from floppy.evaluation.score import score_returns
 from floppy.learner.mlp import LearnerDistribution
@@ -259,6 +261,20 @@ def test_random_actions_depend_on_the_seed() -> None:
 def test_random_actions_need_an_episode() -> None:
     with pytest.raises(FloppyError, match="at least 1"):
         evaluate_random(ActionProbe(), episodes=0)
+
+
+def test_who_diverged_is_named_and_what_helps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_numbers(returns: np.ndarray, *rest: Any, **options: Any) -> Any:
+        return score_returns(np.full(returns.shape, np.nan), *rest, **options)
+
+    monkeypatch.setattr(importlib.import_module("floppy.evaluation.evaluate"), "score_returns", without_numbers)
+    dataset = dataset_for_small_learners()
+    with pytest.raises(DivergedError, match="Every fresh learner diverged: give a smaller inner rate"):
+        evaluate(dataset, learners=1, episodes=1)
+    with pytest.raises(DivergedError, match="No policy had a finite return: train again"):
+        evaluate_policies(train(dataset, 0), episodes=1)
+    with pytest.raises(DivergedError, match="Random actions had no finite return: check the task's rewards"):
+        evaluate_random(ActionProbe(), episodes=1)
 
 
 # --- published datasets ---

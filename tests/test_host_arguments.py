@@ -191,6 +191,12 @@ def test_arguments_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> 
     assert result["score"]["mean"] == 3.0
 
 
+def test_options_spelt_with_underscores_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    words = f"baseline {TUNED} --method random --episodes 2 --json --env_kwargs gain=3 mode=fast --max_episode_steps=9"
+    assert main(words.split()) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == f"{TUNED}?gain=3&max_episode_steps=9&mode=fast"
+
+
 @pytest.mark.slow
 def test_a_card_makes_the_environment_with_its_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task, out = f"{TUNED}?gain=3", tmp_path / "imported.safetensors"

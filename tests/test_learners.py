@@ -306,6 +306,9 @@ def test_several_distributions_are_joined_by_commas():
         ("width=8\nwidth=9", "width"),
         ("width=0", "width"),
         ("width=9..3", "width"),
+        ("width=100000:depth=3", "must take at most 1,000,000,000 numbers"),
+        ("width=1..100000:depth=1..2", "got 10,000,000,000: give a smaller width or depth"),
+        ("width=1:depth=1001", "depth of the learners must be at least 0 and at most 1000, got 1001"),
         ("depth=0..2", "depth"),
         ("initialiser=he", "initialiser must be one of orthogonal, "),
         ("initialiser=xavier+he", "got 'he'"),
@@ -339,6 +342,13 @@ def test_distribution_refuses_nonsense_when_built(fields: dict, named: str):
         LearnerDistribution(**fields)
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_network_too_large_for_its_observations_is_refused() -> None:
+    learners = LearnerDistribution(width=(100_000, 100_000), depth=(1, 1))
+    assert learners.bind((4,), Discrete(2)).kernel_shapes == [(4, 100_000), (100_000, 2)]
+    with pytest.raises(FloppyError, match="got 2,822,600,000: give a smaller width or depth"):
+        learners.bind((84, 84, 4), Discrete(2))
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import pytest
 
 from floppy.cloning import AdamSteps, FeatureSteps, GradientStep, ImplicitStep
+from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.module import NETWORKS, network, register_network
@@ -234,6 +236,17 @@ def test_another_cloning_brings_its_own_defaults(task: str, start: str, name: st
     assert recipe(task, start, cloning=name, initial_rate=0.5).initial_rate == 0.5
 
 
+def test_a_kind_that_names_its_rate_alone_is_still_the_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Fast(GradientStep):
+        def defaults(self) -> dict[str, Any]:
+            return {"initial_rate": 3.0}
+
+    monkeypatch.setattr(CLONINGS, "_members", dict(CLONINGS) | {"Fast": Fast})
+    config = recipe("cartpole", cloning="Fast")
+    assert (config.cloning, config.initial_rate) == (Fast(), 3.0)
+
+
 @pytest.mark.parametrize(("start", "name"), [("hades", "AdamSteps"), ("ppmo-paper", "GradientStep")])
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
 def test_the_recipes_own_kind_of_cloning_changes_nothing(task: str, start: str, name: str) -> None:
@@ -280,6 +293,16 @@ def test_fields_of_an_outer_loop_and_its_name_are_no_fields_of_the_configuration
 def test_the_baseline_refuses_an_unknown_task() -> None:
     with pytest.raises(FloppyError, match="did you mean cartpole"):
         ppo_baseline("cartpol")
+    for baseline in (ppo_baseline, neuroevolution_baseline):
+        with pytest.raises(FloppyError, match="A configuration has no nonsense"):
+            baseline("cartpole", nonsense=1)
+
+
+@pytest.mark.parametrize("baseline", [ppo_baseline, neuroevolution_baseline])
+def test_a_baselines_encoder_holds_every_layer_of_its_learners(baseline: Callable[..., DistillConfig]) -> None:
+    config = baseline("cartpole", distribution=LearnerDistribution(depth=(4, 4)))
+    assert (config.encoder_layers, config.examples) == (5, 0)
+    config.problem()
 
 
 def test_distributions_are_taken_as_text_or_as_objects() -> None:

@@ -113,6 +113,11 @@ def test_what_cannot_be_measured_is_refused(options: dict[str, Any], wanted: str
         Rollback(**{"config": TINY} | options).cells()
 
 
+def test_a_recipe_of_several_runs_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollback, "try_run", lambda *_: pytest.fail("the command was accepted: work began"))
+    refused(["rollback", "cartpole", "--recipe", "taught"], "rollback measures recipes of one run, and recipe taught")
+
+
 def test_the_command_line_has_the_options_of_distill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Playing policies: what is recorded, where episodes end and go on, and whose weights act."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -24,7 +25,10 @@ from probes import (
 
 from floppy.keys import named_key
 from floppy.learner.mlp import LayeredNetwork
-from floppy.play.device import ON_DEVICE, Environments, collect, start_environments
+from floppy.play.arena import Arena, EpisodicArena
+from floppy.play.device import ON_DEVICE, DeviceArena, Environments, collect, start_environments
+from floppy.play.host import HostArena
+from floppy.play.images import ImageArena
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks import Continuous, Discrete, JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
@@ -52,6 +56,17 @@ def play(task: JaxTask, policies: Any, environments: Environments, steps: int, *
 
 
 # --- collect ---
+
+
+@pytest.mark.parametrize("kind", [EpisodicArena, DeviceArena, HostArena, ImageArena])
+def test_arenas_take_what_their_contract_says(kind: type) -> None:
+    def parameters(method: Any) -> list[tuple[str, Any]]:
+        return [(each.name, each.default) for each in inspect.signature(method).parameters.values()]
+
+    own = [name for name in vars(Arena) if not name.startswith("_") and inspect.isfunction(getattr(kind, name, None))]
+    assert "play_episodes" in own
+    for name in own:
+        assert parameters(getattr(kind, name)) == parameters(getattr(Arena, name)), name
 
 
 @pytest.mark.slow

@@ -522,6 +522,24 @@ def test_what_is_no_study_is_refused(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "fault", [TypeError("not so"), ValueError("not so"), RuntimeError("not so"), IndexError("not so")]
+)
+def test_a_fault_of_a_summary_costs_no_measurement(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def summary(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Stub, "summary", summary)
+    with pytest.raises(FloppyError) as caught:
+        run_study(Stub(), tmp_path)
+    said = str(caught.value)
+    assert f"`summary` of stub raised {type(fault).__name__}: not so" in said and "rows are saved" in said
+    assert "--overwrite" not in said
+    assert len(read_rows(tmp_path)) == 6
+
+
 @pytest.mark.parametrize(("name", "most"), [("study.json", 2**20), ("rows.csv", 2**28)])
 def test_a_file_too_large_to_be_a_studys_is_not_read(name: str, most: int, tmp_path: Path) -> None:
     run_study(Stub(), tmp_path)

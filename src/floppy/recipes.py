@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from floppy.cloning import AdamSteps, Cloning, FeatureSteps, GradientStep, ImplicitStep
-from floppy.cloning.base import CLONINGS
+from floppy.cloning.base import defaults_of_kind
 from floppy.errors import FloppyError, must_be_one_of, shown
 from floppy.fields import plain_value
 from floppy.learner.distribution import (
@@ -529,8 +529,8 @@ def recipe(
       name: of the recipe, see `RECIPES`; ppmo, hades and supervised are the defaults of the outer loops, supervised
         that of labelled images and ppmo that of all other tasks.
       examples: how many, in place of the recipe's number.
-      cloning: in place of the recipe's: a whole one, or a kind, GradientStep, AdamSteps or ImplicitStep, with defaults
-        of its own.
+      cloning: in place of the recipe's: a whole one, or the name of a kind, see `floppy.cloning.CLONINGS`, with
+        defaults of its own.
       strategy: of evolution, in place of the recipe's, with that strategy's own rate.
       distribution: of learners, in place of the recipe's: as text, as an object, or several of either; a network of
         your own must have a name, see `floppy.register_network`.
@@ -549,19 +549,28 @@ def recipe(
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
-        changes = CLONINGS.find(cloning)().defaults() | changes
+        changes = defaults_of_kind(cloning) | changes
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
     if distribution is not None:
         changes = {"distribution": _distribution_text(distribution)} | changes
+    if strategy is not None:
+        changes = {"outer": with_strategy(config.outer, strategy)} | changes
+    return _changed(config, changes)
+
+
+def _changed(config: DistillConfig, changes: dict[str, Any]) -> DistillConfig:
+    """The configuration with other fields.
+
+    Raises:
+      FloppyError: for unknown fields, and values that are not allowed.
+    """
     unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(config)})
     if unknown:
         raise FloppyError(
             f"A configuration has no {', '.join(unknown)}: give fields of DistillConfig; for an outer loop's own, "
             "replace outer by dataclasses.replace(config.outer, ...)."
         )
-    if strategy is not None:
-        changes = {"outer": _with_strategy(config.outer, strategy)} | changes
     return dataclasses.replace(config, **changes)
 
 
@@ -626,8 +635,7 @@ def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
         rate=before.encoder_rate or min(before.rate, 2e-3),
         encoder_rate=0.0,
     )
-    plain: Row = {"examples": 0, "initial_examples": "normal", "encoder_layers": _layers(config), "outer": outer}
-    return dataclasses.replace(config, **(plain | changes))
+    return _plain(config, {"initial_examples": "normal", "outer": outer} | changes)
 
 
 DIRECT_SEARCH: dict[str, Any] = {"initialisations": 1, "sigma": 0.05, "rate": 0.02, "smoothness": 0.0}
@@ -653,13 +661,14 @@ def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     is_labelled = _row_name(make_task(task)) in DEFAULT_RECIPES
     fields = DIRECT_SEARCH | ({} if is_labelled else DIRECT_POPULATION)
     outer: Any = config.outer
-    plain: Row = {
-        "examples": 0,
-        "encoder_layers": _layers(config),
-        "targets": "learned",
-        "outer": dataclasses.replace(outer, **fields),
-    }
-    return dataclasses.replace(config, **(plain | changes))
+    return _plain(config, {"targets": "learned", "outer": dataclasses.replace(outer, **fields)} | changes)
+
+
+def _plain(config: DistillConfig, changes: Row) -> DistillConfig:
+    """The configuration with changes, and with an encoder that holds every layer of its learners."""
+    distribution = _distribution_text(changes.get("distribution", config.distribution))
+    layers = parse_distributions(distribution)[0].layers
+    return _changed(config, {"examples": 0, "encoder_layers": layers} | changes | {"distribution": distribution})
 
 
 def for_one_learner(config: DistillConfig) -> DistillConfig:
@@ -692,11 +701,12 @@ def steps_of_baseline(config: DistillConfig) -> int:
     return int(outer.learners * outer.environments * outer.horizon)
 
 
-def _layers(config: DistillConfig) -> int:
-    return parse_distributions(config.distribution)[0].layers
+def with_strategy(outer: Any, strategy: str) -> OuterLoop:
+    """An outer loop with another strategy of evolution, at that strategy's own rate.
 
-
-def _with_strategy(outer: Any, strategy: str) -> OuterLoop:
+    Raises:
+      FloppyError: for an unknown strategy, and a loop that has none.
+    """
     if not hasattr(outer, "strategy"):
         raise FloppyError(
             f"strategy must be left out for {outer.name}, which has none, got {shown(strategy)}: choose recipe hades."

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from floppy.cli.environment import with_environment_arguments
 from floppy.cli.field_options import NAME, Group
 from floppy.cli.interrupts import USER_ERROR, end
-from floppy.cli.parsing import HELP, Names, Parser, peek
+from floppy.cli.parsing import HELP, Names, Parser, hyphenated, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
 from floppy.learner.module import NETWORKS, register_network
 from floppy.parallel import is_first_process, losses_said
@@ -136,6 +136,7 @@ class Command:
 def carry_out(name: str, words: list[str], call: Call) -> str:
     """Parses a command and runs it; gives what is to be printed, nothing in a process that only helps."""
     enable_compilation_cache()
+    words = hyphenated(words)
     with task_sources(words):  # which may register commands
         if name not in call.commands:
             raise _unknown_command(name, call.commands)

@@ -9,14 +9,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
 from floppy.cli.base import Call, Command, Json, episodes_text, interval_text, score_text
 from floppy.cli.parsing import completion
 from floppy.cloning import Cloning, GradientStep
-from floppy.cloning.base import CLONINGS
+from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.cloning.losses import LOSSES
 from floppy.dataset import load, save
 from floppy.dataset.card import NORMALISERS, SPANS
@@ -243,9 +243,9 @@ class Import(Command):
     cloning: str = one_of("", lambda: ("", *CLONINGS))
     """How fresh policies learn from it; by default as a published run says, else by a GradientStep."""
     loss: str = one_of("", lambda: ("", *LOSSES))
-    """Loss of the cloning; by default the published run's, else mse."""
+    """Loss of the cloning; by default the published run's, else the kind's own."""
     steps: int | None = None
-    """Cloning steps; by default the published run's, else one."""
+    """Cloning steps; by default the published run's, else the kind's own number."""
     rate: float | None = None
     """Rate of the cloning steps; by default the file's."""
     distribution: str = ""
@@ -273,15 +273,18 @@ class Import(Command):
         return {"task": dataset.card.task, "dataset": str(self.out), "examples": dataset.examples}
 
     def recipe(self) -> Cloning:
-        """The published run's cloning, or a gradient step, with what is given in its place."""
-        base = read_published(self.file).get("cloning") or GradientStep()
+        """The published run's cloning, else that of the kind's defaults, with what is given in its place."""
+        cloning: Any = read_published(self.file).get("cloning") or GradientStep()
+        kind = type(cloning).__name__
+        if self.cloning not in ("", kind):
+            cloning, kind = defaults_of_kind(self.cloning)["cloning"], self.cloning
         given = {"loss": self.loss, "steps": self.steps}
         changes: Json = {name: value for name, value in given.items() if value not in ("", None)}
-        if self.cloning in ("", type(base).__name__):
-            return dataclasses.replace(base, **changes)
-        whole: Json = {"loss": "mse", "steps": 1} | changes
-        cloning: Cloning = CLONINGS.find(self.cloning)(**whole)
-        return cloning
+        if unknown := changes.keys() - {field.name for field in dataclasses.fields(cloning)}:
+            options = " and ".join(f"--{name}" for name in sorted(unknown))
+            raise FloppyError(f"{kind} has no {options}: leave that out, or choose another --cloning.")
+        made: Cloning = dataclasses.replace(cloning, **changes)
+        return made
 
     def text(self, result: Json) -> str:
         """What was written."""

@@ -169,6 +169,14 @@ class Parser:
         return f"`{self.program} --help` lists the options"
 
 
+def hyphenated(words: Iterable[str]) -> list[str]:
+    """The command line with `-` in place of `_` in the names of options: tyro takes both, all else only `-`."""
+    return [
+        word.partition("=")[0].replace("_", "-") + "".join(word.partition("=")[1:]) if word.startswith("--") else word
+        for word in words
+    ]
+
+
 def peek(words: list[str], *names: str) -> dict[str, str]:
     """The values of a few options that decide about the others: what is imported, and which defaults there are.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from floppy.cli.base import Call, Command, Json, episodes_text, first_word, score_text
-from floppy.cli.field_options import NAME, Group
+from floppy.cli.field_options import NAME, Group, Part, options_of
 from floppy.cli.interrupts import answer_aborts
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
@@ -21,14 +21,14 @@ from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
 from floppy.parallel import LostProcessError, Processes
-from floppy.recipes import RECIPES, STAGED, apply_budget, recipe
+from floppy.recipes import RECIPES, STAGED, apply_budget, ppo_baseline, recipe, with_strategy
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
 from floppy.run.loop import DistillResult, distill
 from floppy.run.plan import plan
 from floppy.run.stages import Stage, distill_stages
 from floppy.studies.runs import BASELINES
-from floppy.tasks.base import episode_word
+from floppy.tasks.base import Task, episode_word
 from floppy.tasks.faults import STEP_TIMEOUT
 from floppy.tasks.registry import make_task
 
@@ -175,6 +175,16 @@ class Distill(Command):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class RandomActions:
+    """All that random actions need of a configuration."""
+
+    task: str
+    """Task id, such as cartpole, ndcartpole/3 or gymnax/Acrobot-v1."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Baseline(Command):
     """Scores what a dataset is compared with: plain PPO or neuroevolution through the same code, or random actions."""
@@ -183,7 +193,7 @@ class Baseline(Command):
     positional: ClassVar[tuple[str, ...]] = ("task",)
     groups: ClassVar[tuple[Group, ...]] = GROUPS
 
-    config: DistillConfig
+    config: DistillConfig | RandomActions
     method: str = one_of("ppo", lambda: (*BASELINES, RANDOM))
     """What is scored."""
     episodes: int = 1000
@@ -211,35 +221,63 @@ class Baseline(Command):
     def given(cls, words: list[str]) -> Json:
         """The configuration that task and method give."""
         task = first_word(words, cls.name, "cartpole --method random")
-        method = peek(words, "method")["method"]
-        return {"config": BASELINES.get(method, BASELINES["ppo"])(task)}
+        known = peek(words[1:], "method", "strategy", "distribution", "network")
+        if known["method"] == RANDOM:
+            return {"config": Part(RandomActions, {})}
+        distribution = known["distribution"] or known["network"]
+        config = BASELINES.get(known["method"], ppo_baseline)(
+            task, **({"distribution": distribution} if distribution else {})
+        )
+        if known["strategy"] and hasattr(config.outer, "strategy"):
+            config = dataclasses.replace(config, outer=with_strategy(config.outer, known["strategy"]))
+        return {"config": config}
+
+    @classmethod
+    def elsewhere(cls) -> dict[str, str]:
+        """Those of other methods."""
+        found: dict[str, list[str]] = {}
+        for method, make in BASELINES.items():
+            for option in options_of(cls, {"config": make("cartpole")}):
+                found.setdefault(option.name, []).append(f"--method {method}")
+        return {option: " or ".join(methods) for option, methods in found.items()}
 
     def run(self, call: Call) -> Json:
         """Runs the method and scores it by complete episodes."""
         check_number("episodes", self.episodes, least=1)  # said before a long run, not after it
         started = time.monotonic()
-        config, time_limit = apply_budget(self.config, self.budget)
-        task = make_task(config.task)
-        # The encoder holds every layer, however many the learners have.
-        config = dataclasses.replace(config, encoder_layers=parse_distributions(config.distribution)[0].layers)
-        result: Json = {"task": task.task_id, "method": self.method}
-        if self.method == RANDOM:
-            score = evaluate_random(task, episodes=self.episodes, seed=config.seed)
-        else:
-            run = distill(
-                config,
-                self.out,
-                time_limit=call.left(time_limit),
-                command=call.typed,
-                resume=self.resume,
-                overwrite=self.overwrite,
-                step_timeout=self.step_timeout,
+        task = make_task(self.config.task)
+        ended = self._random(task) if isinstance(self.config, RandomActions) else self._learned(self.config, call)
+        return {"task": task.task_id, "method": self.method} | ended | {"seconds": time.monotonic() - started}
+
+    def _random(self, task: Task) -> Json:
+        of_run = {"out": self.out, "budget": self.budget, "resume": self.resume, "overwrite": self.overwrite}
+        if given := [f"--{name}" for name, value in of_run.items() if value]:
+            raise FloppyError(f"--method {RANDOM} takes no run: leave {' and '.join(given)} out.")
+        score = evaluate_random(task, episodes=self.episodes, seed=self.config.seed)
+        return {"score": score.as_dict()}
+
+    def _learned(self, config: DistillConfig, call: Call) -> Json:
+        config, time_limit = apply_budget(config, self.budget)
+        layers = parse_distributions(config.distribution)[0].layers
+        if config.encoder_layers != layers:
+            raise FloppyError(
+                f"--encoder-layers must be {layers} in a baseline, all that its policy has, got "
+                f"{config.encoder_layers}: leave it out."
             )
-            if self.out:
-                _say_how_to_go_on(run)
-            (score,) = evaluate(run.dataset, learners=1, episodes=self.episodes, seed=config.seed).values()
-            result |= {"outer_steps": run.outer_steps, "env_steps": run.env_steps, "finished": run.finished}
-        return result | {"score": score.as_dict(), "seconds": time.monotonic() - started}
+        run = distill(
+            config,
+            self.out,
+            time_limit=call.left(time_limit),
+            command=call.typed,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            step_timeout=self.step_timeout,
+        )
+        if self.out:
+            _say_how_to_go_on(run)
+        (score,) = evaluate(run.dataset, learners=1, episodes=self.episodes, seed=config.seed).values()
+        totals: Json = {"outer_steps": run.outer_steps, "env_steps": run.env_steps, "finished": run.finished}
+        return totals | {"score": score.as_dict()}
 
     def text(self, result: Json) -> str:
         """The score."""

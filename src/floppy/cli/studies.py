@@ -10,8 +10,10 @@ from typing import Any, ClassVar, get_type_hints
 from floppy.cli.base import Call, Command, Json
 from floppy.cli.field_options import Group, Part
 from floppy.cli.runs import GROUPS, Kinds, configured, options_of_others
+from floppy.errors import FloppyError
 from floppy.files import as_path
 from floppy.papers import reproduce
+from floppy.recipes import ONE_RUN, STAGED
 from floppy.run.config import DistillConfig
 from floppy.studies import Study, draw_study, read_study, run_study
 from floppy.studies.base import FIGURE_NAME, SUMMARY_NAME
@@ -74,6 +76,11 @@ class ConfiguredStudyRun(StudyRun):
 
     def run(self, call: Call) -> Json:
         """As for any study; what the summary holds is also given by itself."""
+        if self.kinds.recipe in STAGED:
+            raise FloppyError(
+                f"{self.name} measures recipes of one run, and recipe {self.kinds.recipe} takes several: give --recipe "
+                f"{' or '.join(ONE_RUN)}."
+            )
         result = super().run(call)
         return result | result["summary"]
 

@@ -161,6 +161,16 @@ def check_cloning(cloning: Any) -> None:
         )
 
 
+def defaults_of_kind(name: str) -> dict[str, Any]:
+    """Fields of a configuration that suit a kind of cloning: its `defaults`, and at least `cloning` itself.
+
+    Raises:
+      FloppyError: if no kind has the name; it lists those that there are.
+    """
+    cloning: Cloning = CLONINGS.find(name)()
+    return {"cloning": cloning} | cloning.defaults()
+
+
 class CloningDefaults:
     """What most kinds of cloning are like; one of your own may inherit it."""
 

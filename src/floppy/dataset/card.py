@@ -98,7 +98,7 @@ class Card:
     licence: str = "Apache-2.0"
     """SPDX identifier."""
     parents: list[str] = dataclasses.field(default_factory=list)
-    """Names or digests of the datasets that were merged into this one."""
+    """Tasks and digests of the datasets that were merged into this one, that it began with, or that taught it."""
     notes: str = ""
     """Anything else, for people."""
     blocks: list[dict[str, Any]] = dataclasses.field(default_factory=list)

@@ -12,7 +12,7 @@ from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError, check_number, check_seed, shown
-from floppy.evaluation.score import Score, score_returns
+from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, RANDOM_DIVERGED, Score, score_returns
 from floppy.keys import named_key
 from floppy.learner.distribution import NAMED_DISTRIBUTIONS, as_learners, describe_distribution
 from floppy.learner.ensemble import MAX_MEMBERS, EnsembleNetwork, assemble
@@ -112,6 +112,9 @@ def evaluation_of(
       episodes: per learner.
       block: the task's part of a merged dataset.
       **changes: other fields of `Evaluation`, in place of the card's.
+
+    Returns:
+      What `of_lesson` then plays.
     """
     card: dict[str, Any] = {
         "network": changes.pop("network", None) or lesson.network(),
@@ -173,13 +176,15 @@ def evaluate(
         "greedy": greedy,
         "ensemble": ensemble,
     }
+    complaint = POLICIES_DIVERGED if dataset.card.is_plain_policy else CLONES_DIVERGED
     scores = {}
     with open_arena(known) as arena:
         for name, distribution in chosen.items():
             network = lesson.network(distribution)
             evaluation = evaluation_of(lesson, known, block=block, network=network, **options)
             key = named_key(jax.random.key(seed), f"evaluate {describe_distribution(distribution)}")
-            scores[name] = score_returns(evaluation.of_lesson(lesson, key, arena=arena), known.max_return, seed)
+            returns = evaluation.of_lesson(lesson, key, arena=arena)
+            scores[name] = score_returns(returns, known.max_return, seed, complaint=complaint)
             if progress is not None:
                 progress(name)
     return scores
@@ -222,7 +227,7 @@ def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score
     with open_arena(task) as arena:
         play = jax.jit(arena.play_random, static_argnums=(0, 2)) if arena.is_pure else arena.play_random
         played = play(task, key, episodes)
-    return score_returns(np.asarray(played.returns), task.max_return, seed)
+    return score_returns(np.asarray(played.returns), task.max_return, seed, complaint=RANDOM_DIVERGED)
 
 
 def evaluate_policies(
@@ -265,7 +270,7 @@ def evaluate_policies(
     with open_arena(known) as arena:
         play = _compiled_given if arena.is_pure else _play_given
         returns = play(given, arena, replicate(weights), replicate(own.statistics), replicate(key))
-    return score_returns(np.asarray(returns), known.max_return, seed)
+    return score_returns(np.asarray(returns), known.max_return, seed, complaint=POLICIES_DIVERGED)
 
 
 def task_of_policies(policies: Policies, task: str) -> Task:

@@ -10,6 +10,11 @@ from floppy.errors import DivergedError
 
 BOOTSTRAP_RESAMPLES = 2000
 
+CLONES_DIVERGED = "Every fresh learner diverged: give a smaller inner rate, or examples of smaller size."
+POLICIES_DIVERGED = "No policy had a finite return: train again at a lower rate, or check the task's rewards."
+RANDOM_DIVERGED = "Random actions had no finite return: check the task's rewards."
+"""What is said where no return of fresh clones, of policies that are not cloned, or of random actions is finite."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -35,16 +40,22 @@ class Score:
         return dataclasses.asdict(self) | {"ci95": list(self.ci95)}
 
 
-def score_returns(returns: np.ndarray, max_return: float | None, seed: int) -> Score:
+def score_returns(
+    returns: np.ndarray, max_return: float | None, seed: int, *, complaint: str = CLONES_DIVERGED
+) -> Score:
     """Summarises returns `[L, episodes]`; `seed` also seeds the bootstrap.
 
     The bootstrap resamples learners, for the question is how the next fresh learner will do; of one learner it
     resamples the episodes.
+
+    Raises:
+      DivergedError: with the complaint, if no return is finite.
     """
     diverged = int(np.sum(~np.all(np.isfinite(returns), axis=1)))
     # Of the raw returns: a diverged learner never counts as at the maximum.
     at_max = None if max_return is None else float(np.mean(np.all(returns >= max_return, axis=1)))
-    returns, means = finite_returns(returns), learner_means(returns)
+    returns = finite_returns(returns, complaint)
+    means = learner_means(returns)
     learners, episodes = returns.shape
     units = means if learners > 1 else returns[0].astype(np.float64)
     return Score(
@@ -65,15 +76,15 @@ def learner_means(returns: np.ndarray) -> np.ndarray:
     return means
 
 
-def finite_returns(returns: np.ndarray) -> np.ndarray:
+def finite_returns(returns: np.ndarray, complaint: str = CLONES_DIVERGED) -> np.ndarray:
     """Returns `[L, episodes]` in which those of clones or physics that diverged are the worst of the others.
 
     Raises:
-      DivergedError: if none is finite.
+      DivergedError: with the complaint, if none is finite.
     """
     finite = np.isfinite(returns)
     if not finite.any():
-        raise DivergedError("Every fresh learner diverged: give a smaller inner rate, or examples of smaller size.")
+        raise DivergedError(complaint)
     return np.where(finite, returns, returns[finite].min())
 
 

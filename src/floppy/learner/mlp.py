@@ -19,7 +19,12 @@ from floppy.learner.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orth
 from floppy.learner.network import FEATURES, LAYERS, Layer
 from floppy.spaces import ActionSpace
 
-MAX_UNITS = 100_000
+MAX_UNITS, MAX_DEPTH = 100_000, 1_000
+"""Of a hidden layer, and hidden layers of a network."""
+
+MAX_DRAWN = 10**9
+"""Numbers that drawing one network takes, its weights once for every initialiser: a file's card must not fill its
+reader's memory."""
 
 
 class Weights(NamedTuple):
@@ -74,10 +79,11 @@ class LearnerDistribution:
         check_fields(self)
         if self.depth[0] == 0 < self.depth[1]:
             raise FloppyError(f"depth must be 0 alone or a range from 1, got 0..{self.depth[1]}.")
-        for name in ("width", "depth"):
+        for name, smallest, largest in (("width", 1, MAX_UNITS), ("depth", 0, MAX_DEPTH)):
             least, most = getattr(self, name)
-            check_number(f"{name} of the learners", least, least=0 if name == "depth" else 1, most=MAX_UNITS)
-            check_number(f"{name} of the learners", most, least=least, most=MAX_UNITS)
+            check_number(f"{name} of the learners", least, least=smallest, most=largest)
+            check_number(f"{name} of the learners", most, least=least, most=largest)
+        self._check_size([(self.width[1], self.width[1])] * (self.depth[1] - 1))
         known = (*INITIALISERS, FLAX_ORTHOGONAL)
         unknown = [name for name in self.initialiser if name not in known]
         if unknown or not self.initialiser:
@@ -118,8 +124,27 @@ class LearnerDistribution:
         return self.network == "mlp" and not self.is_single_draw
 
     def bind(self, observation_shape: tuple[int, ...], actions: ActionSpace) -> "LayeredNetwork":
-        """The network for one kind of observations and actions."""
-        return LayeredNetwork(self, observation_shape, actions)
+        """The network for one kind of observations and actions.
+
+        Raises:
+          FloppyError: for observations that the network is not for, or that make it too large.
+        """
+        network = LayeredNetwork(self, observation_shape, actions)
+        self._check_size(network.kernel_shapes)
+        return network
+
+    def _check_size(self, kernel_shapes: list[tuple[int, ...]]) -> None:
+        """Checks that a network with such kernels can be drawn.
+
+        Raises:
+          FloppyError: if it takes more than `MAX_DRAWN` numbers.
+        """
+        drawn = len(self.initialiser) * sum(map(math.prod, kernel_shapes))
+        if drawn > MAX_DRAWN:
+            raise FloppyError(
+                f"A network of the learners must take at most {MAX_DRAWN:,} numbers, its weights for each of "
+                f"{len(self.initialiser)} initialisers, got {drawn:,}: give a smaller width or depth."
+            )
 
     def critic(self, width: int, network: str = "") -> "LearnerDistribution":
         """The critic beside these learners: two hidden layers, with their activation and convolutions or others."""

@@ -349,6 +349,9 @@ class OuterLoop(Protocol):
           problem: what is distilled, for whom.
           key: PRNG key, consumed.
           arena: where policies play.
+
+        Returns:
+          A pytree of arrays, for `step`, which gives one of the same structure, shapes and types.
         """
 
     def step(self, problem: Problem, state: Any, key: jax.Array, arena: Arena[Any] = ON_DEVICE) -> tuple[Any, Info]:

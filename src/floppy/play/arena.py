@@ -209,7 +209,9 @@ class EpisodicArena(abc.ABC, Generic[T]):
         keys: jax.Array,
         *,
         episodes: int,
+        greedy: bool = False,
         statistics: RunningStatistics | None = None,
+        per_evaluation_stats: bool = False,
         max_episode_steps: int | None = None,
     ) -> Played:
         """See `Arena`."""

@@ -20,7 +20,7 @@ from floppy.cloning.base import Distilled
 from floppy.dataset.file import DistilledDataset, save
 from floppy.errors import DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
-from floppy.evaluation.score import finite_returns, score_returns
+from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, finite_returns, score_returns
 from floppy.files import as_path
 from floppy.keys import named_key
 from floppy.outer.base import Info, OuterLoop, Problem
@@ -349,7 +349,8 @@ class Run:
             returns = self.returns(
                 task, state.best, state.best_statistics, key, config.score_learners, config.score_episodes
             )
-            entry = score_returns(returns, task.max_return, config.seed).as_dict()
+            complaint = POLICIES_DIVERGED if self.problem.is_plain else CLONES_DIVERGED
+            entry = score_returns(returns, task.max_return, config.seed, complaint=complaint).as_dict()
         spent = {"env_steps": int(state.env_steps)}
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about, spent)
 

@@ -192,7 +192,7 @@ def _summed_up(study: Study, rows: list[Row], folder: Path) -> Row:
     """The summary as plain JSON.
 
     Raises:
-      FloppyError: for a table that holds something else than the study needs.
+      FloppyError: for a table that holds something else than the study needs, and whatever else its `summary` raises.
     """
     try:
         summary: Row = plain_json(study.summary(rows))
@@ -204,10 +204,11 @@ def _summed_up(study: Study, rows: list[Row], folder: Path) -> Row:
             f"{folder / ROWS_NAME} has nothing for {shown(error.args[0])}, which {study.name} needs: if it has not "
             "ended, run it with --resume, else restore the table."
         ) from error
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+    except Exception as error:  # as for the figure
         raise FloppyError(
-            f"{folder / ROWS_NAME} cannot be summed up ({one_line(error)}): restore it, or run the study again with "
-            "--overwrite."
+            f"{folder / ROWS_NAME} cannot be summed up (`summary` of {study.name} raised {type(error).__name__}: "
+            f"{one_line(error)}); its rows are saved: once `summary` is mended, or the table restored if it was "
+            "changed by hand, `floppy redraw` sums them up."
         ) from error
     return summary
 

@@ -18,6 +18,7 @@ from floppy.learner.network import Layer
 from floppy.npz import listed_arrays, read_npz
 from floppy.play.normalise import RunningStatistics, restored_statistics
 from floppy.tasks import Discrete, Task, make_task, task_of_file
+from floppy.tasks.ale import frames_last
 from floppy.tasks.base import card_notes
 from floppy.teach.codec import CardParts, pack, unpack, versions_of
 from floppy.teach.published import read_published
@@ -139,8 +140,6 @@ def _examples(
     observations, targets = arrays[OBSERVATIONS], _find(arrays, TARGETS)
     assert targets is not None, "`_read_arrays` asks for them"
     if frames_first and observations.ndim == 4:
-        from floppy.tasks.ale import frames_last  # imports Gymnasium
-
         observations = frames_last(observations)
     else:
         observations = _reshape_to(task, observations)

@@ -101,7 +101,13 @@ class _Trained:
 
         Args:
           mean: `[*obs]`, in the task's units.
-          var: `[*obs]`, 0 or more.
+          var: `[*obs]`, in these units squared, 0 or more.
+
+        Returns:
+          Policies that normalise by them, and start no statistics of their own.
+
+        Raises:
+          FloppyError: for statistics of another shape than an observation's.
         """
         shape = self.network.observation_shape
         mean, var = jnp.asarray(mean, jnp.float32), jnp.asarray(var, jnp.float32)
@@ -468,6 +474,15 @@ def ensemble_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
     Returns:
       `[k, a]`: log-probabilities of discrete actions, whose exponentials are the policies' mean probabilities; or the
       mean of continuous actions.
+
+    Raises:
+      FloppyError: for observations of another shape.
     """
+    shape = policies.network.observation_shape
+    if observations.shape[1:] != shape or observations.ndim == 0:
+        raise FloppyError(
+            f"Observations must be [k, {', '.join(map(str, shape))}], the same for all policies, "
+            f"got {list(observations.shape)}."
+        )
     whole = policies.together()
     return whole.network.apply(whole.weights, normalise(policies.statistics, observations))

@@ -86,8 +86,8 @@ class PPMO(OuterLoopDefaults):
     rate: float = bounded(2e-3, above=0)
     """Adam's rate for the dataset."""
     encoder_rate: float = bounded(0.0, least=0)
-    """Adam's rate for the encoder's layers, where there are any, and so of everything in plain PPO; 0 for that of the
-    dataset."""
+    """Adam's rate for the encoder's layers, where there are any, and so for all layers in plain PPO; log standard
+    deviations keep that of the dataset. 0 for that of the dataset."""
     critic_rate: float = bounded(2e-3, above=0)
     """Adam's rate for the critic."""
     anneal: bool = True

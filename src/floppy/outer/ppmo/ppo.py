@@ -96,15 +96,24 @@ def discounted_returns(
 
 
 def clipped_surrogate(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
-    """PPO's policy loss `-E min(r A, clip(r, 1 - ε, 1 + ε) A)`, a scalar to minimise."""
+    """PPO's policy loss `-E min(r A, clip(r, 1 - ε, 1 + ε) A)`, a scalar to minimise.
+
+    Args:
+      ratio: r, `[...]`, of the probabilities of the samples' actions, the policy's over the collecting policy's.
+      advantages: A, `[...]`, as `standardise` gives them.
+      clip: ε.
+
+    Returns:
+      `[]`, the mean over all samples.
+    """
     return -jnp.mean(jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages))
 
 
 def value_loss(values: jax.Array, returns: jax.Array) -> jax.Array:
-    """Half the mean squared error of the critic."""
+    """Half the mean squared error of the critic: of `values [...]` against `returns [...]` the mean over all, `[]`."""
     return 0.5 * jnp.mean((values - returns) ** 2)
 
 
 def standardise(advantages: jax.Array) -> jax.Array:
-    """Zero mean, unit standard deviation over all entries."""
+    """Advantages `[...]` with zero mean and unit standard deviation over all entries, of the same shape."""
     return (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
