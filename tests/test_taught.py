@@ -1,7 +1,9 @@
 """The taught recipe: stages that follow one another, a run that begins with a dataset, a critic that warms up."""
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import IMITATION_STEPS, recipe, taught_stages
+from floppy.run import loop
 from floppy.run.config import DistillConfig
+from floppy.run.folder import About, begin
 from floppy.run.loop import Run, distill
 from floppy.run.stages import Stage, distill_stages
 
@@ -182,6 +186,43 @@ def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: P
     with pytest.raises(FloppyError, match="already holds a run"):
         distill_stages(two_stages(tmp_path), tmp_path / "part", progress=False)
     assert to_bytes(load(tmp_path / "part/dataset.safetensors")) == before
+
+
+def earlier_runs(folder: Path) -> list[Path]:
+    """What a run of two stages with other options left."""
+    other = dataclasses.replace(CONFIG, seed=1)
+    for place in (folder / "first", folder):
+        begin(place, other, About("", [], []))
+        save(dataset_of(), place / "dataset.safetensors")
+    return [place / name for place in (folder / "first", folder) for name in ("config.json", "dataset.safetensors")]
+
+
+def test_stages_that_are_replaced_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those of the earlier run would stand in the way of --resume, when the first one is stopped."""
+    files, stages = earlier_runs(tmp_path), two_stages(tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill_stages(stages, tmp_path, overwrite=True, progress=False)
+    assert [path.exists() for path in files] == [True, False, False, False]
+    assert json.loads(files[0].read_text())["seed"] == CONFIG.seed
+
+
+@pytest.mark.parametrize("why", ["options", "disk"])
+def test_stages_stay_where_no_new_ones_can_begin(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, (first, last) = earlier_runs(tmp_path), two_stages(tmp_path)
+    before = [path.read_bytes() for path in files]
+    if why == "options":
+        first = first._replace(config=lambda _: dataclasses.replace(CONFIG, start="nowhere.safetensors"))
+    else:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(FloppyError, match=r"nowhere\.safetensors|No space left"):
+        distill_stages([first, last], tmp_path, overwrite=True, progress=False)
+    assert [path.read_bytes() for path in files] == before
 
 
 @pytest.mark.thorough

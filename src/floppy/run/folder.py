@@ -6,7 +6,7 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +78,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
 
 
-def begin(folder: Path, config: DistillConfig, about: About) -> None:
-    """Clears a folder of an earlier run and writes the configuration of a new one.
+def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[Path] = ()) -> None:
+    """Clears a folder of an earlier run, and those of runs that went on from it; writes a new run's configuration.
 
     Raises:
       FloppyError: if the folder cannot be written.
@@ -88,10 +88,11 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
         return
 
     def clear() -> None:
-        remove_leftovers((folder / CHECKPOINT_NAME).parent)
-        for name in files_of_run(folder):
-            if name != CONFIG_NAME:  # whose place is taken
-                (folder / name).unlink()
+        for each in (*replaces, folder):
+            remove_leftovers((each / CHECKPOINT_NAME).parent)
+            for name in files_of_run(each):
+                if each != folder or name != CONFIG_NAME:  # whose place is taken
+                    (each / name).unlink()
 
     _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 

@@ -103,6 +103,7 @@ def distill(
     progress: bool | ProgressCallback = True,
     step_timeout: float | None = None,
     on_stall: Callable[[str], None] | None = None,
+    replaces: Sequence[Path] = (),
 ) -> DistillResult:
     """Distils a task into a dataset.
 
@@ -124,6 +125,7 @@ def distill(
         stalled, see `Watchdog`; by default 600, or what `floppy.tasks.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
         end; by default what `stalls_end` says, else the sentence goes to stderr.
+      replaces: folders of runs that went on from an earlier run in `out`; where this one begins anew, they are cleared.
 
     Returns:
       The best dataset, scored, and what it took.
@@ -150,7 +152,10 @@ def distill(
             check_free(folder, overwrite=overwrite)
         if folder is not None:
             run.held = held.enter_context(hold(folder))
-        state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
+        taken = [each for each in replaces if first_process_says(bool(files_of_run(each)))]
+        for each in taken:
+            held.enter_context(hold(each))
+        state = _prepare(run, folder, fresh, taken, resume=resume, overwrite=overwrite)
         # Environments that Python steps have a time limit for every call of their own.
         limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
         watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
@@ -411,7 +416,9 @@ def to_dataset(
     )
 
 
-def _prepare(run: Run, folder: Path | None, fresh: RunState, *, resume: bool, overwrite: bool) -> RunState:
+def _prepare(
+    run: Run, folder: Path | None, fresh: RunState, replaces: Sequence[Path], *, resume: bool, overwrite: bool
+) -> RunState:
     """The state to start from; writes the configuration of a new run."""
     if folder is None:
         if resume:
@@ -421,7 +428,7 @@ def _prepare(run: Run, folder: Path | None, fresh: RunState, *, resume: bool, ov
     if resume and first_process_says(bool(files_of_run(folder))):
         return _resume(run, folder, fresh)
     check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
-    begin(folder, run.config, run.about)
+    begin(folder, run.config, run.about, replaces)
     return fresh
 
 

@@ -62,8 +62,10 @@ def distill_stages(
         place = folder / stage.name
         if is_first_process():
             print(f"floppy: stage {number} of {len(stages)}, {stage.name or 'the last'}: {place}", file=sys.stderr)
+        # All go as the first one begins: what followed the earlier run could not follow this one.
+        later = [folder / each.name for each in stages[1:]] if overwrite and number == 1 else []
         config = stage.config(before)
-        result = distill(config, place, resume=resume, overwrite=overwrite, time_limit=left, **options)
+        result = distill(config, place, resume=resume, overwrite=overwrite, time_limit=left, replaces=later, **options)
         if not result.finished:
             break
         before = str(place / DATASET_NAME)
