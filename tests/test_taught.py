@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from floppy.outer import PPMO, HaDES
 from floppy.recipes import IMITATION_STEPS, recipe, taught_stages
 from floppy.run import loop
 from floppy.run.config import DistillConfig
-from floppy.run.folder import About, begin
+from floppy.run.folder import About, begin, check_same_options
 from floppy.run.loop import Run, distill
 from floppy.run.stages import Stage, distill_stages
 
@@ -182,6 +183,18 @@ def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: P
     assert again.finished
     np.testing.assert_array_equal(again.dataset.observations, whole.dataset.observations)
     assert logged(tmp_path / "part") == logged(tmp_path / "whole")
+    # Another version may score otherwise: what the last stage has begun with stays as it is, wherever it lies.
+    first = tmp_path / "part/first/dataset.safetensors"
+    other = load(first)
+    score = {**other.card.score, "mean": 7.0}  # type: ignore[dict-item]
+    save(dataclasses.replace(other, card=dataclasses.replace(other.card, score=score)), first, overwrite=True)
+    config = json.loads((tmp_path / "part/config.json").read_text())
+    config["parents"] = [origin(load(first))]
+    (tmp_path / "part/config.json").write_text(json.dumps(config))
+    shutil.move(tmp_path / "part", tmp_path / "moved")
+    assert distill_stages(two_stages(tmp_path), tmp_path / "moved", resume=True, progress=False).finished
+    assert load(tmp_path / "moved/first/dataset.safetensors").card.score == score
+    shutil.move(tmp_path / "moved", tmp_path / "part")
     before = to_bytes(load(tmp_path / "part/dataset.safetensors"))
     with pytest.raises(FloppyError, match="already holds a run"):
         distill_stages(two_stages(tmp_path), tmp_path / "part", progress=False)
@@ -209,6 +222,24 @@ def test_stages_that_are_replaced_go_together(tmp_path: Path, monkeypatch: pytes
         distill_stages(stages, tmp_path, overwrite=True, progress=False)
     assert [path.exists() for path in files] == [True, False, False, False]
     assert json.loads(files[0].read_text())["seed"] == CONFIG.seed
+
+
+def test_finished_stages_are_asked_for_with_their_options(tmp_path: Path) -> None:
+    earlier_runs(tmp_path)
+    with pytest.raises(FloppyError, match=r"first holds a run that differs in seed \(1 there, 0 here\)"):
+        distill_stages(two_stages(tmp_path), tmp_path, resume=True, progress=False)
+
+
+def test_a_run_knows_its_files_by_their_digests(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, start="here.x", outer=dataclasses.replace(SMALL, teacher="there.x"))
+    begin(tmp_path, config, About("", ["a", "b"], []))
+    moved = dataclasses.replace(CONFIG, start="./here.x", outer=dataclasses.replace(SMALL, teacher="y"))
+    check_same_options(tmp_path, moved, ["a", "b"])
+    with pytest.raises(FloppyError, match="with another teacher's or start's file"):
+        check_same_options(tmp_path, moved, ["a", "c"])
+    without = dataclasses.replace(moved, start="")
+    with pytest.raises(FloppyError, match=r"differs in start \('here.x' there, '' here\)"):
+        check_same_options(tmp_path, without, ["a", "b"])
 
 
 @pytest.mark.parametrize("why", ["options", "disk"])

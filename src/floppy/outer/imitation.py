@@ -12,7 +12,7 @@ import optax
 from floppy.cloning import Distilled, clone
 from floppy.cloning.losses import LOSSES
 from floppy.errors import MAX_COUNT, FloppyError
-from floppy.fields import bounded, check_fields
+from floppy.fields import bounded, check_fields, parent_file
 from floppy.files import MEBIBYTE, size_text
 from floppy.keys import named_key
 from floppy.learner.network import Network
@@ -56,7 +56,7 @@ class Imitation(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "imitation"
-    teacher: str = ""
+    teacher: str = parent_file()
     """File of the dataset whose policy is imitated, as plain PPO makes one. It must be given."""
     updates: int = bounded(100, least=1, most=MAX_COUNT)
     """Of the dataset, per outer step."""

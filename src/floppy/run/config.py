@@ -8,7 +8,7 @@ from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.losses import check_loss
 from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
-from floppy.fields import bounded, check_fields, decode, encode, one_of, with_lists
+from floppy.fields import bounded, check_fields, decode, encode, one_of, parent_file, with_lists
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
@@ -55,7 +55,7 @@ class DistillConfig:
     """Whether the inner rate is improved too."""
     held_rates: tuple[str, ...] = ()
     """Of a cloning with several rates those that stay as they start."""
-    start: str = ""
+    start: str = parent_file()
     """File of a dataset to begin with: its examples, rates, encoder and normaliser, in place of initial_examples and
     initial_rate."""
     observation_deviation: float = bounded(0.0, least=0)

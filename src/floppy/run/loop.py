@@ -233,7 +233,7 @@ class Run:
         self.config, self.problem, self.outer = config, problem, config.outer
         self.arena, self.clock = arena, clock or Clock()
         versions = versions_of("jax", "optax", problem.task.package, why=problem.task.task_id)
-        self.about = About(command, [*parents_of(problem), *config.outer.parents(problem)], [versions])
+        self.about = About(command, parents(config, problem), [versions])
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
@@ -357,6 +357,11 @@ class Run:
             entry = score_returns(returns, task.max_return, config.seed).as_dict()
         spent = {"env_steps": int(state.env_steps)}
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about, spent)
+
+
+def parents(config: DistillConfig, problem: Problem) -> list[str]:
+    """Files that a run begins with or learns from, as its card lists them."""
+    return [*parents_of(problem), *config.outer.parents(problem)]
 
 
 class _Programs(NamedTuple):

@@ -12,7 +12,7 @@ import optax
 
 from floppy.cloning import Distilled, clone
 from floppy.errors import MAX_COUNT, FloppyError
-from floppy.fields import bounded, check_fields, one_of
+from floppy.fields import bounded, check_fields, one_of, parent_file
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
@@ -124,7 +124,7 @@ class PPMO(OuterLoopDefaults):
     """Whether rewards are divided by the running standard deviation of discounted returns, for a critic and a gradient
     norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Returns are reported as they
     were before that."""
-    teacher: str = ""
+    teacher: str = parent_file()
     """File of a dataset whose policy learners imitate at first, where an expert is at hand, as plain PPO makes one: the
     KL divergence from its policy is added to the loss (kickstarting; Schmitt et al., 2018). Off by default."""
     teacher_weight: float = bounded(1.0, above=0)
