@@ -256,6 +256,21 @@ def test_stages_stay_where_no_new_ones_can_begin(why: str, tmp_path: Path, monke
     assert [path.read_bytes() for path in files] == before
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--budget 10steps", "critic_warm_up must be less than the 10 outer steps, got 20"),
+        ("--distribution lambda,xavier", "1 learners per update cannot be shared equally by 2"),
+    ],
+)
+def test_all_stages_are_checked_before_the_first_one(
+    options: str, words: str, tmp_path: Path, refused: Refused
+) -> None:
+    """The teacher takes hours on some tasks."""
+    refused(["distill", "cartpole", "--recipe", "taught", *options.split()], words)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_one_command_takes_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,8 @@ class Problem:
     context: Hashable = None
     """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
     the problem by its hash."""
+    awaits_files: bool = False
+    """Whether `start` and what `context` reads are yet to be made: the problem is to be checked, not to be run."""
 
     @property
     def networks(self) -> tuple[Network[Any], ...]:

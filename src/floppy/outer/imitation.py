@@ -109,7 +109,8 @@ class Imitation(OuterLoopDefaults):
             raise FloppyError(
                 f"Imitation needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades."
             )
-        _teacher(problem)
+        if not problem.awaits_files:
+            _teacher(problem)
         size = 4 * self.states * math.prod(problem.task.observation_shape)
         if size > MOST_BYTES:
             raise FloppyError(

@@ -96,8 +96,11 @@ class DistillConfig:
         check_outer_loop(self.outer)
         check_cloning(self.cloning)
 
-    def problem(self) -> Problem:
+    def problem(self, *, awaits_files: bool = False) -> Problem:
         """The bi-level problem of this configuration, checked as a whole.
+
+        Args:
+          awaits_files: whether files that it begins with or learns from are yet to be made, to check the rest of it.
 
         Raises:
           FloppyError: for parts that do not go together.
@@ -134,12 +137,13 @@ class DistillConfig:
             observation_deviation=self.observation_deviation,
             frozen_normaliser=self.frozen_normaliser,
             scaled_actions=self.scaled_actions,
-            context=self.outer.context(task),
+            context=None if awaits_files else self.outer.context(task),
+            awaits_files=awaits_files,
         )
         for each in learners:
             each.as_entry()  # a network without a name could not be read again
         self._check_networks(problem)
-        if self.start:
+        if self.start and not awaits_files:
             problem = with_start(problem, self.start)
         self.outer.check(problem)
         return problem

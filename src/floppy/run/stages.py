@@ -50,7 +50,8 @@ def distill_stages(
     """
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
     folder, started = as_path(out), time.monotonic()
-    stages[0].config("").problem()  # said before anything is written
+    for number, stage in enumerate(stages):  # what can be said of them all is said before anything is written
+        stage.config("").problem(awaits_files=number > 0)
     for stage in stages if not resume else ():
         check_free(folder / stage.name, overwrite=overwrite)
     before, result, current = "", None, _current(stages, folder) if resume else 0
