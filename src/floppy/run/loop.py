@@ -172,7 +172,7 @@ def distill(
                 interrupted.has_steps = True
                 if is_to_stop():
                     break
-        watchdog.beat(expected=run.scoring_estimate())
+        watchdog.expect(run.scoring_estimate())
         if isinstance(show, ProgressBar):
             count, word = config.score_episodes, episode_word(problem.task)
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
