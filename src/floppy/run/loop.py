@@ -156,13 +156,15 @@ def distill(
         for each in taken:
             held.enter_context(hold(each))
         state = _prepare(run, folder, fresh, taken, resume=resume, overwrite=overwrite)
-        # Environments that Python steps have a time limit for every call of their own.
-        limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
+        limit = math.inf if arena.has_own_limits else step_timeout or patience_now()
         watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
-                watchdog.beat()
+                if run.compiles:  # between steps, before the first evaluation, which is compiled too
+                    watchdog.expect(0.0)
+                else:
+                    watchdog.beat()
                 # It ends only between two evaluations: at the one that is nearest to the limit.
                 reserve = run.scoring_estimate() + clock.lap() / 2
                 return first_process_says(clock.is_late(reserve) or interrupted.is_set())
