@@ -429,6 +429,22 @@ def register_outer_loop(kind: type[Any]) -> type[Any]:
     return kind
 
 
+def check_info(outer: OuterLoop, info: Any) -> None:
+    """Checks that the figures of a step can stand in a log.
+
+    Raises:
+      FloppyError: if they are no scalars by name, with `env_steps` among them.
+    """
+    must = f"The step of outer loop {outer.name} must report scalars by name, env_steps among them, got"
+    if not isinstance(info, dict) or "env_steps" not in info:
+        raise FloppyError(f"{must} {shown(sorted(map(str, info)) if isinstance(info, dict) else info)}.")
+    for name, value in info.items():
+        if not isinstance(value, int | float | np.number | np.bool_ | np.ndarray | jax.Array):
+            raise FloppyError(f"{must} {name} = {shown(value)}.")
+        if np.shape(value):
+            raise FloppyError(f"{must} {name} of shape {np.shape(value)}.")
+
+
 def check_outer_loop(outer: Any) -> None:
     """Checks that an outer loop is registered.
 

@@ -23,7 +23,7 @@ from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import finite_returns, score_returns
 from floppy.files import as_path
 from floppy.keys import named_key
-from floppy.outer.base import Info, OuterLoop, Problem
+from floppy.outer.base import Info, OuterLoop, Problem, check_info
 from floppy.outer.teacher import before, parents_of
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.play import Arena, open_arena
@@ -277,6 +277,7 @@ class Run:
         try:
             for step in steps:
                 state, info = self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
+                check_info(self.outer, info)
                 infos.append(info)
                 if is_to_stop():
                     break
@@ -383,7 +384,9 @@ def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Program
         step_key = named_key(key, "outer step")
 
         def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
-            return outer.step(problem, state, jax.random.fold_in(step_key, step), arena)
+            state, info = outer.step(problem, state, jax.random.fold_in(step_key, step), arena)
+            check_info(outer, info)
+            return state, info
 
         return jax.lax.scan(one, state, steps)
 
