@@ -84,6 +84,20 @@ def test_an_encoder_is_begun_with_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["kernel"], layer["0/kernel"])
 
 
+@pytest.mark.parametrize("targets", ["learned", "one-hot"])
+def test_one_hot_labels_that_are_to_be_learned_are_smoothed(targets: str, tmp_path: Path) -> None:
+    labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+    cloning = {"kind": "GradientStep", "loss": "cross-entropy", "steps": 1}
+    save(dataset_of({"cloning": cloning}, targets=labels), tmp_path / "before.safetensors")
+    problem = dataclasses.replace(
+        CONFIG, start=str(tmp_path / "before.safetensors"), cloning=GradientStep("cross-entropy"), targets=targets
+    ).problem()
+    begun = problem.init_distilled(KEY)
+    wanted = np.array([[0.95, 0.05], [0.05, 0.95], [0.25, 0.75]]) if targets == "learned" else labels
+    np.testing.assert_allclose(begun.targets, wanted, rtol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(problem.parameters(begun)))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from floppy.cloning.losses import LOSSES
 from floppy.dataset import load
 from floppy.dataset.file import origin
 from floppy.errors import FloppyError
-from floppy.outer.base import Problem, Start
+from floppy.outer.base import LABEL_SMOOTHING, Problem, Start
 from floppy.outer.history import history_of
 from floppy.teach.codec import Lesson, unpack
 
@@ -18,6 +20,8 @@ SEEN_BY_FILES = 1e6
 
 def with_start(problem: Problem, path: str) -> Problem:
     """The problem with the dataset of a file to begin with: examples, rates, encoder and normaliser.
+
+    One-hot labels that are to be improved are smoothed: from the logarithm of 0 none could move.
 
     Raises:
       FloppyError: if the file is no dataset, or not one of this problem.
@@ -31,8 +35,17 @@ def with_start(problem: Problem, path: str) -> Problem:
     statistics = lesson.statistics
     if statistics is not None:
         statistics = statistics._replace(seen=jnp.asarray(SEEN_BY_FILES, jnp.float32))
-    start = Start(origin(dataset), history_of(dataset), lesson.distilled, statistics)
+    distilled = lesson.distilled
+    if problem.targets == "learned" and LOSSES[problem.cloning.loss].takes_probabilities:
+        distilled = distilled._replace(targets=_learnable(distilled.targets))
+    start = Start(origin(dataset), history_of(dataset), distilled, statistics)
     return dataclasses.replace(problem, start=start)
+
+
+def _learnable(targets: jax.Array) -> jax.Array:
+    """Probabilities `[k, a]` that have logarithms: labels that leave a class none, as one-hot ones, are smoothed."""
+    smoothed = (1 - LABEL_SMOOTHING) * targets + LABEL_SMOOTHING / targets.shape[1]
+    return jnp.where(jnp.all(targets > 0, axis=1, keepdims=True), targets, smoothed)
 
 
 def _check(lesson: Lesson, problem: Problem) -> None:
