@@ -22,7 +22,7 @@ from floppy.play.arena import Arena, Trajectory, statistics_of_batch
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, as_floats, normalise
 from floppy.spaces import ActionSpace
-from floppy.tasks.base import LABELLED, Task, kind_of
+from floppy.tasks.base import LABELLED, Task, kind_of, observes_bytes
 
 MOST_BYTES = 1024 * MEBIBYTE
 """Of the ring, of which every checkpoint holds a copy."""
@@ -111,7 +111,8 @@ class Imitation(OuterLoopDefaults):
             )
         if not problem.awaits_files:
             _teacher(problem)
-        size = 4 * self.states * math.prod(problem.task.observation_shape)
+        each = 1 if observes_bytes(problem.task) else 4
+        size = each * self.states * math.prod(problem.task.observation_shape)
         if size > MOST_BYTES:
             raise FloppyError(
                 f"states must be at most {self.states * MOST_BYTES // size} for observations of shape "
@@ -119,6 +120,11 @@ class Imitation(OuterLoopDefaults):
             )
         if problem.targets != "learned":
             raise FloppyError(f"targets must be learned for imitation, got {problem.targets}.")
+        if problem.initial_examples != "normal":
+            raise FloppyError(
+                "initial_examples must be normal for imitation, whose examples start at states of the teacher, got "
+                f"{problem.initial_examples}: give --initial-examples normal."
+            )
         problem.check_normaliser(normalises=self.normalise_observations)
         problem.share(self.learners, "learners per update")
         problem.share(self.clones, "clones")
