@@ -14,12 +14,13 @@ from floppy.cli.interrupts import answer_aborts
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
-from floppy.errors import MAX_COUNT, FloppyError, check_number
+from floppy.errors import MAX_COUNT, FloppyError, check_number, must_be_one_of
 from floppy.evaluation.evaluate import evaluate, evaluate_random
 from floppy.fields import CHOICES, bounded, check_fields, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
+from floppy.outer.base import is_for
 from floppy.parallel import LostProcessError, Processes
 from floppy.recipes import RECIPES, STAGED, apply_budget, recipe
 from floppy.run.config import DistillConfig
@@ -220,6 +221,9 @@ class Baseline(Command):
         started = time.monotonic()
         config, time_limit = apply_budget(self.config, self.budget)
         task = make_task(config.task)
+        fit = [*(name for name, make in BASELINES.items() if is_for(make(config.task).outer, task)), RANDOM]
+        if self.method not in fit:
+            raise must_be_one_of(f"method for {task.task_id}", self.method, fit)
         # The encoder holds every layer, however many the learners have.
         config = dataclasses.replace(config, encoder_layers=parse_distributions(config.distribution)[0].layers)
         result: Json = {"task": task.task_id, "method": self.method}

@@ -22,7 +22,7 @@ from floppy.play.arena import Arena, Trajectory, statistics_of_batch
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, as_floats, normalise
 from floppy.spaces import ActionSpace
-from floppy.tasks.base import LABELLED, Task, kind_of, observes_bytes
+from floppy.tasks.base import EPISODIC, Task, observes_bytes
 
 MOST_BYTES = 1024 * MEBIBYTE
 """Of the ring, of which every checkpoint holds a copy."""
@@ -56,6 +56,7 @@ class Imitation(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "imitation"
+    kinds: ClassVar[tuple[str, ...]] = EPISODIC
     teacher: str = parent_file()
     """File of the dataset whose policy is imitated, as plain PPO makes one. It must be given."""
     updates: int = bounded(100, least=1, most=MAX_COUNT)
@@ -104,11 +105,7 @@ class Imitation(OuterLoopDefaults):
         return read_teacher(self.teacher, task) if self.teacher else None
 
     def check(self, problem: Problem) -> None:
-        """Checks that there are episodes, a teacher, and targets that can be those of one."""
-        if kind_of(problem.task) == LABELLED:
-            raise FloppyError(
-                f"Imitation needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades."
-            )
+        """Checks that there are a teacher, and targets that can be those of one."""
         if not problem.awaits_files:
             _teacher(problem)
         each = 1 if observes_bytes(problem.task) else 4

@@ -12,7 +12,7 @@ from floppy.fields import bounded, check_fields, decode, encode, one_of, parent_
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
-from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_outer_loop
+from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_is_for, check_outer_loop
 from floppy.outer.start import with_start
 from floppy.tasks.base import LABELLED, kind_of
 from floppy.tasks.check import check_own_task
@@ -122,6 +122,7 @@ class DistillConfig:
                 f"initial_examples must be normal, zeros or random-policy for {task.task_id}, which has no labelled "
                 f"examples, got {self.initial_examples}."
             )
+        check_is_for(self.outer, task)
         problem = Problem(
             task=task,
             learners=learners,

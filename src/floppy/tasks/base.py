@@ -47,6 +47,8 @@ class FaultyEnvironmentWarning(UserWarning):
 
 JAX, HOST, LABELLED = "jax", "host", "labelled"
 """Kinds of tasks: `JaxTask`, `HostTask`, `SupervisedTask`."""
+EPISODIC = (JAX, HOST)
+"""Those that have episodes; the other one has labels."""
 
 
 class Profile(NamedTuple):

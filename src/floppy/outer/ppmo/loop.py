@@ -23,7 +23,7 @@ from floppy.play.arena import Arena, Trajectory
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.spaces import Discrete
-from floppy.tasks.base import LABELLED, Task, kind_of
+from floppy.tasks.base import EPISODIC, Task
 
 CRITICS = ("mlp", "minatar-cnn", "nature-cnn")
 
@@ -73,6 +73,7 @@ class PPMO(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "ppmo"
+    kinds: ClassVar[tuple[str, ...]] = EPISODIC
     learners: int = bounded(16, least=1, most=MAX_COUNT)
     """Fresh learners per outer step, in equal shares over the learner distributions."""
     environments: int = bounded(4, least=1, most=MAX_COUNT)
@@ -144,12 +145,7 @@ class PPMO(OuterLoopDefaults):
         return read_teacher(self.teacher, task) if self.teacher else None
 
     def check(self, problem: Problem) -> None:
-        """Checks that there are episodes, and that learners can be shared."""
-        if kind_of(problem.task) == LABELLED:
-            raise FloppyError(
-                f"PPO needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades, or "
-                "take --method neuroevolution or random as a baseline."
-            )
+        """Checks that learners can be shared, and that the dataset is improved."""
         self._share(problem)
         problem.check_normaliser(normalises=self.normalise_observations)
         if self.critic_warm_up >= problem.outer_steps:
