@@ -18,6 +18,7 @@ from probes import hand_dataset, logged, make_problem
 from floppy.cli.main import main
 from floppy.cloning import FeatureSteps, GradientStep
 from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset.card import UNITS_FORMAT
 from floppy.dataset.file import origin, to_bytes
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
@@ -28,6 +29,7 @@ from floppy.run.config import DistillConfig
 from floppy.run.folder import About, begin, check_same_options
 from floppy.run.loop import Run, distill
 from floppy.run.stages import Stage, distill_stages
+from floppy.tasks.registry import make_task
 
 KEY = jax.random.key(0)
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
@@ -103,7 +105,8 @@ def test_one_hot_labels_that_are_to_be_learned_are_smoothed(targets: str, tmp_pa
     [
         ({"task": "ndcartpole/2"}, "it is for ndcartpole/1, not for ndcartpole/2"),
         ({"examples": 2}, "it has 3 examples and 0 layers of an encoder, the run 2 and 0: give --examples 3"),
-        ({"cloning": GradientStep(steps=2)}, "its cloning is GradientStep.*steps=1.*: give the same one"),
+        ({"cloning": GradientStep(steps=2)}, "Start .*: cloning.steps must be 1, as on its card, got 2"),
+        ({"cloning": FeatureSteps()}, "cloning must be GradientStep, as on its card, got FeatureSteps"),
         (
             {"outer": dataclasses.replace(SMALL, normalise_observations=True)},
             "start from has no normaliser of observations: give --no-normalise-observations",
@@ -115,6 +118,20 @@ def test_a_dataset_that_does_not_fit_is_refused(changes: dict[str, Any], words: 
     save(dataset_of(), tmp_path / "before.safetensors")
     with pytest.raises(FloppyError, match=words):
         dataclasses.replace(CONFIG, **({"start": str(tmp_path / "before.safetensors")} | changes)).problem()
+
+
+@pytest.mark.parametrize(("is_scaled", "option"), [(True, "--no-scaled-actions"), (False, "--scaled-actions")])
+def test_other_units_of_actions_are_refused_with_the_option(is_scaled: bool, option: str, tmp_path: Path) -> None:
+    task = make_task("gymnax/Pendulum-v1")
+    actions = task.actions if is_scaled else task.actions.in_units
+    card = {"task": task.task_id, "actions": actions.as_entry(), "format": 1 if is_scaled else UNITS_FORMAT}
+    sizes = (*task.observation_shape, task.actions.size)
+    save(dataset_of(card, sizes=sizes, log_std=np.zeros(1)), tmp_path / "before.safetensors")
+    config = dataclasses.replace(
+        CONFIG, task=task.task_id, start=str(tmp_path / "before.safetensors"), scaled_actions=is_scaled
+    )
+    with pytest.raises(FloppyError, match=f"its policies act in other units than those of the run: give {option}"):
+        config.problem()
 
 
 # --- the critic's warm-up, and selection ---
