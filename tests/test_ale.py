@@ -22,6 +22,7 @@ from floppy.recipes import ppo_baseline, recipe
 from floppy.run.config import DistillConfig
 from floppy.run.loop import distill
 from floppy.tasks import Discrete, HostTask, JaxTask, list_tasks, make_task
+from floppy.tasks.base import observes_bytes
 from floppy.teach.arrays import import_npz
 
 pytestmark = [
@@ -57,6 +58,7 @@ def test_a_game_is_a_task(name: str, task_id: str, actions: int, sticky: bool) -
     assert not isinstance(task, JaxTask)
     assert (task.task_id, task.actions, task.sticky) == (task_id, Discrete(actions), sticky)
     assert task.observation_shape == (84, 84, 4)
+    assert observes_bytes(task)
     assert task.max_steps == 27_000
     assert task.max_return is None
     assert task == make_task(task_id)

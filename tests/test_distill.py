@@ -641,6 +641,28 @@ def test_other_versions_are_said_and_both_are_kept(
         assert dataset.card.versions["optax"] == VERSIONS[0]["optax"]
 
 
+def test_a_finished_run_is_scored_once_more_with_the_time_of_a_first_call(
+    tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, allowed = shutil.copytree(undisturbed.folder, tmp_path / "run"), []
+    original = module.Run.dataset
+
+    class Watchdog(module.Watchdog):
+        def __enter__(self) -> Any:
+            watchdogs.append(self)
+            return super().__enter__()
+
+    def dataset(run: Any, state: Any, *, score: bool) -> DistilledDataset:
+        allowed.extend(each.allowed for each in watchdogs)
+        return original(run, state, score=score)
+
+    watchdogs: list[Any] = []
+    monkeypatch.setattr(module, "Watchdog", Watchdog)
+    monkeypatch.setattr(module.Run, "dataset", dataset)
+    distill(CONFIG, folder, resume=True, progress=False, step_timeout=50.0)
+    assert allowed == [6 * 50.0]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"[[1, 2]]", b'{"task": ', b"\xff\xfe"])
 def test_a_broken_configuration_is_refused(tmp_path: Path, undisturbed: Undisturbed, content: bytes) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")

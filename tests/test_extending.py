@@ -27,6 +27,8 @@ from floppy.cloning.losses import huber_loss
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import FloppyError
 from floppy.outer import OUTER_LOOPS
+from floppy.play.device import ON_DEVICE
+from floppy.run.loop import Run
 from floppy.tasks import register
 
 pytestmark = pytest.mark.slow
@@ -62,6 +64,17 @@ class Keeping(floppy.OuterLoopDefaults):
 
     def distilled(self, state: Any) -> Any:
         return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Reporting(Keeping):
+    """Says other things than it should."""
+
+    name = "test-reporting"
+    says: Callable[[Any], Any] = dict
+
+    def step(self, problem: Any, state: Any, key: jax.Array, arena: Any) -> Any:
+        return state, self.says(jnp.zeros(()))
 
 
 def absolute(output: jax.Array, log_std: jax.Array, targets: jax.Array, target_log_std: jax.Array) -> jax.Array:
@@ -108,6 +121,27 @@ def run(config: floppy.DistillConfig, folder: Path) -> DistilledDataset:
     """Distils into a folder, and reads what was written."""
     floppy.distill(config, folder, progress=False)
     return floppy.load(folder / "dataset.safetensors")
+
+
+@pytest.mark.parametrize("is_pure", [True, False])
+@pytest.mark.parametrize(
+    ("says", "got"),
+    [
+        (lambda zero: {}, r"got \[\]"),
+        (lambda zero: {"fitness": zero}, r"got \['fitness'\]"),
+        (lambda zero: None, "got None"),
+        (lambda zero: {"env_steps": zero, "all": jnp.stack([zero, zero])}, r"got all of shape \(2,\)"),
+        (lambda zero: {"env_steps": zero, "words": "few"}, "got words = 'few'"),
+    ],
+)
+def test_a_step_that_reports_no_figures_is_refused(says: Any, got: str, is_pure: bool, unregistered: None) -> None:
+    """By name; without any the run would never end."""
+    floppy.register_outer_loop(Reporting)
+    config = configuration(outer=Reporting(says=says))
+    tried = Run(config, config.problem(), "", dataclasses.replace(ON_DEVICE, is_pure=is_pure))
+    words = f"The step of outer loop test-reporting must report scalars by name, env_steps among them, {got}"
+    with pytest.raises(FloppyError, match=words):
+        tried.steps(tried.init().outer, [0], lambda: False)
 
 
 def test_a_cloning_is_refused_until_it_is_registered(unregistered: None, tmp_path: Path) -> None:
@@ -248,6 +282,8 @@ import floppy
 from floppy.cli import main
 from floppy.cloning import CLONINGS
 from floppy.outer import OUTER_LOOPS
+from floppy.play.device import ON_DEVICE
+from floppy.run.loop import Run
 
 kinds = OUTER_LOOPS["blind"], CLONINGS["NormalisedStep"]
 outer, cloning = (kind() for kind in kinds)

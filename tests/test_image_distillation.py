@@ -215,7 +215,7 @@ def test_choice_and_score_see_other_images(file: str, monkeypatch: pytest.Monkey
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"outer": PPMO()}, "PPO needs episodes, images/.* has none: distil by --outer supervised or hades"),
+    ({"outer": PPMO()}, r"ppmo needs episodes, images/.* has none: choose one of hades, supervised \(--outer\)"),
     (
         {"outer": dataclasses.replace(EVOLVED, horizon=3)},
         "horizon must be 0 for images/.*, where an episode is one answer",
@@ -229,7 +229,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"task": "cartpole", "initial_examples": "normal"},
-        "needs labelled examples, ndcartpole/1 has none: choose ppmo or hades",
+        "needs labelled examples, ndcartpole/1 has none: choose one of hades, imitation, ppmo",
     ),
 ]
 
@@ -238,6 +238,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_does_not_fit_is_refused(file: str, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(FloppyError, match=complaint):
         distill(quick(**({"task": file} | changes)), progress=False)
+
+
+def test_a_baseline_that_needs_episodes_is_refused(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["baseline", file]) == 2
+    assert f"method for {file} must be one of neuroevolution, random, got 'ppo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

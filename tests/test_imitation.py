@@ -1,9 +1,11 @@
 """Imitation: clones come to do as a teacher does, on states that teacher and clones meet."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
+import host_environments  # noqa: F401  registers its environments
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from floppy.outer.teacher import Teacher
 from floppy.run.config import DistillConfig
 from floppy.run.loop import distill
 from floppy.tasks.base import JaxTask
+from floppy.tasks.registry import make_task
 
 KEY = jax.random.key(0)
 TINY = Imitation(updates=4, batch_size=16, states=16, clones=2, environments=4, horizon=2)
@@ -191,6 +194,7 @@ def test_without_a_teacher_it_is_refused(refused: Refused, tmp_path: Path) -> No
     ("changes", "words"),
     [
         ({"targets": "one-hot"}, "targets must be learned for imitation, got one-hot"),
+        ({"initial_examples": "zeros"}, "states of the teacher, got zeros: give --initial-examples normal"),
         ({"learners": (SMALL,) * 3}, "cannot be shared equally by 3"),
         ({}, r"states must be at most 268435456 for observations of shape \(1,\), got 300000000: they would take 1.1"),
     ],
@@ -199,6 +203,27 @@ def test_what_cannot_be_imitated_is_refused(changes: dict[str, Any], words: str)
     outer = TINY if changes else dataclasses.replace(TINY, states=300_000_000)
     with pytest.raises(FloppyError, match=words):
         outer.check(make_problem(**changes))
+
+
+@dataclasses.dataclass(frozen=True)
+class BytesProbe(ObservationProbe):
+    """Observations that are pixels."""
+
+    def reset(self, key: jax.Array) -> Any:
+        state, observation = super().reset(key)
+        return state, observation.astype(jnp.uint8)
+
+
+@pytest.mark.parametrize(
+    ("task", "number"), [(BytesProbe(), 1), (ObservationProbe(), 4), ("Image", 1), ("Sign", 4)], ids=str
+)
+def test_states_of_bytes_take_a_byte_a_number(task: Any, number: int) -> None:
+    task = make_task(f"gymnasium/FloppyTest/{task}-v0") if isinstance(task, str) else task
+    most = 2**30 // (number * math.prod(task.observation_shape))
+    problem = make_problem(task=task)
+    dataclasses.replace(TINY, states=most).check(problem)
+    with pytest.raises(FloppyError, match=f"states must be at most {most} for"):
+        dataclasses.replace(TINY, states=most + 1).check(problem)
 
 
 def test_some_share_of_the_teacher_must_be_given() -> None:

@@ -112,6 +112,20 @@ def test_calls_may_take_twenty_times_the_longest(monkeypatch: pytest.MonkeyPatch
         assert watchdog.allowed == allowed
 
 
+def test_a_call_that_is_expected_is_the_first_one_where_none_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the last scoring of a run that is finished already: it compiles."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watchdog = Watchdog(600.0, lambda _: None)
+    watchdog.expect(0.0)
+    assert watchdog.allowed == 3600.0
+    watchdog.beat()
+    watchdog.expect(100.0)
+    assert watchdog.allowed == 2000.0
+    watchdog.beat()
+    assert watchdog.allowed == 600.0
+
+
 @pytest.mark.thorough
 def test_a_run_that_hangs_ends_with_its_checkpoint(tmp_path: Path) -> None:
     code = """

@@ -6,6 +6,7 @@ and every cloning and encoder once at least; `make test-all` asks all combinatio
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,17 @@ import pytest
 from probes import ObservationProbe, hand_dataset, logged
 
 import floppy
+from floppy.cli import datasets
 from floppy.cloning import CLONINGS
 from floppy.dataset.file import save, to_bytes
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import OUTER_LOOPS
 from floppy.play import ARENAS, open_arena
+from floppy.run import loop
 from floppy.run.config import DistillConfig
 from floppy.run.folder import CHECKPOINT_NAME
+from floppy.run.interrupts import Watchdog
 from floppy.run.loop import Run, distill
 from floppy.tasks.base import kind_of
 from floppy.tasks.registry import FAMILIES, make_task, register
@@ -193,3 +197,39 @@ def test_outer_steps_are_traced_once(combination: Combination) -> None:
         changed = dataclasses.replace(config, seed=1)
         other = Run(changed, changed.problem(), "", arena)
         assert jax.tree.structure(other.init().outer) == jax.tree.structure(state)
+
+
+class WatchedError(Exception):
+    """With the limit that a watchdog was given."""
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_all_is_watched_but_environments_with_limits_of_their_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def watchdog(limit: float, *_: object) -> None:
+        raise WatchedError(limit)
+
+    monkeypatch.setattr(loop, "Watchdog", watchdog)
+    monkeypatch.setattr(datasets, "Watchdog", watchdog)
+    with pytest.raises(WatchedError) as of_run:
+        distill(Combination("hades", kind, "GradientStep", "none").config(), step_timeout=7.0, progress=False)
+    with pytest.raises(WatchedError) as of_command, datasets._watched(7.0, make_task(TASKS[kind])):
+        pass
+    limit = math.inf if kind == "host" else 7.0
+    assert (of_run.value.args, of_command.value.args) == ((limit,), (limit,))
+
+
+@pytest.mark.slow
+def test_the_first_evaluation_has_the_time_of_a_first_call_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps on images are calls of their own, and have ended before it."""
+    watchdogs: list[Watchdog] = []
+    allowed: list[float] = []
+
+    def select(run: Run, state: Any) -> Any:
+        allowed.append(watchdogs[0].allowed)
+        return original(run, state)
+
+    original = Run.select
+    monkeypatch.setattr(Run, "select", select)
+    monkeypatch.setattr(Watchdog, "__enter__", lambda watchdog: watchdogs.append(watchdog) or watchdog)
+    distill(Combination("supervised", "labelled", "GradientStep", "none").config(), step_timeout=1e6, progress=False)
+    assert allowed == [6e6, 1e6]

@@ -1,7 +1,10 @@
 """The taught recipe: stages that follow one another, a run that begins with a dataset, a critic that warms up."""
 
 import dataclasses
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,18 @@ from probes import hand_dataset, logged, make_problem
 from floppy.cli.main import main
 from floppy.cloning import FeatureSteps, GradientStep
 from floppy.dataset import DistilledDataset, load, save
+from floppy.dataset.card import UNITS_FORMAT
 from floppy.dataset.file import origin, to_bytes
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import PPMO, HaDES
 from floppy.recipes import IMITATION_STEPS, recipe, taught_stages
+from floppy.run import loop
 from floppy.run.config import DistillConfig
+from floppy.run.folder import About, begin, check_same_options
 from floppy.run.loop import Run, distill
 from floppy.run.stages import Stage, distill_stages
+from floppy.tasks.registry import make_task
 
 KEY = jax.random.key(0)
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
@@ -79,12 +86,27 @@ def test_an_encoder_is_begun_with_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["kernel"], layer["0/kernel"])
 
 
+@pytest.mark.parametrize("targets", ["learned", "one-hot"])
+def test_one_hot_labels_that_are_to_be_learned_are_smoothed(targets: str, tmp_path: Path) -> None:
+    labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+    cloning = {"kind": "GradientStep", "loss": "cross-entropy", "steps": 1}
+    save(dataset_of({"cloning": cloning}, targets=labels), tmp_path / "before.safetensors")
+    problem = dataclasses.replace(
+        CONFIG, start=str(tmp_path / "before.safetensors"), cloning=GradientStep("cross-entropy"), targets=targets
+    ).problem()
+    begun = problem.init_distilled(KEY)
+    wanted = np.array([[0.95, 0.05], [0.05, 0.95], [0.25, 0.75]]) if targets == "learned" else labels
+    np.testing.assert_allclose(begun.targets, wanted, rtol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(problem.parameters(begun)))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"task": "ndcartpole/2"}, "it is for ndcartpole/1, not for ndcartpole/2"),
         ({"examples": 2}, "it has 3 examples and 0 layers of an encoder, the run 2 and 0: give --examples 3"),
-        ({"cloning": GradientStep(steps=2)}, "its cloning is GradientStep.*steps=1.*: give the same one"),
+        ({"cloning": GradientStep(steps=2)}, "Start .*: cloning.steps must be 1, as on its card, got 2"),
+        ({"cloning": FeatureSteps()}, "cloning must be GradientStep, as on its card, got FeatureSteps"),
         (
             {"outer": dataclasses.replace(SMALL, normalise_observations=True)},
             "start from has no normaliser of observations: give --no-normalise-observations",
@@ -96,6 +118,20 @@ def test_a_dataset_that_does_not_fit_is_refused(changes: dict[str, Any], words: 
     save(dataset_of(), tmp_path / "before.safetensors")
     with pytest.raises(FloppyError, match=words):
         dataclasses.replace(CONFIG, **({"start": str(tmp_path / "before.safetensors")} | changes)).problem()
+
+
+@pytest.mark.parametrize(("is_scaled", "option"), [(True, "--no-scaled-actions"), (False, "--scaled-actions")])
+def test_other_units_of_actions_are_refused_with_the_option(is_scaled: bool, option: str, tmp_path: Path) -> None:
+    task = make_task("gymnax/Pendulum-v1")
+    actions = task.actions if is_scaled else task.actions.in_units
+    card = {"task": task.task_id, "actions": actions.as_entry(), "format": 1 if is_scaled else UNITS_FORMAT}
+    sizes = (*task.observation_shape, task.actions.size)
+    save(dataset_of(card, sizes=sizes, log_std=np.zeros(1)), tmp_path / "before.safetensors")
+    config = dataclasses.replace(
+        CONFIG, task=task.task_id, start=str(tmp_path / "before.safetensors"), scaled_actions=is_scaled
+    )
+    with pytest.raises(FloppyError, match=f"its policies act in other units than those of the run: give {option}"):
+        config.problem()
 
 
 # --- the critic's warm-up, and selection ---
@@ -178,10 +214,92 @@ def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: P
     assert again.finished
     np.testing.assert_array_equal(again.dataset.observations, whole.dataset.observations)
     assert logged(tmp_path / "part") == logged(tmp_path / "whole")
+    # Another version may score otherwise: what the last stage has begun with stays as it is, wherever it lies.
+    first = tmp_path / "part/first/dataset.safetensors"
+    other = load(first)
+    score = {**other.card.score, "mean": 7.0}  # type: ignore[dict-item]
+    save(dataclasses.replace(other, card=dataclasses.replace(other.card, score=score)), first, overwrite=True)
+    config = json.loads((tmp_path / "part/config.json").read_text())
+    config["parents"] = [origin(load(first))]
+    (tmp_path / "part/config.json").write_text(json.dumps(config))
+    shutil.move(tmp_path / "part", tmp_path / "moved")
+    assert distill_stages(two_stages(tmp_path), tmp_path / "moved", resume=True, progress=False).finished
+    assert load(tmp_path / "moved/first/dataset.safetensors").card.score == score
+    shutil.move(tmp_path / "moved", tmp_path / "part")
     before = to_bytes(load(tmp_path / "part/dataset.safetensors"))
     with pytest.raises(FloppyError, match="already holds a run"):
         distill_stages(two_stages(tmp_path), tmp_path / "part", progress=False)
     assert to_bytes(load(tmp_path / "part/dataset.safetensors")) == before
+
+
+def earlier_runs(folder: Path) -> list[Path]:
+    """What a run of two stages with other options left."""
+    other = dataclasses.replace(CONFIG, seed=1)
+    for place in (folder / "first", folder):
+        begin(place, other, About("", [], []))
+        save(dataset_of(), place / "dataset.safetensors")
+    return [place / name for place in (folder / "first", folder) for name in ("config.json", "dataset.safetensors")]
+
+
+def test_stages_that_are_replaced_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those of the earlier run would stand in the way of --resume, when the first one is stopped."""
+    files, stages = earlier_runs(tmp_path), two_stages(tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill_stages(stages, tmp_path, overwrite=True, progress=False)
+    assert [path.exists() for path in files] == [True, False, False, False]
+    assert json.loads(files[0].read_text())["seed"] == CONFIG.seed
+
+
+def test_finished_stages_are_asked_for_with_their_options(tmp_path: Path) -> None:
+    earlier_runs(tmp_path)
+    with pytest.raises(FloppyError, match=r"first holds a run that differs in seed \(1 there, 0 here\)"):
+        distill_stages(two_stages(tmp_path), tmp_path, resume=True, progress=False)
+
+
+def test_a_run_knows_its_files_by_their_digests(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, start="here.x", outer=dataclasses.replace(SMALL, teacher="there.x"))
+    begin(tmp_path, config, About("", ["a", "b"], []))
+    moved = dataclasses.replace(CONFIG, start="./here.x", outer=dataclasses.replace(SMALL, teacher="y"))
+    check_same_options(tmp_path, moved, ["a", "b"])
+    with pytest.raises(FloppyError, match="with another teacher's or start's file"):
+        check_same_options(tmp_path, moved, ["a", "c"])
+    without = dataclasses.replace(moved, start="")
+    with pytest.raises(FloppyError, match=r"differs in start \('here.x' there, '' here\)"):
+        check_same_options(tmp_path, without, ["a", "b"])
+
+
+@pytest.mark.parametrize("why", ["options", "disk"])
+def test_stages_stay_where_no_new_ones_can_begin(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, (first, last) = earlier_runs(tmp_path), two_stages(tmp_path)
+    before = [path.read_bytes() for path in files]
+    if why == "options":
+        first = first._replace(config=lambda _: dataclasses.replace(CONFIG, start="nowhere.safetensors"))
+    else:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(FloppyError, match=r"nowhere\.safetensors|No space left"):
+        distill_stages([first, last], tmp_path, overwrite=True, progress=False)
+    assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--budget 10steps", "critic_warm_up must be less than the 10 outer steps, got 20"),
+        ("--distribution lambda,xavier", "1 learners per update cannot be shared equally by 2"),
+    ],
+)
+def test_all_stages_are_checked_before_the_first_one(
+    options: str, words: str, tmp_path: Path, refused: Refused
+) -> None:
+    """The teacher takes hours on some tasks."""
+    refused(["distill", "cartpole", "--recipe", "taught", *options.split()], words)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.thorough

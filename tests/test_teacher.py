@@ -88,7 +88,7 @@ def test_means_of_a_teacher_lie_within_the_bounds_of_actions() -> None:
 
 
 def test_teachers_of_other_tasks_are_refused(expert: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloppyError, match=r"Teacher .*: its policy is for ndcartpole/1, not for ndcartpole/2: "):
+    with pytest.raises(FloppyError, match=r"Teacher .*: it is for ndcartpole/1, not for ndcartpole/2: "):
         read_teacher(str(expert), make_task("ndcartpole/2"))
     merged = tmp_path / "merged.safetensors"
     save(merge([examples("ndcartpole/1"), examples("ndcartpole/2", (8, 4))]), merged)

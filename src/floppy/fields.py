@@ -15,7 +15,7 @@ from floppy.errors import FloppyError, check_number, must_be_one_of, shown
 
 Member = TypeVar("Member")
 
-BOUNDS, CHOICES = "bounds", "choices"
+BOUNDS, CHOICES, PARENT = "bounds", "choices", "parent"
 
 LARGEST = 1e30
 """No number of a configuration or a card is larger: float32 ends at 3e38, and some are multiplied."""
@@ -35,6 +35,16 @@ def bounded(
 def one_of(default: Any, names: Iterable[str] | Callable[[], Iterable[str]]) -> Any:
     """A field for a name from a list, or from what a function gives when it is checked (a registry that may grow)."""
     return dataclasses.field(default=default, metadata={CHOICES: names})
+
+
+def parent_file() -> Any:
+    """A field for the file of a dataset that takes part, by default none: runs know it by its digest, not its path."""
+    return dataclasses.field(default="", metadata={PARENT: True})
+
+
+def parent_fields(config: Any) -> list[str]:
+    """Names of a dataclass's fields for such files."""
+    return [field.name for field in dataclasses.fields(config) if PARENT in field.metadata]
 
 
 def check_fields(config: Any, prefix: str = "") -> None:

@@ -24,7 +24,7 @@ from floppy.errors import DivergedError, FloppyError, check_seed
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
 from floppy.fields import one_of
 from floppy.learner.distribution import parse_distribution
-from floppy.play import open_arena
+from floppy.play import has_own_limits
 from floppy.run.interrupts import Watchdog, on_stall_now
 from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
 from floppy.tasks.base import Task
@@ -46,8 +46,7 @@ def _watched(seconds: float, task: Task | None = None) -> Iterator[Watchdog]:
       task: that is played, if there is one.
     """
     check_step_timeout(seconds)
-    with contextlib.nullcontext() if task is None else open_arena(task) as arena:
-        limit = seconds if arena is None or arena.is_pure else math.inf
+    limit = math.inf if task is not None and has_own_limits(task) else seconds
     with Watchdog(
         limit, on_stall_now() or warnings.warn, "give a longer --step-timeout, or fewer learners"
     ) as watchdog:

@@ -14,12 +14,13 @@ from floppy.cli.interrupts import answer_aborts
 from floppy.cli.output import keep_stdout
 from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
-from floppy.errors import MAX_COUNT, FloppyError, check_number
+from floppy.errors import MAX_COUNT, FloppyError, check_number, must_be_one_of
 from floppy.evaluation.evaluate import evaluate, evaluate_random
 from floppy.fields import CHOICES, bounded, check_fields, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
+from floppy.outer.base import is_for
 from floppy.parallel import LostProcessError, Processes
 from floppy.recipes import RECIPES, STAGED, apply_budget, ppo_baseline, recipe, with_strategy
 from floppy.run.config import DistillConfig
@@ -246,6 +247,9 @@ class Baseline(Command):
         check_number("episodes", self.episodes, least=1)  # said before a long run, not after it
         started = time.monotonic()
         task = make_task(self.config.task)
+        fit = [*(name for name, make in BASELINES.items() if is_for(make(task.task_id).outer, task)), RANDOM]
+        if self.method not in fit:
+            raise must_be_one_of(f"method for {task.task_id}", self.method, fit)
         ended = self._random(task) if isinstance(self.config, RandomActions) else self._learned(self.config, call)
         return {"task": task.task_id, "method": self.method} | ended | {"seconds": time.monotonic() - started}
 

@@ -19,7 +19,7 @@ from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, normalise, with_one_deviation
 from floppy.spaces import ActionSpace
-from floppy.tasks.base import LABELLED, Task, kind_of
+from floppy.tasks.base import EPISODIC, LABELLED, Task, kind_of
 
 Parameters = dict[str, Any]
 """Improved parts of θ by their names in `Distilled`."""
@@ -86,6 +86,8 @@ class Problem:
     context: Hashable = None
     """What the outer loop has read for the problem, see `OuterLoop.context`. It lives here, as compiled functions know
     the problem by its hash."""
+    awaits_files: bool = False
+    """Whether `start` and what `context` reads are yet to be made: the problem is to be checked, not to be run."""
 
     @property
     def networks(self) -> tuple[Network[Any], ...]:
@@ -328,6 +330,8 @@ class OuterLoop(Protocol):
 
     name: ClassVar[str]
     """The method's, as on the command line and the card."""
+    kinds: ClassVar[tuple[str, ...]]
+    """Kinds of tasks that it is for."""
 
     def context(self, task: Task) -> Hashable:
         """What the loop reads from files before it starts, such as a teacher; it becomes `problem.context`."""
@@ -383,6 +387,8 @@ class OuterLoop(Protocol):
 class OuterLoopDefaults:
     """What most outer loops are like; one of your own may inherit it."""
 
+    kinds: ClassVar[tuple[str, ...]] = (*EPISODIC, LABELLED)
+
     def context(self, task: Task) -> Hashable:
         """Nothing: the loop reads no files."""
         del task
@@ -418,7 +424,7 @@ def register_outer_loop(kind: type[Any]) -> type[Any]:
     """
     if not is_frozen_dataclass(kind):
         raise FloppyError(f"An outer loop must be a frozen dataclass, got {shown(kind)}.")
-    parts = ("name", "context", "parents", "check", "init", "step", "restarted", "distilled", "statistics")
+    parts = ("name", "kinds", "context", "parents", "check", "init", "step", "restarted", "distilled", "statistics")
     if missing := [part for part in parts if not hasattr(kind, part)]:
         raise FloppyError(f"{kind.__name__} lacks {', '.join(missing)} of the contract (docs/extending.md).")
     name = str(getattr(kind, "name", ""))
@@ -428,6 +434,41 @@ def register_outer_loop(kind: type[Any]) -> type[Any]:
         )
     OUTER_LOOPS.register(name, kind)
     return kind
+
+
+def check_info(outer: OuterLoop, info: Any) -> None:
+    """Checks that the figures of a step can stand in a log.
+
+    Raises:
+      FloppyError: if they are no scalars by name, with `env_steps` among them.
+    """
+    must = f"The step of outer loop {outer.name} must report scalars by name, env_steps among them, got"
+    if not isinstance(info, dict) or "env_steps" not in info:
+        raise FloppyError(f"{must} {shown(sorted(map(str, info)) if isinstance(info, dict) else info)}.")
+    for name, value in info.items():
+        if not isinstance(value, int | float | np.number | np.bool_ | np.ndarray | jax.Array):
+            raise FloppyError(f"{must} {name} = {shown(value)}.")
+        if np.shape(value):
+            raise FloppyError(f"{must} {name} of shape {np.shape(value)}.")
+
+
+def is_for(outer: OuterLoop | type[Any], task: Task) -> bool:
+    """Whether an outer loop, or all of a class, can improve datasets for tasks of this kind."""
+    return kind_of(task) in outer.kinds
+
+
+def check_is_for(outer: OuterLoop, task: Task) -> None:
+    """Checks that an outer loop is for tasks of this kind.
+
+    Raises:
+      FloppyError: if it is not; it lists those that are.
+    """
+    if not is_for(outer, task):
+        lacks = "episodes" if kind_of(task) == LABELLED else "labelled examples"
+        others = ", ".join(name for name, kind in OUTER_LOOPS.items() if is_for(kind, task))
+        raise FloppyError(
+            f"Outer loop {outer.name} needs {lacks}, {task.task_id} has none: choose one of {others} (--outer)."
+        )
 
 
 def check_outer_loop(outer: Any) -> None:

@@ -12,7 +12,7 @@ import optax
 from floppy.cloning import Distilled, clone
 from floppy.cloning.losses import LOSSES
 from floppy.errors import MAX_COUNT, FloppyError
-from floppy.fields import bounded, check_fields
+from floppy.fields import bounded, check_fields, parent_file
 from floppy.files import MEBIBYTE, size_text
 from floppy.keys import named_key
 from floppy.learner.network import Network
@@ -22,7 +22,7 @@ from floppy.play.arena import Arena, Trajectory, statistics_of_batch
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, as_floats, normalise
 from floppy.spaces import ActionSpace
-from floppy.tasks.base import LABELLED, Task, kind_of
+from floppy.tasks.base import EPISODIC, Task, observes_bytes
 
 MOST_BYTES = 1024 * MEBIBYTE
 """Of the ring, of which every checkpoint holds a copy."""
@@ -56,7 +56,8 @@ class Imitation(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "imitation"
-    teacher: str = ""
+    kinds: ClassVar[tuple[str, ...]] = EPISODIC
+    teacher: str = parent_file()
     """File of the dataset whose policy is imitated, as plain PPO makes one. It must be given."""
     updates: int = bounded(100, least=1, most=MAX_COUNT)
     """Of the dataset, per outer step."""
@@ -104,13 +105,11 @@ class Imitation(OuterLoopDefaults):
         return read_teacher(self.teacher, task) if self.teacher else None
 
     def check(self, problem: Problem) -> None:
-        """Checks that there are episodes, a teacher, and targets that can be those of one."""
-        if kind_of(problem.task) == LABELLED:
-            raise FloppyError(
-                f"Imitation needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades."
-            )
-        _teacher(problem)
-        size = 4 * self.states * math.prod(problem.task.observation_shape)
+        """Checks that there are a teacher, and targets that can be those of one."""
+        if not problem.awaits_files:
+            _teacher(problem)
+        each = 1 if observes_bytes(problem.task) else 4
+        size = each * self.states * math.prod(problem.task.observation_shape)
         if size > MOST_BYTES:
             raise FloppyError(
                 f"states must be at most {self.states * MOST_BYTES // size} for observations of shape "
@@ -118,6 +117,11 @@ class Imitation(OuterLoopDefaults):
             )
         if problem.targets != "learned":
             raise FloppyError(f"targets must be learned for imitation, got {problem.targets}.")
+        if problem.initial_examples != "normal":
+            raise FloppyError(
+                "initial_examples must be normal for imitation, whose examples start at states of the teacher, got "
+                f"{problem.initial_examples}: give --initial-examples normal."
+            )
         problem.check_normaliser(normalises=self.normalise_observations)
         problem.share(self.learners, "learners per update")
         problem.share(self.clones, "clones")

@@ -18,7 +18,7 @@ from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, regi
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, normalise
-from floppy.tasks.base import LABELLED, Labelled, kind_of
+from floppy.tasks.base import LABELLED, Labelled
 
 
 class SupervisedState(NamedTuple):
@@ -40,6 +40,7 @@ class Supervised(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "supervised"
+    kinds: ClassVar[tuple[str, ...]] = (LABELLED,)
     learners: int = bounded(2, least=1, most=MAX_COUNT)
     """Fresh learners per outer step, in equal shares over the learner distributions."""
     batch_size: int = bounded(512, least=1, most=MAX_COUNT)
@@ -64,12 +65,7 @@ class Supervised(OuterLoopDefaults):
         check_fields(self)
 
     def check(self, problem: Problem) -> None:
-        """Checks that there are labels, and steps enough."""
-        if kind_of(problem.task) != LABELLED:
-            raise FloppyError(
-                f"Outer loop supervised needs labelled examples, {problem.task.task_id} has none: "
-                "choose ppmo or hades (--outer)."
-            )
+        """Checks that there are steps enough."""
         if self.least_steps > problem.cloning.steps:
             raise FloppyError(
                 f"least_steps must be at most the cloning's {problem.cloning.steps} steps, got {self.least_steps}."

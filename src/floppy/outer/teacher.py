@@ -6,16 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from floppy.dataset import load
 from floppy.dataset.file import origin
 from floppy.errors import FloppyError
 from floppy.learner.network import Network
 from floppy.outer.base import Problem
+from floppy.outer.files import lesson_for, refusals_of
 from floppy.outer.history import History, entries_of, history_of
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
-from floppy.teach.codec import unpack
 from floppy.teach.policies import train
 
 
@@ -72,24 +71,13 @@ def read_teacher(path: str, task: Task) -> Teacher:
       FloppyError: if the file is no dataset, or not one for the task's observations and actions, or if what it trains
         diverges.
     """
-    try:
+    with refusals_of("Teacher", path):
         return _teacher(path, task)
-    except FloppyError as error:
-        raise FloppyError(f"Teacher {path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _teacher(path: str, task: Task) -> Teacher:
-    dataset = load(path)
-    wanted = task.observation_shape, task.actions
-    lesson = unpack(dataset)
-    if lesson.blocks or (dataset.observation_shape, lesson.actions.raw) != wanted:
-        raise FloppyError(
-            f"its policy is for {dataset.card.task}, not for {task.task_id}: give a dataset of one task with the "
-            "same observations and actions."
-        )
+    dataset = lesson_for(path, task).dataset
     policies = train(dataset, jax.random.key(0))
-    if policies.per_evaluation_stats:
-        raise FloppyError("it has no normaliser of its own (its card says per-evaluation): give another dataset.")
     weights, statistics = jax.tree.map(
         np.asarray, (jax.tree.map(lambda leaf: leaf[0], policies.weights), policies.statistics)
     )

@@ -6,7 +6,7 @@ An outer loop and an evaluation are written once, for every arena. `L` learners 
 import abc
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -58,9 +58,17 @@ class Played(NamedTuple):
 class Arena(Protocol[T]):
     """Plays policies on tasks of one kind, and runs what lies between."""
 
+    @classmethod
+    def of(cls, task: T, *, step_timeout: float | None = None) -> Self:
+        """The arena for a task; of `step_timeout` see `floppy.play.open_arena`."""
+
     @property
     def is_pure(self) -> bool:
         """Whether all that happens here may stand in a compiled function."""
+
+    @property
+    def has_own_limits(self) -> bool:
+        """Whether Python steps environments, every call of which has a time limit; no watchdog need look on then."""
 
     def close(self) -> None:
         """Ends what is live."""
@@ -262,7 +270,7 @@ class EpisodicArena(abc.ABC, Generic[T]):
 class ArenaInPieces:
     """Where only the pieces between the plays are compiled."""
 
-    is_pure = False
+    is_pure, has_own_limits = False, False
 
     def close(self) -> None:
         """Nothing is live."""

@@ -6,7 +6,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +184,13 @@ class DeviceArena(EpisodicArena[JaxTask]):
     """Where JAX tasks are played: everything is one compiled function, which the caller compiles. See `Arena`."""
 
     is_pure: bool = True
+    has_own_limits: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, task: JaxTask, *, step_timeout: float | None = None) -> "DeviceArena":
+        """The same for all: tasks never wait for anything."""
+        del task, step_timeout
+        return ON_DEVICE
 
     def close(self) -> None:
         """Nothing is live."""

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -304,6 +304,14 @@ class EnvironmentHandle(NamedTuple):
 
 class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
     """Where host tasks are played: Python steps the environments, which live until `close`. See `Arena`."""
+
+    has_own_limits = True
+
+    @classmethod
+    def of(cls, task: HostTask, *, step_timeout: float | None = None) -> Self:
+        """One whose environments have this time limit."""
+        del task
+        return cls(step_timeout)
 
     def __init__(self, step_timeout: float | None = None) -> None:
         """An arena without environments yet.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,12 @@ class ImageArena(ArenaInPieces):
 
     The images are arguments of what is compiled, no constants of many megabytes in it.
     """
+
+    @classmethod
+    def of(cls, task: SupervisedTask, *, step_timeout: float | None = None) -> Self:
+        """One that holds the task's images."""
+        del step_timeout
+        return cls(task)
 
     def __init__(self, task: SupervisedTask) -> None:
         super().__init__()

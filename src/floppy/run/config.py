@@ -8,11 +8,11 @@ from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.losses import check_loss
 from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
-from floppy.fields import bounded, check_fields, decode, encode, one_of, with_lists
+from floppy.fields import bounded, check_fields, decode, encode, one_of, parent_file, with_lists
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
-from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_outer_loop
+from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_is_for, check_outer_loop
 from floppy.outer.start import with_start
 from floppy.tasks.base import LABELLED, kind_of
 from floppy.tasks.check import check_own_task
@@ -55,7 +55,7 @@ class DistillConfig:
     """Whether the inner rate is improved too."""
     held_rates: tuple[str, ...] = ()
     """Of a cloning with several rates those that stay as they start."""
-    start: str = ""
+    start: str = parent_file()
     """File of a dataset to begin with: its examples, rates, encoder and normaliser, in place of initial_examples and
     initial_rate."""
     observation_deviation: float = bounded(0.0, least=0)
@@ -96,8 +96,11 @@ class DistillConfig:
         check_outer_loop(self.outer)
         check_cloning(self.cloning)
 
-    def problem(self) -> Problem:
+    def problem(self, *, awaits_files: bool = False) -> Problem:
         """The bi-level problem of this configuration, checked as a whole.
+
+        Args:
+          awaits_files: whether files that it begins with or learns from are yet to be made, to check the rest of it.
 
         Raises:
           FloppyError: for parts that do not go together.
@@ -119,6 +122,7 @@ class DistillConfig:
                 f"initial_examples must be normal, zeros or random-policy for {task.task_id}, which has no labelled "
                 f"examples, got {self.initial_examples}."
             )
+        check_is_for(self.outer, task)
         problem = Problem(
             task=task,
             learners=learners,
@@ -134,12 +138,13 @@ class DistillConfig:
             observation_deviation=self.observation_deviation,
             frozen_normaliser=self.frozen_normaliser,
             scaled_actions=self.scaled_actions,
-            context=self.outer.context(task),
+            context=None if awaits_files else self.outer.context(task),
+            awaits_files=awaits_files,
         )
         for each in learners:
             each.as_entry()  # a network without a name could not be read again
         self._check_networks(problem)
-        if self.start:
+        if self.start and not awaits_files:
             problem = with_start(problem, self.start)
         self.outer.check(problem)
         return problem

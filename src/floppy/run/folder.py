@@ -6,14 +6,14 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
-from floppy.fields import encode, with_lists
+from floppy.fields import encode, parent_fields, with_lists
 from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
@@ -78,8 +78,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
 
 
-def begin(folder: Path, config: DistillConfig, about: About) -> None:
-    """Clears a folder of an earlier run and writes the configuration of a new one.
+def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[Path] = ()) -> None:
+    """Clears a folder of an earlier run, and those of runs that went on from it; writes a new run's configuration.
 
     Raises:
       FloppyError: if the folder cannot be written.
@@ -88,10 +88,11 @@ def begin(folder: Path, config: DistillConfig, about: About) -> None:
         return
 
     def clear() -> None:
-        remove_leftovers((folder / CHECKPOINT_NAME).parent)
-        for name in files_of_run(folder):
-            if name != CONFIG_NAME:  # whose place is taken
-                (folder / name).unlink()
+        for each in (*replaces, folder):
+            remove_leftovers((each / CHECKPOINT_NAME).parent)
+            for name in files_of_run(each):
+                if each != folder or name != CONFIG_NAME:  # whose place is taken
+                    (each / name).unlink()
 
     _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 
@@ -124,23 +125,36 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
     Raises:
       FloppyError: naming the options that differ.
     """
+    before = check_same_options(folder, config, about.parents)
+    whole = before._replace(
+        versions=[*before.versions, *(each for each in about.versions if each not in before.versions[-1:])]
+    )
+    if is_first_process() and whole.versions != before.versions:
+        _write_config(folder, whole._asdict() | config.as_dict())
+    return whole
+
+
+def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) -> About:
+    """As `check_same_run`, of a run that nothing is added to; gives what its folder says of it."""
     saved = _read_config(folder)
     listed = saved.pop("versions", [])
     versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     command = str(saved.pop("command", ""))
-    if saved.pop("parents", []) != about.parents:
+    if saved.pop("parents", []) != parents:
         raise FloppyError(
             f"{folder} holds a run with another teacher's or start's file: put that file back, or start a new run."
         )
-    differing = _differing(saved, json.loads(json.dumps(config.as_dict())), _defaults_of(config))
+    wanted = json.loads(json.dumps(config.as_dict()))
+    for part, old, new in ((config, saved, wanted), (config.outer, saved.get("outer"), wanted["outer"])):
+        for name in parent_fields(part):  # files that are known by their digests, wherever they lie
+            if isinstance(old, dict) and old.get(name) and new[name]:
+                new[name] = old[name]
+    differing = _differing(saved, wanted, _defaults_of(config))
     if differing:
         raise FloppyError(
             f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
-    whole = About(command, about.parents, [*versions, *(each for each in about.versions if each not in versions[-1:])])
-    if is_first_process() and whole.versions != versions:
-        _write_config(folder, whole._asdict() | config.as_dict())
-    return whole
+    return About(command, parents, versions)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -134,12 +134,15 @@ class Watchdog:
         """Ends watching."""
         self._ended.set()
 
-    def beat(self, *, expected: float = 0.0) -> None:
-        """Between two calls, of which the next is expected to take so many seconds."""
-        self._expected = expected
+    def beat(self) -> None:
+        """Between two calls."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
-        self._last, self._calls = now, self._calls + 1
+        self._last, self._calls, self._expected = now, self._calls + 1, 0.0
+
+    def expect(self, seconds: float) -> None:
+        """Before a call that is expected to take so long; no call has ended."""
+        self._last, self._expected = time.monotonic(), seconds
 
     @property
     def allowed(self) -> float:

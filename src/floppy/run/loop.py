@@ -23,7 +23,7 @@ from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, finite_returns, score_returns
 from floppy.files import as_path
 from floppy.keys import named_key
-from floppy.outer.base import Info, OuterLoop, Problem
+from floppy.outer.base import Info, OuterLoop, Problem, check_info
 from floppy.outer.teacher import before, parents_of
 from floppy.parallel import first_process_says, is_first_process, replicate
 from floppy.play import Arena, open_arena
@@ -103,6 +103,7 @@ def distill(
     progress: bool | ProgressCallback = True,
     step_timeout: float | None = None,
     on_stall: Callable[[str], None] | None = None,
+    replaces: Sequence[Path] = (),
 ) -> DistillResult:
     """Distils a task into a dataset.
 
@@ -124,6 +125,7 @@ def distill(
         stalled, see `Watchdog`; by default 600, or what `floppy.tasks.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
         end; by default what `stalls_end` says, else the sentence goes to stderr.
+      replaces: folders of runs that went on from an earlier run in `out`; where this one begins anew, they are cleared.
 
     Returns:
       The best dataset, scored, and what it took.
@@ -150,14 +152,19 @@ def distill(
             check_free(folder, overwrite=overwrite)
         if folder is not None:
             run.held = held.enter_context(hold(folder))
-        state = _prepare(run, folder, fresh, resume=resume, overwrite=overwrite)
-        # Environments that Python steps have a time limit for every call of their own.
-        limit = (step_timeout or patience_now()) if arena.is_pure else math.inf
+        taken = [each for each in replaces if first_process_says(bool(files_of_run(each)))]
+        for each in taken:
+            held.enter_context(hold(each))
+        state = _prepare(run, folder, fresh, taken, resume=resume, overwrite=overwrite)
+        limit = math.inf if arena.has_own_limits else step_timeout or patience_now()
         watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
-                watchdog.beat()
+                if run.compiles:  # between steps, before the first evaluation, which is compiled too
+                    watchdog.expect(0.0)
+                else:
+                    watchdog.beat()
                 # It ends only between two evaluations: at the one that is nearest to the limit.
                 reserve = run.scoring_estimate() + clock.lap() / 2
                 return first_process_says(clock.is_late(reserve) or interrupted.is_set())
@@ -167,7 +174,7 @@ def distill(
                 interrupted.has_steps = True
                 if is_to_stop():
                     break
-        watchdog.beat(expected=run.scoring_estimate())
+        watchdog.expect(run.scoring_estimate())
         if isinstance(show, ProgressBar):
             count, word = config.score_episodes, episode_word(problem.task)
             show.scoring(f"{config.score_learners} fresh learners x {count} {word}")
@@ -228,7 +235,7 @@ class Run:
         self.config, self.problem, self.outer = config, problem, config.outer
         self.arena, self.clock = arena, clock or Clock()
         versions = versions_of("jax", "optax", problem.task.package, why=problem.task.task_id)
-        self.about = About(command, [*parents_of(problem), *config.outer.parents(problem)], [versions])
+        self.about = About(command, parents(config, problem), [versions])
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
@@ -270,6 +277,7 @@ class Run:
         try:
             for step in steps:
                 state, info = self.outer.step(self.problem, state, jax.random.fold_in(step_key, step), self.arena)
+                check_info(self.outer, info)
                 infos.append(info)
                 if is_to_stop():
                     break
@@ -355,6 +363,11 @@ class Run:
         return to_dataset(self.config, self.problem, state.best, state.best_statistics, entry, self.about, spent)
 
 
+def parents(config: DistillConfig, problem: Problem) -> list[str]:
+    """Files that a run begins with or learns from, as its card lists them."""
+    return [*parents_of(problem), *config.outer.parents(problem)]
+
+
 class _Programs(NamedTuple):
     """What a run on the device compiles."""
 
@@ -372,7 +385,9 @@ def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Program
         step_key = named_key(key, "outer step")
 
         def one(state: Any, step: jax.Array) -> tuple[Any, Info]:
-            return outer.step(problem, state, jax.random.fold_in(step_key, step), arena)
+            state, info = outer.step(problem, state, jax.random.fold_in(step_key, step), arena)
+            check_info(outer, info)
+            return state, info
 
         return jax.lax.scan(one, state, steps)
 
@@ -412,7 +427,9 @@ def to_dataset(
     )
 
 
-def _prepare(run: Run, folder: Path | None, fresh: RunState, *, resume: bool, overwrite: bool) -> RunState:
+def _prepare(
+    run: Run, folder: Path | None, fresh: RunState, replaces: Sequence[Path], *, resume: bool, overwrite: bool
+) -> RunState:
     """The state to start from; writes the configuration of a new run."""
     if folder is None:
         if resume:
@@ -422,7 +439,7 @@ def _prepare(run: Run, folder: Path | None, fresh: RunState, *, resume: bool, ov
     if resume and first_process_says(bool(files_of_run(folder))):
         return _resume(run, folder, fresh)
     check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
-    begin(folder, run.config, run.about)
+    begin(folder, run.config, run.about, replaces)
     return fresh
 
 

@@ -63,15 +63,23 @@ def plan(config: DistillConfig) -> Plan:
     with open_arena(problem.task) as arena:
         run = Run(config, problem, "", arena)
         state = run.init()
-        steps, (outer, figures, fault) = _timed(lambda n: run.steps(state.outer, [n], lambda: False))
-        if fault is not None:
-            raise fault
+        outer, env_steps = state.outer, []
+
+        def step(number: int) -> Any:
+            nonlocal outer
+            outer, figures, fault = run.steps(outer, [number], lambda: False)
+            if fault is not None:
+                raise fault
+            env_steps.append(int(figures["env_steps"].sum()))
+            return outer
+
+        steps = _timed(step)
         reached = state._replace(outer=outer)
-        selections, _ = _timed(lambda _: run.select(reached))
+        selections = _timed(lambda _: run.select(reached))
         score = run.scoring_estimate() - (selections[0] - selections[1])
     return Plan(
         outer_steps=config.outer_steps,
-        env_steps=int(figures["env_steps"].sum()) * config.outer_steps,
+        env_steps=env_steps[0] + env_steps[1] * (config.outer_steps - 1),  # the first one may count what came before
         evaluations=math.ceil(config.outer_steps / config.evaluate_every),
         floats=sum(leaf.size for leaf in jax.tree.leaves(state.best)),
         checkpoint_bytes=sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)),
@@ -83,15 +91,14 @@ def plan(config: DistillConfig) -> Plan:
     )
 
 
-def _timed(work: Callable[[int], Any]) -> tuple[list[float], Any]:
-    """Seconds of a first call, which compiles, and of a second one; and what the second one gave."""
-    seconds, result = [], None
+def _timed(work: Callable[[int], Any]) -> list[float]:
+    """Seconds of a first call, which compiles, and of a second one."""
+    seconds = []
     for number in range(2):
         started = time.monotonic()
-        result = work(number)
-        jax.block_until_ready(jax.tree.leaves(result))
+        jax.block_until_ready(jax.tree.leaves(work(number)))
         seconds.append(time.monotonic() - started)
-    return seconds, result
+    return seconds
 
 
 def _peak_memory() -> int:

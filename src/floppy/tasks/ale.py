@@ -73,6 +73,11 @@ class AtariTask:
         return (84, 84, 4)
 
     @property
+    def observes_bytes(self) -> bool:
+        """Shades of grey."""
+        return True
+
+    @property
     def actions(self) -> Discrete:
         """The actions that the game knows, in ALE's order."""
         return Discrete(_games().action_count(self.game))

@@ -47,6 +47,8 @@ class FaultyEnvironmentWarning(UserWarning):
 
 JAX, HOST, LABELLED = "jax", "host", "labelled"
 """Kinds of tasks: `JaxTask`, `HostTask`, `SupervisedTask`."""
+EPISODIC = (JAX, HOST)
+"""Those that have episodes; the other one has labels."""
 
 
 class Profile(NamedTuple):
@@ -72,8 +74,9 @@ class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `card_notes` and
-    `selection_view()`; for one that does not, the functions of these names below say what is usual for its kind.
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `card_notes`,
+    `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say what is usual
+    for its kind.
     """
 
     @property
@@ -212,6 +215,13 @@ def selection_view(task: Task) -> Task:
 def card_notes(task: Task) -> str:
     """What a task wants to be said on the card of a dataset of it, such as which label each action stands for."""
     return str(getattr(task, "card_notes", ""))
+
+
+def observes_bytes(task: Task) -> bool:
+    """Whether observations are kept as bytes, pixels: as a task says, or as the `reset` of a JAX task gives them."""
+    if (own := getattr(task, "observes_bytes", None)) is not None:
+        return bool(own)
+    return isinstance(task, JaxTask) and jax.eval_shape(reset_of(task), jax.random.key(0))[1].dtype == jnp.uint8
 
 
 def lenient_broadcasting() -> AbstractContextManager[None]:

@@ -65,6 +65,11 @@ class GymnasiumTask:
         return shape
 
     @property
+    def observes_bytes(self) -> bool:
+        """Where the space is a box of bytes from 0 to 255."""
+        return bool(self._description.observes_bytes)
+
+    @property
     def actions(self) -> Discrete | Continuous:
         """The action space, flattened."""
         space = self._description.action_space

@@ -57,6 +57,8 @@ class Description(NamedTuple):
     observation_space: spaces.Space
     observation_shape: tuple[int, ...]
     """In which a task gives observations."""
+    observes_bytes: bool
+    """Whether they are pixels."""
     action_space: spaces.Discrete | spaces.Box
     max_steps: int
     package: str
@@ -88,7 +90,8 @@ def describe(name: str) -> Description:
     is_box = isinstance(observation_space, spaces.Box)
     notes = "" if is_box else f"Observations are gymnasium.spaces.flatten of {described(observation_space)}."
     package = _package(spec.entry_point)
-    return Description(observation_space, shape, action_space, int(spec.max_episode_steps), package, notes)
+    steps, is_of_bytes = int(spec.max_episode_steps), _is_of_bytes(observation_space)
+    return Description(observation_space, shape, is_of_bytes, action_space, steps, package, notes)
 
 
 def _attribute(name: str, environment: gymnasium.Env, attribute: str) -> Any:

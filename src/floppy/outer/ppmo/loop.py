@@ -12,7 +12,7 @@ import optax
 
 from floppy.cloning import Distilled, clone
 from floppy.errors import MAX_COUNT, FloppyError
-from floppy.fields import bounded, check_fields, one_of
+from floppy.fields import bounded, check_fields, one_of, parent_file
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
@@ -23,7 +23,7 @@ from floppy.play.arena import Arena, Trajectory
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics, init_statistics, normalise, update_statistics
 from floppy.spaces import Discrete
-from floppy.tasks.base import LABELLED, Task, kind_of
+from floppy.tasks.base import EPISODIC, Task
 
 CRITICS = ("mlp", "minatar-cnn", "nature-cnn")
 
@@ -73,6 +73,7 @@ class PPMO(OuterLoopDefaults):
     """
 
     name: ClassVar[str] = "ppmo"
+    kinds: ClassVar[tuple[str, ...]] = EPISODIC
     learners: int = bounded(16, least=1, most=MAX_COUNT)
     """Fresh learners per outer step, in equal shares over the learner distributions."""
     environments: int = bounded(4, least=1, most=MAX_COUNT)
@@ -124,7 +125,7 @@ class PPMO(OuterLoopDefaults):
     """Whether rewards are divided by the running standard deviation of discounted returns, for a critic and a gradient
     norm that know no task's units (Gymnasium's NormalizeReward; Engstrom et al., 2020). Returns are reported as they
     were before that."""
-    teacher: str = ""
+    teacher: str = parent_file()
     """File of a dataset whose policy learners imitate at first, where an expert is at hand, as plain PPO makes one: the
     KL divergence from its policy is added to the loss (kickstarting; Schmitt et al., 2018). Off by default."""
     teacher_weight: float = bounded(1.0, above=0)
@@ -144,12 +145,7 @@ class PPMO(OuterLoopDefaults):
         return read_teacher(self.teacher, task) if self.teacher else None
 
     def check(self, problem: Problem) -> None:
-        """Checks that there are episodes, and that learners can be shared."""
-        if kind_of(problem.task) == LABELLED:
-            raise FloppyError(
-                f"PPO needs episodes, {problem.task.task_id} has none: distil by --outer supervised or hades, or "
-                "take --method neuroevolution or random as a baseline."
-            )
+        """Checks that learners can be shared, and that the dataset is improved."""
         self._share(problem)
         problem.check_normaliser(normalises=self.normalise_observations)
         if self.critic_warm_up >= problem.outer_steps:
