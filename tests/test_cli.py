@@ -673,6 +673,15 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("evaluate nowhere.safetensors", "no such file"),
         ("import nowhere.npz --task cartpole --out b.safetensors", "nowhere.npz"),
         ("show .", "folder"),
+        ("show ''", "show was given an empty argument: leave it out, or say what it is to be"),
+        ("distill cartpole --out ''", "--out needs a value, got an empty one"),
+        ("distill cartpole -o ''", "-o needs a value, got an empty one"),
+        ("distill cartpole --out=", "--out needs a value, got an empty one"),
+        ("distill cartpole --budget ''", "--budget needs a value, got an empty one"),
+        ("evaluate '' --learners 2", "an empty argument"),
+        ("train a.safetensors --save ''", "--save needs a value, got an empty one"),
+        ("distill cartpole --critic-network '' --population 3", "--population"),  # a network may be called so
+        ("distill cartpole --examples 1000000000", "examples must be at most 11184810 for ndcartpole/1"),
     ],
 )
 def test_nonsense_is_refused(refuse: Refuse, words: str, hint: str) -> None:

@@ -67,12 +67,22 @@ def test_a_run_is_asked_to_stop_and_a_second_signal_interrupts(capsys: pytest.Ca
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         assert running_stop() is stop and not stop.is_set()
+        stop.has_steps = True
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         signal.raise_signal(signal.SIGINT)
     assert capsys.readouterr().err.count("Ctrl-C again stops at once") == 1
     assert running_stop() is None
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_without_steps_is_interrupted_at_once(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the first ones are traced, which takes long on a busy machine, there is nothing to score."""
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        signal.raise_signal(number)
+    assert capsys.readouterr().err == ""
+    assert running_stop() is None
 
 
 def test_other_threads_are_told_of_no_signal() -> None:
@@ -164,6 +174,8 @@ def test_a_signal_that_the_run_has_seen_ends_nothing_however_late_this_is_notice
     ended: list[int] = []
     monkeypatch.setattr(interrupts, "end", lambda _, code: ended.append(code))
     with stoppable() as stop:
+        stop.has_steps = True
         stop()
+        stop.has_steps = False  # when the thread looked
         interrupts.Interrupts(lambda: "interrupted")._answer(is_first=True)
     assert ended == []

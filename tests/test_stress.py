@@ -67,7 +67,9 @@ def test_devices_and_budgets_were_within_tolerance() -> None:
 
 @pytest.mark.skipif(not (TABLES / "long.csv").exists(), reason="make stress-long has not been run")
 def test_an_hour_of_every_outer_loop_ended_as_it_began() -> None:
-    for row in rows("long"):
+    found = rows("long")
+    assert {row["loop"] for row in found} == set(OUTER_LOOPS)
+    for row in found:
         assert float(row["minutes"]) >= 59
         assert float(row["growth"]) <= 0.05
         assert float(row["cpu_ratio"]) <= 1.1

@@ -18,8 +18,10 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     """A path of which `~` is the home folder.
 
     Raises:
-      FloppyError: for what is no path, or a `~` that stands for no folder.
+      FloppyError: for what is no path, an empty text among it, or a `~` that stands for no folder.
     """
+    if path == "":
+        raise FloppyError("A path must not be empty: name a file or folder.")
     try:
         return Path(path).expanduser()
     except (TypeError, RuntimeError) as error:  # RuntimeError: HOME is unset, or there is no such user

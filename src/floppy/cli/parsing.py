@@ -81,6 +81,7 @@ class Parser:
             refuse.
           SystemExit: after `--help`.
         """
+        self._check_empty(words)
         said = io.StringIO()
         # Words that tyro has read by then are not in its help, the first ones of all.
         words = HELP[:1] if set(words) & set(HELP) else words
@@ -98,6 +99,22 @@ class Parser:
             values |= {group.name: part} if group.name in self.options else vars(part)
         with contextlib.redirect_stdout(sys.stderr):  # checks of the values may take a look at an environment
             return build(self.kind, self.given, (), values)
+
+    def _check_empty(self, words: list[str]) -> None:
+        """Refuses empty arguments, such as shell variables that are not set leave behind.
+
+        Raises:
+          FloppyError: for one, but for an option among whose choices it is.
+        """
+        may_be_empty = {option.typed for option in self.options.values() if "" in option.choices}
+        for before, word in itertools.pairwise(["", *words]):
+            if word and not (word.startswith("--") and word.endswith("=") and word.count("=") == 1):
+                continue
+            name = word.removesuffix("=") or (before if before.startswith("-") else "")
+            if name not in may_be_empty:
+                empty = f"{name} needs a value, got an empty one"
+                what = empty if name else f"{self._name} was given an empty argument"
+                raise FloppyError(f"{what}: leave it out, or say what it is to be.")
 
     def form(self) -> type[Any]:
         """The dataclass that tyro reads: a field per option, those of a group of the help in a dataclass of its own."""

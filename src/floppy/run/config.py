@@ -1,12 +1,14 @@
 """What a run is made of: the one configuration that is the API, the command line, and what a run's folder keeps."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from floppy.cloning.base import CLONINGS, Cloning, check_cloning, check_fits
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.losses import check_loss
+from floppy.dataset.file import MOST_BYTES
 from floppy.errors import MAX_COUNT, FloppyError, must_be_one_of, shown
 from floppy.fields import bounded, check_fields, decode, encode, one_of, parent_file, with_lists
 from floppy.learner.distribution import parse_distributions
@@ -14,7 +16,7 @@ from floppy.learner.network import LAYERS, Learners, check_offers
 from floppy.outer import OUTER_LOOPS, PPMO, OuterLoop, Problem
 from floppy.outer.base import INITIAL_EXAMPLES, LABELLED_EXAMPLES, TARGETS, check_is_for, check_outer_loop
 from floppy.outer.start import with_start
-from floppy.tasks.base import LABELLED, kind_of
+from floppy.tasks.base import LABELLED, Task, kind_of
 from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import full_task_id, make_task
 from floppy.teach.codec import versions_of
@@ -110,6 +112,7 @@ class DistillConfig:
         check_own_task(task)
         check_loss(self.cloning.loss, task.actions)
         self._check_rates()
+        self._check_size(task)
         learners = parse_distributions(self.distribution)
         if self.encoder_layers:
             network = learners[0].bind(task.observation_shape, task.actions)
@@ -148,6 +151,15 @@ class DistillConfig:
             problem = with_start(problem, self.start)
         self.outer.check(problem)
         return problem
+
+    def _check_size(self, task: Task) -> None:
+        """Checks that a file can hold the examples."""
+        each = 4 * (math.prod(task.observation_shape) + task.actions.size)
+        if self.examples * each > MOST_BYTES:
+            raise FloppyError(
+                f"examples must be at most {MOST_BYTES // each} for {task.task_id}, of which a dataset's file can hold "
+                f"no more, got {self.examples}."
+            )
 
     def _check_rates(self) -> None:
         names, kind = self.cloning.rates, type(self.cloning).__name__

@@ -29,10 +29,16 @@ class Stop:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def __call__(self, *_: object) -> None:
-        """As a signal's handler."""
+        """As a signal's handler.
+
+        Raises:
+          KeyboardInterrupt: where there is nothing to score yet, as while the first steps are traced.
+        """
+        self.restore()
+        if not self.has_steps:
+            raise KeyboardInterrupt
         self._event.set()
         self.announce()
-        self.restore()
 
     def announce(self) -> None:
         """Says once what happens now; it may come long before Python handles the signal."""

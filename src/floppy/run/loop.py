@@ -161,6 +161,7 @@ def distill(
         with stoppable() as interrupted:
 
             def is_to_stop() -> bool:
+                interrupted.has_steps = True
                 if run.compiles:  # between steps, before the first evaluation, which is compiled too
                     watchdog.expect(0.0)
                 else:
@@ -171,7 +172,6 @@ def distill(
 
             while int(state.step) < config.outer_steps and not first_process_says(run.is_at_maximum()):
                 state = _advance(run, folder, state, is_to_stop, show)
-                interrupted.has_steps = True
                 if is_to_stop():
                     break
         watchdog.expect(run.scoring_estimate())
