@@ -142,7 +142,6 @@ def test_the_readme_says_where_every_outer_loop_is() -> None:
         "docs/files.md",
         "docs/policy-file.md",
         "docs/studies.md",
-        "docs/tasks.md",
     ]
 )
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_other_units_of_actions_are_refused_with_the_option(is_scaled: bool, opt
 # --- the critic's warm-up, and selection ---
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_dataset_is_held_while_the_critic_warms_up() -> None:
     problem = make_problem(outer_steps=4)
     outer = dataclasses.replace(SMALL, critic_warm_up=2, rate=0.1)
