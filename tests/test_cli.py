@@ -33,7 +33,7 @@ from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate
 from floppy.fields import BOUNDS
 from floppy.learner.distribution import NAMED_DISTRIBUTIONS, parse_distributions
-from floppy.learner.module import NETWORKS
+from floppy.learner.user_networks import NETWORKS
 from floppy.outer import OUTER_LOOPS, HaDES
 from floppy.recipes import RECIPES, apply_budget
 from floppy.run.config import DistillConfig

@@ -20,8 +20,8 @@ from floppy.cloning import Distilled, GradientStep, ImplicitStep, clone
 from floppy.errors import FloppyError
 from floppy.learner.distribution import learners_of, parse_distribution
 from floppy.learner.mlp import LearnerDistribution, Weights
-from floppy.learner.module import NETWORKS, ModuleWeights
 from floppy.learner.network import Network
+from floppy.learner.user_networks import NETWORKS, ModuleWeights
 from floppy.spaces import ActionSpace, Continuous, Discrete
 from floppy.studies.search import count_weights
 from floppy.tasks import register

@@ -20,7 +20,7 @@ import floppy
 from floppy.dataset.file import POLICIES_KEY, origin
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
-from floppy.learner.module import NETWORKS
+from floppy.learner.user_networks import NETWORKS
 from floppy.play.normalise import normalise
 from floppy.teach.codec import unpack
 from floppy.teach.policies import _clone_many

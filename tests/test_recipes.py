@@ -12,7 +12,7 @@ from floppy.cloning import AdamSteps, FeatureSteps, GradientStep, ImplicitStep
 from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
-from floppy.learner.module import NETWORKS, network, register_network
+from floppy.learner.user_networks import NETWORKS, network, register_network
 from floppy.outer import OUTER_LOOPS, PPMO, HaDES
 from floppy.recipes import RECIPES, STAGED, for_one_learner, neuroevolution_baseline, ppo_baseline, recipe
 from floppy.run.config import DistillConfig

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from floppy.evaluation.score import Score as Score
     from floppy.learner.distribution import parse_distribution as parse_distribution
     from floppy.learner.mlp import LearnerDistribution as LearnerDistribution
-    from floppy.learner.module import network as network
-    from floppy.learner.module import register_network as register_network
+    from floppy.learner.user_networks import network as network
+    from floppy.learner.user_networks import register_network as register_network
     from floppy.outer.base import OuterLoopDefaults as OuterLoopDefaults
     from floppy.outer.base import register_outer_loop as register_outer_loop
     from floppy.outer.hades.loop import HaDES as HaDES
@@ -70,7 +70,7 @@ _MODULES = {
     "floppy.evaluation.score": ("Score",),
     "floppy.learner.distribution": ("parse_distribution",),
     "floppy.learner.mlp": ("LearnerDistribution",),
-    "floppy.learner.module": ("network", "register_network"),
+    "floppy.learner.user_networks": ("network", "register_network"),
     "floppy.outer": ("PPMO", "HaDES", "Imitation", "OuterLoopDefaults", "Supervised", "register_outer_loop"),
     "floppy.recipes": ("RECIPES", "neuroevolution_baseline", "ppo_baseline", "recipe"),
     "floppy.run.config": ("DistillConfig",),

@@ -18,7 +18,7 @@ from floppy.cli.field_options import NAME, Group
 from floppy.cli.interrupts import USER_ERROR, end
 from floppy.cli.parsing import HELP, Names, Parser, hyphenated, peek
 from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
-from floppy.learner.module import NETWORKS, register_network
+from floppy.learner.user_networks import NETWORKS, register_network
 from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
 from floppy.run.interrupts import stalls_end

@@ -7,8 +7,8 @@ from typing import Any
 from floppy.errors import FloppyError, shown
 from floppy.fields import decode
 from floppy.learner.mlp import LearnerDistribution
-from floppy.learner.module import MODULE_KIND, NETWORKS
 from floppy.learner.network import Learners
+from floppy.learner.user_networks import MODULE_KIND, NETWORKS
 
 RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 """`64` or `32..256`"""
