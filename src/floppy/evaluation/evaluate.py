@@ -23,7 +23,8 @@ from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import Task, default_episodes
 from floppy.tasks.check import check_own_task
-from floppy.tasks.registry import make_task, task_of_file
+from floppy.tasks.registry import make_task
+from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS, Policies, Policy
 

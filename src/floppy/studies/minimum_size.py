@@ -25,7 +25,8 @@ from floppy.studies.base import Row, by, check_some, column, scores_of
 from floppy.studies.figure import label_of
 from floppy.studies.runs import BudgetedRun, configure_method, run
 from floppy.tasks.base import Task
-from floppy.tasks.registry import full_task_id, make_task, task_of_file
+from floppy.tasks.registry import full_task_id, make_task
+from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import unpack
 
 if TYPE_CHECKING:

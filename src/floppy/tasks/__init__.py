@@ -4,7 +4,8 @@ from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import FaultyEnvironmentError, HostTask, JaxTask, Labelled, SupervisedTask, Task, Transition
 from floppy.tasks.check import check_task
 from floppy.tasks.faults import patience
-from floppy.tasks.registry import SHORT_NAMES, family_descriptions, list_tasks, make_task, register, task_of_file
+from floppy.tasks.registry import SHORT_NAMES, family_descriptions, list_tasks, make_task, register
+from floppy.tasks.untrusted import task_of_file
 
 __all__ = [
     "SHORT_NAMES",

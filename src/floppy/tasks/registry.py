@@ -11,7 +11,6 @@ from floppy.fields import is_same_member
 from floppy.tasks.base import REQUIRED, Task
 from floppy.tasks.faults import raised
 from floppy.tasks.lookup import import_module, unknown_task
-from floppy.tasks.untrusted import unregistered_task
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",
@@ -26,7 +25,7 @@ it is first asked for, or the function that `register` was given.
 
 A module offers `make(rest)`, which makes the task `prefix/rest`; `names()`, the `rest` of every id that is listed;
 `DESCRIPTION`, a line on the tasks that there are; and, if it likes, `SHORT_NAMES` from short names to `rest`. One whose
-`make` imports or opens what `rest` names also offers `from_file(rest, command)`, see `task_of_file`: it refuses what
+`make` imports or opens what `rest` names also offers `from_file(rest, command)`, see `untrusted.py`: it refuses what
 the user has not given, and returns the `rest` to be made. One whose ids may hold arguments offers
 `with_arguments(rest, pairs)`, see the function of this name. Importing the module must be quick, and must work without
 the packages that its tasks need: it imports those in functions.
@@ -50,7 +49,7 @@ class _ShortNames(Mapping[str, str]):
         return {
             name: f"{prefix}/{rest}"
             for prefix in FAMILIES
-            for name, rest in getattr(_family(prefix), "SHORT_NAMES", {}).items()
+            for name, rest in getattr(family_of(prefix), "SHORT_NAMES", {}).items()
         }
 
 
@@ -73,7 +72,7 @@ def make_task(name: str) -> Task:
     prefix, _, rest = full.partition("/")
     if prefix not in FAMILIES or not rest:
         raise unknown_task(name, [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))])
-    task: Task = _family(prefix).make(rest)
+    task: Task = family_of(prefix).make(rest)
     _ASKED_FOR.update((full, task.task_id))
     return task
 
@@ -81,6 +80,11 @@ def make_task(name: str) -> Task:
 _ASKED_FOR: set[str] = set()
 """Ids that `make_task` was given in this process, and what tasks call themselves: what the user has named once may be
 read back from a file."""
+
+
+def was_asked_for(name: str) -> bool:
+    """Whether the user has named a task by this id in this process."""
+    return name in _ASKED_FOR
 
 
 def with_arguments(name: str, pairs: Sequence[str]) -> str:
@@ -97,33 +101,10 @@ def with_arguments(name: str, pairs: Sequence[str]) -> str:
     prefix, _, rest = full.partition("/")
     add: Callable[[str, Sequence[str]], str] | None = None
     if prefix in FAMILIES:
-        add = getattr(_family(prefix), "with_arguments", None)
+        add = getattr(family_of(prefix), "with_arguments", None)
     if add is None:
         raise FloppyError(f"Task {shown(name)} takes no arguments for its environment: gymnasium/ID does.")
     return f"{prefix}/{add(rest, pairs)}"
-
-
-def task_of_file(name: str, command: str = "") -> Task:
-    """The task that a file names, such as a dataset's card.
-
-    Files come from anywhere: unlike `make_task` this imports no module and opens no file because one of them says so.
-
-    Args:
-      name: the id.
-      command: what made the file, as its card says. It tells people which `--import` they have forgotten.
-
-    Raises:
-      FloppyError: if there is no such task without that; it says what the user may give.
-    """
-    name = full_task_id(name)  # a study's file has the short one, as it was typed
-    prefix, _, rest = name.partition("/")
-    if name in _ASKED_FOR:
-        return make_task(name)
-    if prefix not in FAMILIES or not rest:
-        raise unregistered_task(name, command)
-    from_file: Callable[[str, str], str] = getattr(_family(prefix), "from_file", lambda rest, command: rest)
-    task: Task = _family(prefix).make(from_file(rest, command))
-    return task
 
 
 def register(name_prefix: str, factory: Callable[[str], Task]) -> None:
@@ -151,15 +132,15 @@ def list_tasks() -> list[str]:
 
     Those of a family that needs a package are listed where it is installed. Tasks of your own are not listed.
     """
-    return [f"{prefix}/{rest}" for prefix in FAMILIES for rest in _family(prefix).names()]
+    return [f"{prefix}/{rest}" for prefix in FAMILIES for rest in family_of(prefix).names()]
 
 
 def family_descriptions() -> dict[str, str]:
     """A line on the tasks of each family, by prefix."""
-    return {prefix: _family(prefix).DESCRIPTION for prefix in FAMILIES}
+    return {prefix: family_of(prefix).DESCRIPTION for prefix in FAMILIES}
 
 
-def _family(prefix: str) -> Any:
+def family_of(prefix: str) -> Any:
     """The module of a family, or what stands for one of the user's own."""
     family = FAMILIES[prefix]
     if isinstance(family, str):
@@ -197,6 +178,5 @@ __all__ = [
     "list_tasks",
     "make_task",
     "register",
-    "task_of_file",
     "with_arguments",
 ]

@@ -1,19 +1,45 @@
 """What a task that a file names may not do: files come from anywhere, so nothing is imported or opened for their sake.
 
-`floppy.tasks.task_of_file` is where such a task is made; families refuse with what stands here.
+`task_of_file` makes such a task; a family whose `make` would import or open something refuses it, in its `from_file`,
+with what stands here.
 """
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from floppy.errors import FloppyError, shown
 from floppy.tasks.arguments import Value
+from floppy.tasks.base import Task
+from floppy.tasks.registry import FAMILIES, family_of, full_task_id, make_task, was_asked_for
 
 HARMLESS = re.compile(r"[A-Za-z0-9_-]{0,64}")
 """A text that names no path, module or address."""
 MODULE = re.compile(r"[\w.,]{1,100}")
 """What a message offers as a module's name."""
+
+
+def task_of_file(name: str, command: str = "") -> Task:
+    """The task that a file names, such as a dataset's card.
+
+    Files come from anywhere: unlike `make_task` this imports no module and opens no file because one of them says so.
+
+    Args:
+      name: the id.
+      command: what made the file, as its card says. It tells people which `--import` they have forgotten.
+
+    Raises:
+      FloppyError: if there is no such task without that; it says what the user may give.
+    """
+    name = full_task_id(name)  # a study's file has the short one, as it was typed
+    prefix, _, rest = name.partition("/")
+    if was_asked_for(name):
+        return make_task(name)
+    if prefix not in FAMILIES or not rest:
+        raise unregistered_task(name, command)
+    from_file: Callable[[str, str], str] = getattr(family_of(prefix), "from_file", lambda rest, command: rest)
+    task: Task = family_of(prefix).make(from_file(rest, command))
+    return task
 
 
 def unregistered_task(name: str, command: str = "") -> FloppyError:

@@ -23,7 +23,8 @@ from floppy.play.normalise import RunningStatistics, restored_statistics, stored
 from floppy.spaces import ActionSpace, space_of
 from floppy.tasks.base import Task
 from floppy.tasks.check import check_own_task
-from floppy.tasks.registry import make_task, task_of_file
+from floppy.tasks.registry import make_task
+from floppy.tasks.untrusted import task_of_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ from floppy.learner.network import Learners, Network
 from floppy.play.normalise import RunningStatistics, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
-from floppy.tasks.registry import make_task, task_of_file
+from floppy.tasks.registry import make_task
+from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import unpack
 
 MAX_LEARNERS = 1_000_000
