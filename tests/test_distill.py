@@ -734,7 +734,7 @@ def test_every_outer_step_has_a_key_of_its_own(is_pure: bool, monkeypatch: pytes
     """The same for a step wherever a call begins: a resumed run draws what an undisturbed one does."""
 
     def step(_: object, __: object, state: Any, key: jax.Array, ___: object) -> tuple[Any, dict[str, jax.Array]]:
-        return state, {"drawn": jax.random.uniform(key)}
+        return state, {"drawn": jax.random.uniform(key), "env_steps": jnp.zeros(())}
 
     monkeypatch.setattr(type(CONFIG.outer), "step", step)
     module._programs.cache_clear()  # another test may have run the true steps
