@@ -431,7 +431,10 @@ def test_networks_of_ones_own_are_kept_by_their_names(tmp_path: Path, monkeypatc
 
 def test_diverged_policies_are_not_written(discrete: floppy.Policies, tmp_path: Path) -> None:
     broken = jax.tree.map(lambda leaf: leaf.at[..., 0].set(np.nan) if leaf.ndim == 3 else leaf, discrete)
-    assert "NaN or infinite" in refusal(lambda: save_policies(broken, tmp_path / "p.safetensors"))
+    all_nan = jax.tree.map(lambda leaf: leaf * np.nan, discrete)
+    for wrong in (broken, all_nan):
+        assert "NaN or infinite" in refusal(lambda wrong=wrong: save_policies(wrong, tmp_path / "p.safetensors"))
+    assert "policies must be at least 1" in refusal(lambda: save_policies(discrete[:0], tmp_path / "p.safetensors"))
     assert not list(tmp_path.iterdir())
 
 

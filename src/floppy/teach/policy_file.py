@@ -75,13 +75,14 @@ def save_policies(
 
     Raises:
       FloppyError: if the path exists and `overwrite` is false, if it cannot be written, or if the policies cannot be
-        stored: they are of a network that has no registered name, or not finite.
+        stored: they are of a network that has no registered name, not finite, or none.
     """
     path = as_path(path)
     if not isinstance(policies, Policies):
         raise FloppyError("A policy file holds several policies: give policies[i : i + 1] for one of them.")
     if not overwrite and os.path.lexists(path):
         raise FloppyError(f"{path} exists already, nothing was written: choose another name or --overwrite.")
+    check_number("policies", len(policies), least=1, most=MAX_LEARNERS)
     about = _describe(policies, ensemble, seed)
     tensors = _tensors_of(policies)
     _check_finite(tensors)
