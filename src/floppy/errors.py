@@ -45,6 +45,23 @@ def must_be_one_of(name: str, value: Any, allowed: Iterable[str]) -> FloppyError
     return FloppyError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}.")
 
 
+def check_kind(name: str, value: Any, kind: type, allowed: str, advice: str = "") -> None:
+    """Checks that an argument is an object of a class.
+
+    Args:
+      name: of the argument, as users write it.
+      value: what was given.
+      kind: the class.
+      allowed: what the argument must be, as the message says it.
+      advice: what to do with what else people might give.
+
+    Raises:
+      FloppyError: naming the argument, what was got and what is allowed.
+    """
+    if not isinstance(value, kind):
+        raise FloppyError(f"{name} must be {allowed}, got {shown(value)}{advice and f': {advice}'}.")
+
+
 def check_number(
     name: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
 ) -> None:
