@@ -243,6 +243,32 @@ def test_policies_in_place_of_a_dataset_are_refused(discrete: floppy.Policies, t
     assert "holds trained policies" in refusal(lambda: floppy.load(tmp_path / "policies.safetensors"))
 
 
+WHOLE = ("3", 2.5, True, [1, 2], np.array([1, 2]), None)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        *((lambda _, d, n=n: floppy.train(d, 0, learners=n), "learners must be a whole number") for n in WHOLE),
+        *((lambda _, d, n=n: floppy.evaluate(d, learners=n), "learners must be a whole number") for n in WHOLE),
+        *((lambda _, d, n=n: floppy.evaluate(d, ensemble=n), "ensemble must be a whole number") for n in WHOLE),
+        (lambda _, d: floppy.evaluate(d, episodes="3"), "episodes must be a whole number, got '3'"),
+        (lambda _, d: floppy.evaluate(d, seed="3"), "seed must be a whole number, got '3'"),
+        (lambda p, _: floppy.evaluate_policies(p, episodes="3"), "episodes must be a whole number, got '3'"),
+        (lambda p, _: floppy.evaluate_policies(p[:0]), "policies must be at least 1"),
+        (lambda p, _: save_policies(p, "p.safetensors", seed="3"), "seed must be a whole number, got '3'"),
+        (lambda _, d: floppy.evaluate(d, distributions=[]), "at least one text or distribution, got none"),
+        (lambda _, d: floppy.evaluate(d, distributions=[3]), "distribution must be text, such as lambda"),
+        (lambda _, d: floppy.evaluate(d, distributions=None), "distribution must be text, such as lambda"),
+        (lambda _, d: floppy.train(d, 0, distribution=3), "distribution must be text, such as lambda"),
+        (lambda *_: floppy.parse_distribution(3), "distribution must be text, such as lambda"),
+        (lambda *_: floppy.recipe("cartpole", distribution=[3]), "distribution must be text, such as lambda"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(discrete: floppy.Policies, attempt: Callable[..., Any], said: str) -> None:
+    assert said in refusal(lambda: attempt(discrete, dataset_of()))
+
+
 @pytest.mark.parametrize("wrong", [np.ones(3), np.ones((2, 5)), np.ones((1, 2, 4)), 1.0, [[1.0], [1.0, 2.0]], "left"])
 def test_an_observation_of_another_kind_is_refused(discrete: floppy.Policies, wrong: Any) -> None:
     assert "observation must be" in refusal(lambda: discrete[0].act(wrong))

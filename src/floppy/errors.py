@@ -83,8 +83,3 @@ def check_number(
     upper = f"at most {most:.10g}" if most < math.inf else ""
     bounds = " and ".join(filter(None, (lower, upper))) or "a finite number"
     raise FloppyError(f"{name} must be {bounds}, got {shown(value) if isinstance(value, int) else value}.")
-
-
-def check_seed(seed: int, name: str = "seed") -> None:
-    """Checks that a seed is within 32 bits, as the seeds of JAX's and NumPy's generators are."""
-    check_number(name, seed, least=0, most=2**32 - 1)

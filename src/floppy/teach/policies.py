@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
 from floppy.dataset.file import DistilledDataset, origin
-from floppy.errors import FloppyError, check_number, check_seed, shown
+from floppy.errors import FloppyError, shown
+from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
 from floppy.learner.network import Learners, Network
@@ -380,7 +381,7 @@ def train(
       FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, if the card's
         recipe cannot be read, or if the dataset is not of the task.
     """
-    check_number("learners", learners, least=1, most=MAX_LEARNERS)
+    learners = whole_number("learners", learners, most=MAX_LEARNERS)
     lesson = unpack(dataset)
     if task:
         lesson.task(task)
@@ -406,8 +407,8 @@ def _key_of(key: Any) -> tuple[jax.Array, int | None]:
         return key, None
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
         raise FloppyError(f"key must be a PRNG key or a whole number, got {shown(key)}.")
-    check_seed(int(key), "key")
-    return jax.random.key(int(key)), int(key)
+    seed = as_seed(key, "key")
+    return jax.random.key(seed), seed
 
 
 _origin = functools.lru_cache(maxsize=8)(origin)

@@ -17,7 +17,8 @@ from floppy.dataset.card import EPSILON, MERGED_FORMAT, Card
 from floppy.dataset.card import FORMAT as CARD_FORMAT
 from floppy.dataset.card import UNITS_FORMAT as CARD_UNITS_FORMAT
 from floppy.dataset.file import POLICIES_KEY, check_safetensors, read_safetensors
-from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
+from floppy.errors import FloppyError, check_number, listed, one_line, shown
+from floppy.fields import as_seed
 from floppy.files import MEBIBYTE, as_path, write_atomically
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
@@ -139,7 +140,7 @@ def _describe(policies: Policies, ensemble: bool, seed: int | None) -> dict[str,
         "ensemble": ensemble or policies.is_ensemble,
         "blocks": [dataclasses.asdict(block) for block in policies.blocks],
         "dataset": made.dataset,
-        "seed": made.seed if seed is None else seed,
+        "seed": made.seed if seed is None else as_seed(seed),
     }
 
 
@@ -241,7 +242,7 @@ def _check_description(about: dict[str, Any]) -> None:
         )
     check_number("policies", about["policies"], least=1, most=MAX_LEARNERS)
     if about["seed"] is not None:
-        check_seed(about["seed"])
+        as_seed(about["seed"])
 
 
 def _network_of(about: Mapping[str, Any]) -> Network[Any]:
