@@ -467,11 +467,18 @@ def test_existing_file_is_not_overwritten_unasked(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(FloppyError) as caught:
         save(make_full_dataset(), path)
-    assert "exists already" in one_sentence(caught.value)
+    assert "exists already: give --overwrite (in Python overwrite=True) or" in one_sentence(caught.value)
     assert path.read_bytes() == before
     save(make_full_dataset(), path, overwrite=True)
     assert load(path).card.task == "brax/hopper"
     assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_not_to_be_overwritten(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(FloppyError) as caught:
+        save(make_dataset(), tmp_path, overwrite=overwrite)
+    assert one_sentence(caught.value) == f"{tmp_path} cannot be written (it is a folder): give the name of a file in it."
 
 
 def test_parent_folders_are_made(tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ MAX_COUNT = 2**31 - 1
 """The largest count: array lengths beyond it are out of reach."""
 
 
+OVERWRITE = "--overwrite (in Python overwrite=True)"
+"""How a sentence names the permission to replace what exists; both the command line and functions say it."""
+
+
 class FloppyError(ValueError):
     """Bad input, said in one sentence: what was got, what is allowed, what to do next.
 

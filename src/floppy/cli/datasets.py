@@ -23,6 +23,7 @@ from floppy.dataset.card import NORMALISERS, SPANS
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
 from floppy.fields import as_seed, one_of
+from floppy.files import check_new_file
 from floppy.learner.distribution import parse_distribution
 from floppy.play import has_own_limits
 from floppy.run.interrupts import Watchdog, on_stall_now
@@ -85,8 +86,8 @@ class Train(Command):
     def run(self, call: Call) -> Json:
         """Trains twice: the second time shows what training takes once it is compiled."""
         as_seed(self.seed)
-        if self.save is not None and self.save.exists() and not self.overwrite:
-            raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
+        if self.save is not None:
+            check_new_file(self.save, overwrite=self.overwrite)
         dataset = load(self.dataset)
         distribution = parse_distribution(self.distribution) if self.distribution else None
         seconds = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
-from floppy.dataset.file import DistilledDataset
+from floppy.dataset.file import DistilledDataset, check_dataset
 from floppy.errors import FloppyError
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, RANDOM_DIVERGED, Score, score_returns
 from floppy.fields import as_seed, whole_number
@@ -27,7 +27,7 @@ from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import make_task
 from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import Lesson, unpack
-from floppy.teach.policies import MAX_LEARNERS, Policies, Policy
+from floppy.teach.policies import MAX_LEARNERS, Policies, Policy, as_policies
 
 CARD, ALL = "card", "all"
 """Names that stand for the first distribution on the card, and for the six named ones."""
@@ -163,8 +163,7 @@ def evaluate(
     Raises:
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
-    if isinstance(dataset, Policies | Policy):
-        raise FloppyError(f"dataset must be a DistilledDataset, got {dataset!r}: floppy.evaluate_policies plays it.")
+    check_dataset(dataset, "floppy.evaluate_policies plays policies")
     learners, seed = whole_number("learners", learners, most=MAX_LEARNERS), as_seed(seed)
     ensemble = whole_number("ensemble", ensemble, most=MAX_MEMBERS)
     episodes = None if episodes is None else _episodes(episodes)
@@ -237,7 +236,7 @@ def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score
 
 
 def evaluate_policies(
-    policies: Policies,
+    policies: Policies | Policy,
     *,
     task: str = "",
     episodes: int | None = None,
@@ -248,7 +247,7 @@ def evaluate_policies(
     """Lets trained policies play complete episodes of their task; nothing is trained.
 
     Args:
-      policies: as `train` or `load_policies` gives them.
+      policies: as `train` or `load_policies` gives them, or one of them, or their average `policies.together()`.
       task: id of the task to be played: one of those of a merged dataset; else theirs, or another one with the same
         spaces.
       episodes: per policy; by default 100, or all test images.
@@ -262,6 +261,7 @@ def evaluate_policies(
     Raises:
       FloppyError: for a wrong name or number, or policies that do not fit their task.
     """
+    policies = as_policies(policies, "floppy.evaluate plays datasets, floppy.load_policies reads files")
     whole_number("policies", len(policies), most=MAX_LEARNERS)
     episodes, seed = None if episodes is None else _episodes(episodes), as_seed(seed)
     known = task_of_policies(policies, task)

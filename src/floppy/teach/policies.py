@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
 from floppy.dataset.file import DistilledDataset, origin
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
@@ -269,6 +269,29 @@ class Policies(_Trained):
 
     def _one(self, network: Network[Any], weights: Any) -> Policy:
         return Policy(network, weights, self.statistics, self.per_evaluation_stats, self.task, self.blocks)
+
+
+def as_policies(policies: Any, advice: str) -> Policies:
+    """Policies as they are, one policy as the only one of many; see `check_policies`."""
+    if isinstance(policies, Policy):
+        own = {field.name: getattr(policies, field.name) for field in dataclasses.fields(policies)}
+        return Policies(**(own | {"weights": jax.tree.map(lambda leaf: leaf[None], policies.weights)}))
+    check_policies(policies, advice)
+    return policies
+
+
+def check_policies(policies: Any, advice: str) -> None:
+    """Checks that an argument is policies.
+
+    Args:
+      policies: what was given.
+      advice: what to do with what else people might give.
+
+    Raises:
+      FloppyError: for anything else; it says where policies come from.
+    """
+    allowed = "the Policies that floppy.train or floppy.load_policies gives, or some of them, policies[:2]"
+    check_kind("policies", policies, Policies, allowed, advice)
 
 
 @jax.jit
