@@ -478,7 +478,8 @@ def test_existing_file_is_not_overwritten_unasked(tmp_path: Path) -> None:
 def test_a_folder_is_not_to_be_overwritten(tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(FloppyError) as caught:
         save(make_dataset(), tmp_path, overwrite=overwrite)
-    assert one_sentence(caught.value) == f"{tmp_path} cannot be written (it is a folder): give the name of a file in it."
+    message = f"{tmp_path} cannot be written (it is a folder): give the name of a file in it."
+    assert one_sentence(caught.value) == message
 
 
 def test_parent_folders_are_made(tmp_path: Path) -> None:
