@@ -236,6 +236,37 @@ def test_a_number_in_place_of_a_key_is_refused(discrete: floppy.Policies, acting
     assert "key must be a PRNG key, such as jax.random.key(0), got 0" in refusal(lambda: actor.act(np.ones(4), 0))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("x", "got 'x'"),
+        (True, "such as jax.random.key(0), got True"),
+        (np.random.default_rng(0), "got Generator"),
+        ([0, 1], "got [0, 1]"),
+        (jnp.zeros(2), "got float32 of shape [2]"),
+        (jax.random.split(jax.random.key(0), 3), "of shape [3]: one serves all observations"),
+        (jax.random.split(jax.random.PRNGKey(0), 3), "got uint32 of shape [3, 2]: one serves all"),
+    ],
+)
+def test_what_is_not_one_key_is_refused(discrete: floppy.Policies, wrong: Any, said: str) -> None:
+    for actor in (discrete[0], discrete):
+        assert said in refusal(lambda actor=actor: actor.act(np.ones((3, 4)), wrong))
+    assert "key must be one PRNG key or a whole number" in refusal(lambda: floppy.train(dataset_of(), wrong))
+
+
+def test_a_raw_key_is_a_key(discrete: floppy.Policies) -> None:
+    raw = jax.random.PRNGKey(3)
+    for key in (raw, np.asarray(raw)):
+        np.testing.assert_array_equal(discrete.act(OBSERVATIONS, key), discrete.act(OBSERVATIONS, jax.random.key(3)))
+
+
+def test_no_observations_have_no_actions(discrete: floppy.Policies, continuous: floppy.Policies) -> None:
+    for key in (None, jax.random.key(0)):
+        assert discrete[0].act(np.zeros((0, 4)), key).shape == (0,)
+        assert continuous.together().act(np.zeros((0, 4)), key).shape == (0, 2)
+        assert continuous.act(np.zeros((3, 0, 4)), key).shape == (3, 0, 2)
+
+
 def test_policies_in_place_of_a_dataset_are_refused(discrete: floppy.Policies, tmp_path: Path) -> None:
     assert "floppy.evaluate_policies" in refusal(lambda: floppy.evaluate(discrete))  # type: ignore[arg-type]
     assert "must be a DistilledDataset" in refusal(lambda: floppy.train(3, 0))  # type: ignore[call-overload]
@@ -243,7 +274,7 @@ def test_policies_in_place_of_a_dataset_are_refused(discrete: floppy.Policies, t
     assert "holds trained policies" in refusal(lambda: floppy.load(tmp_path / "policies.safetensors"))
 
 
-WHOLE = ("3", 2.5, True, [1, 2], np.array([1, 2]), None)
+WHOLE = ("3", 2.5, True, [1, 2], np.ones((2, 2)), None)
 
 
 @pytest.mark.parametrize(

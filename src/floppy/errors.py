@@ -1,6 +1,7 @@
 """The one exception for bad input, and how values appear in its message."""
 
 import math
+import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +27,7 @@ class DivergedError(FloppyError):
 
 def shown(value: Any) -> str:
     """A value as it appears in a message: on one line and never long."""
-    return reprlib.repr(value)
+    return re.sub(r"\s*\n\s*", " ", reprlib.repr(value))  # of a matrix it has several lines
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -257,7 +257,7 @@ class LayeredNetwork:
         convolutions = CONVOLUTIONS[self.distribution.network]
         for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
             hidden = convolution.apply(layer, hidden, activation)
-        hidden = hidden.reshape(observations.shape[0], -1)
+        hidden = hidden.reshape(observations.shape[0], math.prod(hidden.shape[1:]))  # of no observations too
         for index in range(first, last):
             layer = weights.layers[index]
             output = activation(hidden @ layer["kernel"] + layer["bias"][None])

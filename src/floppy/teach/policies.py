@@ -313,8 +313,19 @@ def _as_numbers(observations: Any) -> Any:
 
 
 def _check_key(key: Any) -> None:
-    if isinstance(key, int | float | np.generic):
-        raise FloppyError(f"key must be a PRNG key, such as jax.random.key({key}), got {shown(key)}.")
+    if key is None or _is_key(key):
+        return
+    given = f"{key.dtype} of shape {list(key.shape)}" if getattr(key, "ndim", 0) else shown(key)
+    raise FloppyError(f"key must be a PRNG key, such as jax.random.key(0), got {given}: one serves all observations.")
+
+
+def _is_key(key: Any) -> bool:
+    """Whether a value is one PRNG key, a typed or a raw one."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        return False
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key.ndim == 0
+    return key.dtype == np.uint32 and key.ndim == 1
 
 
 def _as_given(given: Any, actions: jax.Array) -> Any:
@@ -426,10 +437,10 @@ def train(
 
 def _key_of(key: Any) -> tuple[jax.Array, int | None]:
     """A key, and the seed that it was made of."""
-    if isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim):
+    if _is_key(key):
         return key, None
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
-        raise FloppyError(f"key must be a PRNG key or a whole number, got {shown(key)}.")
+        raise FloppyError(f"key must be one PRNG key or a whole number, got {shown(key)}.")
     seed = as_seed(key, "key")
     return jax.random.key(seed), seed
 
