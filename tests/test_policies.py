@@ -142,10 +142,31 @@ def test_one_policy_and_some(policies: floppy.Policies) -> None:
     assert policies[:1].origin == policies.origin
     # The seed gives the first policies: of others it would name the wrong ones.
     assert policies[1:].origin == dataclasses.replace(policies.origin, seed=None)
+    assert policies[[0, 1]].origin == policies.origin
+    for index in ([2, 0], np.array([2, 0]), jnp.array([2, 0])):
+        same(policies[index].weights, jax.tree.map(lambda leaf: leaf[np.array([2, 0])], policies.weights))
+        assert policies[index].origin == dataclasses.replace(policies.origin, seed=None)
+    same(policies[np.arange(len(policies)) > 0].weights, policies[1:].weights)
     for index in (len(policies), -len(policies) - 1):
         with pytest.raises(IndexError):
             policies[index]
     assert "LearnerDistribution" not in repr(policies) + repr(last)
+
+
+WRONG_INDICES = ("a", True, None, 1.0, [0, 3], [0.0], [[0, 1]], (0, 1), [True, False], slice("a"), {0}, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("wrong", WRONG_INDICES)
+def test_an_index_that_chooses_no_policies_is_refused(discrete: floppy.Policies, wrong: Any) -> None:
+    assert "a list of numbers below 3 or 3 truth values, got " in refusal(lambda: discrete[wrong])
+
+
+def test_a_traced_number_chooses_a_policy(policies: floppy.Policies) -> None:
+    observation = jnp.asarray(OBSERVATIONS[0, 0])
+    act = jax.jit(lambda policies, number: policies[number].act(observation))
+    for number in (1, -1):
+        np.testing.assert_allclose(act(policies, number), policies[number].act(observation), rtol=1e-5)
+    assert "truth values" in refusal(lambda: act(policies, jnp.arange(2)))
 
 
 def test_mapped_policies_act_as_one_each(policies: floppy.Policies) -> None:

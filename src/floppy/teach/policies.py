@@ -205,20 +205,29 @@ class Policies(_Trained):
         return int(self.weights.log_std.shape[0])
 
     @overload
-    def __getitem__(self, index: int) -> Policy: ...
+    def __getitem__(self, index: int | np.integer | jax.Array) -> Policy: ...
     @overload
-    def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> "Policy | Self":
-        """One policy, or some."""
-        if isinstance(index, slice):
-            # The seed gives the first policies, no others.
-            is_first = index.indices(len(self))[0] == 0 and index.step in (None, 1)
-            origin = self.origin if is_first or self.origin is None else dataclasses.replace(self.origin, seed=None)
-            weights = jax.tree.map(lambda leaf: leaf[index], self.weights)
-            return dataclasses.replace(self, weights=weights, origin=origin)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"policy {index} of {len(self)}")
-        return self._one(self.network, _row(self.weights, index % len(self)))
+    def __getitem__(self, index: slice | list[int] | list[bool] | np.ndarray) -> Self: ...
+    def __getitem__(self, index: Any) -> "Policy | Self":
+        """One policy by its number, or some, as a NumPy array is indexed: by a slice, numbers, or `[L]` bool.
+
+        A number that is traced by a transformation of JAX stands for one policy, and its bounds are not checked.
+
+        Raises:
+          IndexError: for a number that no policy has.
+          FloppyError: for anything else that chooses none.
+        """
+        if isinstance(index, jax.core.Tracer) and index.ndim == 0:
+            return self._one(self.network, _row(self.weights, index))
+        chosen = _chosen(index, len(self))
+        if chosen.ndim == 0:
+            return self._one(self.network, _row(self.weights, int(chosen)))
+        # The seed gives the first policies, no others.
+        is_first = np.array_equal(chosen, np.arange(len(chosen)))
+        origin = self.origin if is_first or self.origin is None else dataclasses.replace(self.origin, seed=None)
+        rows = index if isinstance(index, slice) else chosen
+        weights = jax.tree.map(lambda leaf: leaf[rows], self.weights)
+        return dataclasses.replace(self, weights=weights, origin=origin)
 
     def diverged(self) -> np.ndarray:
         """`[L]` bool: of which policies a weight is NaN or infinite."""
@@ -292,6 +301,22 @@ def check_policies(policies: Any, advice: str) -> None:
     """
     allowed = "the Policies that floppy.train or floppy.load_policies gives, or some of them, policies[:2]"
     check_kind("policies", policies, Policies, allowed, advice)
+
+
+def _chosen(index: Any, count: int) -> np.ndarray:
+    """The number `[]` of the policy, or the numbers `[n]` of those, that an index chooses of `count`."""
+    if isinstance(index, int | np.integer) and not -count <= index < count:
+        raise IndexError(f"policy {index} of {count}")
+    try:
+        chosen = np.asarray(np.arange(count)[index])
+    except (IndexError, TypeError, ValueError):
+        chosen = None
+    if chosen is None or chosen.ndim > 1:  # None and True would add an axis
+        raise FloppyError(
+            f"Policies are chosen by a number, a slice, a list of numbers below {count} or {count} truth values, got "
+            f"{shown(index)}."
+        )
+    return chosen
 
 
 @jax.jit
