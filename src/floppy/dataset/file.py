@@ -78,6 +78,14 @@ class DistilledDataset:
         object.__setattr__(self, "encoder", encoder)
         self.validate()
 
+    def __repr__(self) -> str:
+        """On one line: its task, the shapes of its tensors and its score."""
+        names = [name for name in _REQUIRED_TENSORS + _OPTIONAL_TENSORS if getattr(self, name) is not None]
+        parts = [f"{name} {list(getattr(self, name).shape)}" for name in names]
+        parts += [f"encoder of {len(self.encoder) // 2} layers"] if self.encoder else []
+        score = "no score" if self.card.score is None else f"score {shown(self.card.score['mean'])}"
+        return f"<DistilledDataset of {self.card.task}, {self.examples} examples: {', '.join(parts)}; {score}>"
+
     @property
     def examples(self) -> int:
         """The number of examples, k."""
