@@ -1,8 +1,10 @@
 """Trained policies at work: as pytrees, acting in a loop of one's own, and in a file."""
 
+import copy
 import dataclasses
 import inspect
 import json
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -151,6 +153,9 @@ def test_one_policy_and_some(policies: floppy.Policies) -> None:
         with pytest.raises(IndexError):
             policies[index]
     assert "LearnerDistribution" not in repr(policies) + repr(last)
+    assert repr(policies).startswith(f"<{len(policies)} Policies of ndcartpole/1, width=")
+    assert repr(last).startswith("<Policy of ndcartpole/1, width=")
+    assert repr(jax.tree.map(lambda _: 0, policies)).startswith("<Policies of ")
 
 
 WRONG_INDICES = ("a", True, None, 1.0, [0, 3], [0.0], [[0, 1]], (0, 1), [True, False], slice("a"), {0}, np.ones((3, 3)))
@@ -226,6 +231,15 @@ def test_all_policies_sample_by_their_numbers(policies: floppy.Policies) -> None
     for index, one in enumerate(policies):
         own = one.act(OBSERVATIONS[0, 0], jax.random.fold_in(key, index))
         np.testing.assert_allclose(actions[index], own, rtol=1e-5, atol=1e-6)
+
+
+def test_policies_can_be_pickled_and_copied(policies: floppy.Policies) -> None:
+    observation, actors = OBSERVATIONS[0, 0], (policies, policies[1], policies.together())
+    for actor in actors:
+        actions = actor.act(observation)  # keeps a compiled function
+        for again in (pickle.loads(pickle.dumps(actor)), copy.deepcopy(actor)):
+            same(again, actor)
+            np.testing.assert_array_equal(again.act(observation), actions)
 
 
 def test_acting_stands_inside_compiled_functions(continuous: floppy.Policies) -> None:

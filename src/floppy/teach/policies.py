@@ -123,7 +123,15 @@ class _Trained:
     def __repr__(self) -> str:
         """Without the weights."""
         drawn = describe_distribution(self.network.learners)
-        return f"<{type(self).__name__} of {self.task or 'no named task'}, {drawn}>"
+        return f"<{self._title} of {self.task or 'no named task'}, {drawn}>"
+
+    @property
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, for pickling and copies: a compiled function, which is kept beside them, cannot be pickled."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def _check_acts(self) -> None:
         if self.blocks:
@@ -199,6 +207,12 @@ class Policies(_Trained):
     is_ensemble: bool = False
     """Whether they are meant to act as one, see `together`; `act` and `[i]` take them one by one all the same."""
     origin: Origin | None = None
+
+    @property
+    def _title(self) -> str:
+        log_std: Any = getattr(self.weights, "log_std", None)  # JAX may put anything in place of arrays
+        shape = np.shape(log_std)
+        return f"{shape[0]} Policies" if len(shape) == 2 else "Policies"
 
     def __len__(self) -> int:
         """`L`."""
