@@ -338,6 +338,11 @@ WHOLE = ("3", 2.5, True, [1, 2], np.ones((2, 2)), None)
         (lambda _, d: floppy.evaluate_policies(d), "floppy.evaluate plays datasets"),
         (lambda *_: floppy.evaluate_policies("p.safetensors"), "floppy.load_policies reads files"),
         (lambda p, _: floppy.evaluate_policies(list(p)), "got [<Policy"),
+        (lambda _, d: floppy.policy_outputs(d, OBSERVATIONS), "policies must be the Policies that floppy.train"),
+        (
+            lambda p, _: floppy.ensemble_outputs(p[0], OBSERVATIONS[0]),
+            "policies must be the Policies that floppy.train",
+        ),
         (lambda *_: floppy.parse_distribution(3), "distribution must be text, such as lambda"),
         (lambda *_: floppy.recipe("cartpole", distribution=[3]), "distribution must be text, such as lambda"),
     ],
@@ -428,6 +433,9 @@ def test_a_task_has_its_part_of_policies_of_several(merged: floppy.DistilledData
     assert "ndcartpole/1 and ndcartpole/2, not of ndcartpole/3" in refusal(lambda: joint.for_task("ndcartpole/3"))
     assert "give a task with the same spaces" in refusal(lambda: own.for_task("ndcartpole/2"))
     assert "not of ndcartpole/3" in refusal(lambda: floppy.train(merged, 0, task="ndcartpole/3"))
+    whole = joint.together()
+    assert "policies.for_task(id).together()" in refusal(lambda: whole.for_task("ndcartpole/1"))
+    assert "for_task(id).together()" in refusal(lambda: floppy.evaluate_policies(whole, task="ndcartpole/1"))
 
 
 # --- The file ---

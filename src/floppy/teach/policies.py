@@ -18,7 +18,7 @@ from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
-from floppy.learner.network import Learners, Network
+from floppy.learner.network import LAYERS, Learners, Network
 from floppy.play.normalise import RunningStatistics, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
@@ -74,6 +74,11 @@ class _Trained:
         if not found:
             names = " and ".join(block.task for block in self.blocks)
             raise FloppyError(f"These are policies of {names}, not of {known.task_id}: give a task that they play.")
+        if LAYERS not in self.network.offers:
+            raise FloppyError(
+                "An ensemble of policies of several tasks has no part for one of them: choose the task first, "
+                "policies.for_task(id).together()."
+            )
         block, shape = found[0], known.observation_shape
         network = dataclasses.replace(block.network(self.network), observation_shape=shape)  # type: ignore[arg-type]
         if math.prod(shape) != block.observations[1] or network.actions.raw != known.actions:
@@ -303,7 +308,7 @@ def as_policies(policies: Any, advice: str) -> Policies:
     return policies
 
 
-def check_policies(policies: Any, advice: str) -> None:
+def check_policies(policies: Any, advice: str = "") -> None:
     """Checks that an argument is policies.
 
     Args:
@@ -528,8 +533,9 @@ def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
       `[L, k, a]`: logits of discrete actions, means of continuous ones.
 
     Raises:
-      FloppyError: for observations of another shape.
+      FloppyError: for anything but policies, and for observations of another shape.
     """
+    check_policies(policies)
     wanted = (len(policies), *policies.network.observation_shape)
     if observations.ndim != len(wanted) + 1 or (observations.shape[0], *observations.shape[2:]) != wanted:
         raise FloppyError(
@@ -551,8 +557,9 @@ def ensemble_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
       mean of continuous actions.
 
     Raises:
-      FloppyError: for observations of another shape.
+      FloppyError: for anything but policies, and for observations of another shape.
     """
+    check_policies(policies)
     shape = policies.network.observation_shape
     if observations.shape[1:] != shape or observations.ndim == 0:
         raise FloppyError(
