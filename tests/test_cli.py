@@ -670,6 +670,8 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("show a b", "b"),
         ("show nowhere.safetensors", "no such file"),
         ("train nowhere.safetensors", "no such file"),
+        ("train nowhere.safetensors --save .", "cannot be written (it is a folder): give the name of a file in it"),
+        ("train nowhere.safetensors --save . --overwrite", "cannot be written (it is a folder)"),
         ("evaluate nowhere.safetensors", "no such file"),
         ("import nowhere.npz --task cartpole --out b.safetensors", "nowhere.npz"),
         ("show .", "folder"),

@@ -467,11 +467,25 @@ def test_existing_file_is_not_overwritten_unasked(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(FloppyError) as caught:
         save(make_full_dataset(), path)
-    assert "exists already" in one_sentence(caught.value)
+    assert "exists already: give --overwrite (in Python overwrite=True) or" in one_sentence(caught.value)
     assert path.read_bytes() == before
     save(make_full_dataset(), path, overwrite=True)
     assert load(path).card.task == "brax/hopper"
     assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_dataset_prints_on_one_short_line() -> None:
+    tensors = "observations [3, 4], targets [3, 2], inner_rate []"
+    assert repr(make_dataset()) == f"<DistilledDataset of gymnax/CartPole-v1, 3 examples: {tensors}; no score>"
+    assert repr(make_full_dataset()).endswith(", obs_var [2, 3], encoder of 2 layers; score 1807.0>")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_not_to_be_overwritten(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(FloppyError) as caught:
+        save(make_dataset(), tmp_path, overwrite=overwrite)
+    message = f"{tmp_path} cannot be written (it is a folder): give the name of a file in it."
+    assert one_sentence(caught.value) == message
 
 
 def test_parent_folders_are_made(tmp_path: Path) -> None:

@@ -238,6 +238,12 @@ def test_evaluations_of_policies_refuse_wrong_numbers(wrong: dict[str, int]) -> 
         evaluate_policies(train(dataset_for_small_learners(), 0), **wrong)
 
 
+def test_one_policy_plays_as_the_only_one_of_several() -> None:
+    policies = train(dataset_for_small_learners(), 0, learners=2)
+    assert evaluate_policies(policies[0], episodes=3) == evaluate_policies(policies[:1], episodes=3)
+    assert evaluate_policies(policies.together(), episodes=3) == evaluate_policies(policies, episodes=3, ensemble=True)
+
+
 def test_policies_that_do_not_fit_their_task_are_refused() -> None:
     with pytest.raises(FloppyError, match="give a task with the same spaces"):
         evaluate_policies(train(hand_dataset({"learners": [dataclasses.asdict(SMALL)]}, sizes=(8, 4)), 0))

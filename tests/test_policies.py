@@ -1,8 +1,10 @@
 """Trained policies at work: as pytrees, acting in a loop of one's own, and in a file."""
 
+import copy
 import dataclasses
 import inspect
 import json
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -142,10 +144,34 @@ def test_one_policy_and_some(policies: floppy.Policies) -> None:
     assert policies[:1].origin == policies.origin
     # The seed gives the first policies: of others it would name the wrong ones.
     assert policies[1:].origin == dataclasses.replace(policies.origin, seed=None)
+    assert policies[[0, 1]].origin == policies.origin
+    for index in ([2, 0], np.array([2, 0]), jnp.array([2, 0])):
+        same(policies[index].weights, jax.tree.map(lambda leaf: leaf[np.array([2, 0])], policies.weights))
+        assert policies[index].origin == dataclasses.replace(policies.origin, seed=None)
+    same(policies[np.arange(len(policies)) > 0].weights, policies[1:].weights)
     for index in (len(policies), -len(policies) - 1):
         with pytest.raises(IndexError):
             policies[index]
     assert "LearnerDistribution" not in repr(policies) + repr(last)
+    assert repr(policies).startswith(f"<{len(policies)} Policies of ndcartpole/1, width=")
+    assert repr(last).startswith("<Policy of ndcartpole/1, width=")
+    assert repr(jax.tree.map(lambda _: 0, policies)).startswith("<Policies of ")
+
+
+WRONG_INDICES = ("a", True, None, 1.0, [0, 3], [0.0], [[0, 1]], (0, 1), [True, False], slice("a"), {0}, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("wrong", WRONG_INDICES)
+def test_an_index_that_chooses_no_policies_is_refused(discrete: floppy.Policies, wrong: Any) -> None:
+    assert "a list of numbers below 3 or 3 truth values, got " in refusal(lambda: discrete[wrong])
+
+
+def test_a_traced_number_chooses_a_policy(policies: floppy.Policies) -> None:
+    observation = jnp.asarray(OBSERVATIONS[0, 0])
+    act = jax.jit(lambda policies, number: policies[number].act(observation))
+    for number in (1, -1):
+        np.testing.assert_allclose(act(policies, number), policies[number].act(observation), rtol=1e-5)
+    assert "truth values" in refusal(lambda: act(policies, jnp.arange(2)))
 
 
 def test_mapped_policies_act_as_one_each(policies: floppy.Policies) -> None:
@@ -207,6 +233,15 @@ def test_all_policies_sample_by_their_numbers(policies: floppy.Policies) -> None
         np.testing.assert_allclose(actions[index], own, rtol=1e-5, atol=1e-6)
 
 
+def test_policies_can_be_pickled_and_copied(policies: floppy.Policies) -> None:
+    observation, actors = OBSERVATIONS[0, 0], (policies, policies[1], policies.together())
+    for actor in actors:
+        actions = actor.act(observation)  # keeps a compiled function
+        for again in (pickle.loads(pickle.dumps(actor)), copy.deepcopy(actor)):
+            same(again, actor)
+            np.testing.assert_array_equal(again.act(observation), actions)
+
+
 def test_acting_stands_inside_compiled_functions(continuous: floppy.Policies) -> None:
     key, one, seen = jax.random.key(0), continuous[0], jnp.asarray(OBSERVATIONS[0])
     wanted = one.act(seen, key)
@@ -236,11 +271,84 @@ def test_a_number_in_place_of_a_key_is_refused(discrete: floppy.Policies, acting
     assert "key must be a PRNG key, such as jax.random.key(0), got 0" in refusal(lambda: actor.act(np.ones(4), 0))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("x", "got 'x'"),
+        (True, "such as jax.random.key(0), got True"),
+        (np.random.default_rng(0), "got Generator"),
+        ([0, 1], "got [0, 1]"),
+        (jnp.zeros(2), "got float32 of shape [2]"),
+        (jax.random.split(jax.random.key(0), 3), "of shape [3]: one serves all observations"),
+        (jax.random.split(jax.random.PRNGKey(0), 3), "got uint32 of shape [3, 2]: one serves all"),
+    ],
+)
+def test_what_is_not_one_key_is_refused(discrete: floppy.Policies, wrong: Any, said: str) -> None:
+    for actor in (discrete[0], discrete):
+        assert said in refusal(lambda actor=actor: actor.act(np.ones((3, 4)), wrong))
+    assert "key must be one PRNG key or a whole number" in refusal(lambda: floppy.train(dataset_of(), wrong))
+
+
+def test_a_raw_key_is_a_key(discrete: floppy.Policies) -> None:
+    raw = jax.random.PRNGKey(3)
+    for key in (raw, np.asarray(raw)):
+        np.testing.assert_array_equal(discrete.act(OBSERVATIONS, key), discrete.act(OBSERVATIONS, jax.random.key(3)))
+
+
+def test_no_observations_have_no_actions(discrete: floppy.Policies, continuous: floppy.Policies) -> None:
+    for key in (None, jax.random.key(0)):
+        assert discrete[0].act(np.zeros((0, 4)), key).shape == (0,)
+        assert continuous.together().act(np.zeros((0, 4)), key).shape == (0, 2)
+        assert continuous.act(np.zeros((3, 0, 4)), key).shape == (3, 0, 2)
+
+
 def test_policies_in_place_of_a_dataset_are_refused(discrete: floppy.Policies, tmp_path: Path) -> None:
     assert "floppy.evaluate_policies" in refusal(lambda: floppy.evaluate(discrete))  # type: ignore[arg-type]
     assert "must be a DistilledDataset" in refusal(lambda: floppy.train(3, 0))  # type: ignore[call-overload]
     floppy.save_policies(discrete, tmp_path / "policies.safetensors")
     assert "holds trained policies" in refusal(lambda: floppy.load(tmp_path / "policies.safetensors"))
+
+
+WHOLE = ("3", 2.5, True, [1, 2], np.ones((2, 2)), None)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        *((lambda _, d, n=n: floppy.train(d, 0, learners=n), "learners must be a whole number") for n in WHOLE),
+        *((lambda _, d, n=n: floppy.evaluate(d, learners=n), "learners must be a whole number") for n in WHOLE),
+        *((lambda _, d, n=n: floppy.evaluate(d, ensemble=n), "ensemble must be a whole number") for n in WHOLE),
+        (lambda _, d: floppy.evaluate(d, episodes="3"), "episodes must be a whole number, got '3'"),
+        (lambda _, d: floppy.evaluate(d, seed="3"), "seed must be a whole number, got '3'"),
+        (lambda p, _: floppy.evaluate_policies(p, episodes="3"), "episodes must be a whole number, got '3'"),
+        (lambda p, _: floppy.evaluate_policies(p[:0]), "policies must be at least 1"),
+        (lambda p, _: save_policies(p, "p.safetensors", seed="3"), "seed must be a whole number, got '3'"),
+        (lambda _, d: floppy.evaluate(d, distributions=[]), "at least one text or distribution, got none"),
+        (lambda _, d: floppy.evaluate(d, distributions=[3]), "distribution must be text, such as lambda"),
+        (lambda _, d: floppy.evaluate(d, distributions=None), "distribution must be text, such as lambda"),
+        (lambda _, d: floppy.train(d, 0, distribution=3), "distribution must be text, such as lambda"),
+        (lambda p, _: floppy.save(p, "d.safetensors"), "floppy.save_policies writes policies"),
+        (
+            lambda _, d: floppy.save(floppy.DistillResult(d, 1, 1, 1.0, True, False), "d.safetensors"),
+            "result.dataset, got DistillResult",
+        ),
+        (lambda _, d: save_policies(d, "p.safetensors"), "floppy.save writes datasets"),
+        (lambda p, _: save_policies(list(p), "p.safetensors"), "or some of them, policies[:2], got [<Policy"),
+        (lambda p, _: save_policies(p[0], "p.safetensors"), "give policies[i : i + 1] for one of them"),
+        (lambda _, d: floppy.evaluate_policies(d), "floppy.evaluate plays datasets"),
+        (lambda *_: floppy.evaluate_policies("p.safetensors"), "floppy.load_policies reads files"),
+        (lambda p, _: floppy.evaluate_policies(list(p)), "got [<Policy"),
+        (lambda _, d: floppy.policy_outputs(d, OBSERVATIONS), "policies must be the Policies that floppy.train"),
+        (
+            lambda p, _: floppy.ensemble_outputs(p[0], OBSERVATIONS[0]),
+            "policies must be the Policies that floppy.train",
+        ),
+        (lambda *_: floppy.parse_distribution(3), "distribution must be text, such as lambda"),
+        (lambda *_: floppy.recipe("cartpole", distribution=[3]), "distribution must be text, such as lambda"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(discrete: floppy.Policies, attempt: Callable[..., Any], said: str) -> None:
+    assert said in refusal(lambda: attempt(discrete, dataset_of()))
 
 
 @pytest.mark.parametrize("wrong", [np.ones(3), np.ones((2, 5)), np.ones((1, 2, 4)), 1.0, [[1.0], [1.0, 2.0]], "left"])
@@ -325,6 +433,9 @@ def test_a_task_has_its_part_of_policies_of_several(merged: floppy.DistilledData
     assert "ndcartpole/1 and ndcartpole/2, not of ndcartpole/3" in refusal(lambda: joint.for_task("ndcartpole/3"))
     assert "give a task with the same spaces" in refusal(lambda: own.for_task("ndcartpole/2"))
     assert "not of ndcartpole/3" in refusal(lambda: floppy.train(merged, 0, task="ndcartpole/3"))
+    whole = joint.together()
+    assert "policies.for_task(id).together()" in refusal(lambda: whole.for_task("ndcartpole/1"))
+    assert "for_task(id).together()" in refusal(lambda: floppy.evaluate_policies(whole, task="ndcartpole/1"))
 
 
 # --- The file ---
@@ -431,7 +542,10 @@ def test_networks_of_ones_own_are_kept_by_their_names(tmp_path: Path, monkeypatc
 
 def test_diverged_policies_are_not_written(discrete: floppy.Policies, tmp_path: Path) -> None:
     broken = jax.tree.map(lambda leaf: leaf.at[..., 0].set(np.nan) if leaf.ndim == 3 else leaf, discrete)
-    assert "NaN or infinite" in refusal(lambda: save_policies(broken, tmp_path / "p.safetensors"))
+    all_nan = jax.tree.map(lambda leaf: leaf * np.nan, discrete)
+    for wrong in (broken, all_nan):
+        assert "NaN or infinite" in refusal(lambda wrong=wrong: save_policies(wrong, tmp_path / "p.safetensors"))
+    assert "policies must be at least 1" in refusal(lambda: save_policies(discrete[:0], tmp_path / "p.safetensors"))
     assert not list(tmp_path.iterdir())
 
 

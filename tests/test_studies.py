@@ -554,7 +554,9 @@ def test_a_file_too_large_to_be_a_studys_is_not_read(name: str, most: int, tmp_p
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("somebody's")
-    with pytest.raises(FloppyError, match="already holds a run: give --overwrite, --resume, or another folder"):
+    with pytest.raises(
+        FloppyError, match=r"already holds a run: give --overwrite, --resume, or another folder \(in Python"
+    ):
         run_study(Stub(), tmp_path)
     assert Stub.measured == []
     assert snapshot(tmp_path) == {name: b"somebody's"}

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from probes import PROBES, task_refusal
 
+import floppy
+from floppy.errors import FloppyError
 from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
 from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
 from floppy.tasks.registry import FAMILIES, family_descriptions, full_task_id
@@ -273,6 +276,13 @@ def test_wrong_names_are_refused_in_one_line(name: str) -> None:
     message = task_refusal(name)
     assert repr(name.partition("/")[2])[1:-1] in message
     assert "ndcartpole/2" in message or "`floppy tasks` lists" in message
+
+
+@pytest.mark.parametrize("wrong", [3, None, NDCartPole(1), ["cartpole"]])
+@pytest.mark.parametrize("asked", [make_task, floppy.recipe, floppy.ppo_baseline, full_task_id])
+def test_a_name_that_is_no_text_is_refused(asked: Callable[[Any], object], wrong: Any) -> None:
+    with pytest.raises(FloppyError, match=r"^task must be an id .* as text, .*: of a task object give its task_id\.$"):
+        asked(wrong)
 
 
 @pytest.mark.parametrize("name", ["ndcartpole/" + "9" * 5000, "gymnax/" + "x" * 5000, "x" * 5000])

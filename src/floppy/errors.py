@@ -1,12 +1,17 @@
 """The one exception for bad input, and how values appear in its message."""
 
 import math
+import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 MAX_COUNT = 2**31 - 1
 """The largest count: array lengths beyond it are out of reach."""
+
+
+OVERWRITE = "--overwrite (in Python overwrite=True)"
+"""How a sentence names the permission to replace what exists; both the command line and functions say it."""
 
 
 class FloppyError(ValueError):
@@ -22,7 +27,7 @@ class DivergedError(FloppyError):
 
 def shown(value: Any) -> str:
     """A value as it appears in a message: on one line and never long."""
-    return reprlib.repr(value)
+    return re.sub(r"\s*\n\s*", " ", reprlib.repr(value))  # of a matrix it has several lines
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -43,6 +48,23 @@ def one_line(error: BaseException) -> str:
 def must_be_one_of(name: str, value: Any, allowed: Iterable[str]) -> FloppyError:
     """The complaint about a name that is not in a list."""
     return FloppyError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}.")
+
+
+def check_kind(name: str, value: Any, kind: type, allowed: str, advice: str = "") -> None:
+    """Checks that an argument is an object of a class.
+
+    Args:
+      name: of the argument, as users write it.
+      value: what was given.
+      kind: the class.
+      allowed: what the argument must be, as the message says it.
+      advice: what to do with what else people might give.
+
+    Raises:
+      FloppyError: naming the argument, what was got and what is allowed.
+    """
+    if not isinstance(value, kind):
+        raise FloppyError(f"{name} must be {allowed}, got {shown(value)}{advice and f': {advice}'}.")
 
 
 def check_number(
@@ -66,8 +88,3 @@ def check_number(
     upper = f"at most {most:.10g}" if most < math.inf else ""
     bounds = " and ".join(filter(None, (lower, upper))) or "a finite number"
     raise FloppyError(f"{name} must be {bounds}, got {shown(value) if isinstance(value, int) else value}.")
-
-
-def check_seed(seed: int, name: str = "seed") -> None:
-    """Checks that a seed is within 32 bits, as the seeds of JAX's and NumPy's generators are."""
-    check_number(name, seed, least=0, most=2**32 - 1)

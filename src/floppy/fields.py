@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from floppy.errors import FloppyError, check_number, must_be_one_of, shown
+from floppy.errors import MAX_COUNT, FloppyError, check_number, must_be_one_of, shown
 
 Member = TypeVar("Member")
 
@@ -102,6 +102,28 @@ def plain_value(name: str, value: Any, hint: Any) -> Any:
                 raise FloppyError(f"{name} must be {words}, got {shown(value)}.")
             return found
     return value
+
+
+def whole_number(name: str, value: Any, *, least: int = 1, most: int = MAX_COUNT) -> int:
+    """A count that a function was given, as Python's own: whole floats and NumPy's numbers are taken too.
+
+    Args:
+      name: of the argument, as users write it.
+      value: what was given.
+      least: the smallest number allowed.
+      most: the largest number allowed.
+
+    Raises:
+      FloppyError: for anything else, and for numbers out of bounds.
+    """
+    number: int = plain_value(name, value, int)
+    check_number(name, number, least=least, most=most)
+    return number
+
+
+def as_seed(seed: Any, name: str = "seed") -> int:
+    """A seed of 32 bits, as those of JAX's and NumPy's generators are; see `whole_number`."""
+    return whole_number(name, seed, least=0, most=LARGEST_INTEGER)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import OVERWRITE, FloppyError, one_line, shown
 
 TEMPORARY_FILES = ".floppy-*.tmp"
 """What a write that was killed may leave behind."""
@@ -38,6 +38,19 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise FloppyError(f"{path} cannot be read ({one_line(error)}): check its permissions.") from error
+
+
+def check_new_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Checks that a file may be written.
+
+    Raises:
+      FloppyError: for a folder, and for what exists and is not to be replaced.
+    """
+    path = as_path(path)
+    if os.path.isdir(path):
+        raise FloppyError(f"{path} cannot be written (it is a folder): give the name of a file in it.")
+    if not overwrite and os.path.lexists(path):
+        raise FloppyError(f"{path} exists already: give {OVERWRITE} or another name.")
 
 
 def check_file(path: Path, what: str, *, most: int) -> None:

@@ -17,6 +17,7 @@ from floppy.fields import plain_value
 from floppy.learner.distribution import (
     NATURE_DISTRIBUTION,
     PYRAMID_DISTRIBUTION,
+    as_learners,
     describe_distribution,
     parse_distributions,
 )
@@ -605,7 +606,7 @@ def _distribution_text(given: "str | Learners | Iterable[str | Learners]") -> st
     if isinstance(given, str):
         return given
     parts: Iterable[Any] = given if isinstance(given, Iterable) else [given]
-    return ",".join(each if isinstance(each, str) else _described(each) for each in parts)
+    return ",".join(each if isinstance(each, str) else _described(as_learners(each)) for each in parts)
 
 
 def _described(learners: Learners) -> str:

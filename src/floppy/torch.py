@@ -16,7 +16,8 @@ from floppy.cloning.feature import FeatureSteps
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.implicit import ImplicitStep
 from floppy.dataset.file import DistilledDataset
-from floppy.errors import FloppyError, check_number, check_seed, one_line, shown
+from floppy.errors import FloppyError, one_line, shown
+from floppy.fields import as_seed, whole_number
 from floppy.play.normalise import CLIP
 from floppy.spaces import ActionSpace, Continuous
 from floppy.teach.codec import Lesson, unpack
@@ -141,8 +142,7 @@ def train(
     Raises:
       FloppyError: if the dataset or its recipe cannot be taught to a module, or the module does not fit the dataset.
     """
-    check_number("learners", learners, least=1, most=MAX_LEARNERS)
-    check_seed(seed)
+    learners, seed = whole_number("learners", learners, most=MAX_LEARNERS), as_seed(seed)
     lesson = unpack(dataset)
     if lesson.blocks or lesson.distilled.encoder:
         what = "is merged of several tasks" if lesson.blocks else "holds an encoder"

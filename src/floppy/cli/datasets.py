@@ -20,9 +20,10 @@ from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.cloning.losses import LOSSES
 from floppy.dataset import load, save
 from floppy.dataset.card import NORMALISERS, SPANS
-from floppy.errors import DivergedError, FloppyError, check_seed
+from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
-from floppy.fields import one_of
+from floppy.fields import as_seed, one_of
+from floppy.files import check_new_file
 from floppy.learner.distribution import parse_distribution
 from floppy.play import has_own_limits
 from floppy.run.interrupts import Watchdog, on_stall_now
@@ -84,9 +85,9 @@ class Train(Command):
 
     def run(self, call: Call) -> Json:
         """Trains twice: the second time shows what training takes once it is compiled."""
-        check_seed(self.seed)
-        if self.save is not None and self.save.exists() and not self.overwrite:
-            raise FloppyError(f"{self.save} exists: give --overwrite or another name.")
+        as_seed(self.seed)
+        if self.save is not None:
+            check_new_file(self.save, overwrite=self.overwrite)
         dataset = load(self.dataset)
         distribution = parse_distribution(self.distribution) if self.distribution else None
         seconds = []

@@ -18,8 +18,8 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from floppy.dataset.card import EPSILON, FORMAT, Card
-from floppy.errors import FloppyError, listed, one_line, shown
-from floppy.files import MEBIBYTE, as_path, check_file, size_text, write_atomically
+from floppy.errors import FloppyError, check_kind, listed, one_line, shown
+from floppy.files import MEBIBYTE, as_path, check_file, check_new_file, size_text, write_atomically
 
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
@@ -77,6 +77,14 @@ class DistilledDataset:
         encoder = {name: _as_tensor(_ENCODER_PREFIX + name, self.encoder[name]) for name in sorted(self.encoder)}
         object.__setattr__(self, "encoder", encoder)
         self.validate()
+
+    def __repr__(self) -> str:
+        """On one line: its task, the shapes of its tensors and its score."""
+        names = [name for name in _REQUIRED_TENSORS + _OPTIONAL_TENSORS if getattr(self, name) is not None]
+        parts = [f"{name} {list(getattr(self, name).shape)}" for name in names]
+        parts += [f"encoder of {len(self.encoder) // 2} layers"] if self.encoder else []
+        score = "no score" if self.card.score is None else f"score {shown(self.card.score['mean'])}"
+        return f"<DistilledDataset of {self.card.task}, {self.examples} examples: {', '.join(parts)}; {score}>"
 
     @property
     def examples(self) -> int:
@@ -218,12 +226,26 @@ def save(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: 
       overwrite: whether a file that stands there may be replaced.
 
     Raises:
-      FloppyError: if the path exists and `overwrite` is false, or if it cannot be written.
+      FloppyError: for anything but a dataset, if the path is a folder, or exists and `overwrite` is false, or if it
+        cannot be written.
     """
-    path = as_path(path)
-    if not overwrite and os.path.lexists(path):
-        raise FloppyError(f"{path} exists already, nothing was written: choose another name or --overwrite.")
+    check_dataset(dataset, "floppy.save_policies writes policies")
+    check_new_file(path, overwrite=overwrite)
     write_atomically(path, to_bytes(dataset))
+
+
+def check_dataset(dataset: Any, advice: str = "") -> None:
+    """Checks that an argument is a dataset.
+
+    Args:
+      dataset: what was given.
+      advice: what to do with policies.
+
+    Raises:
+      FloppyError: for anything else; it says where datasets come from.
+    """
+    kind, allowed = DistilledDataset, "a DistilledDataset, such as floppy.load(path) or result.dataset"
+    check_kind("dataset", dataset, kind, allowed, advice)
 
 
 def to_bytes(dataset: DistilledDataset) -> bytes:

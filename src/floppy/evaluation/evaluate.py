@@ -10,9 +10,10 @@ import numpy as np
 
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
-from floppy.dataset.file import DistilledDataset
-from floppy.errors import FloppyError, check_number, check_seed, shown
+from floppy.dataset.file import DistilledDataset, check_dataset
+from floppy.errors import FloppyError
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, RANDOM_DIVERGED, Score, score_returns
+from floppy.fields import as_seed, whole_number
 from floppy.keys import named_key
 from floppy.learner.distribution import NAMED_DISTRIBUTIONS, as_learners, describe_distribution
 from floppy.learner.ensemble import MAX_MEMBERS, EnsembleNetwork, assemble
@@ -26,7 +27,7 @@ from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import make_task
 from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import Lesson, unpack
-from floppy.teach.policies import MAX_LEARNERS, Policies, Policy
+from floppy.teach.policies import MAX_LEARNERS, Policies, Policy, as_policies
 
 CARD, ALL = "card", "all"
 """Names that stand for the first distribution on the card, and for the six named ones."""
@@ -162,10 +163,10 @@ def evaluate(
     Raises:
       FloppyError: for a wrong name or number, or a dataset that does not fit its task.
     """
-    if isinstance(dataset, Policies | Policy):
-        raise FloppyError(f"dataset must be a DistilledDataset, got {dataset!r}: floppy.evaluate_policies plays it.")
-    _check_counts(learners, 1 if episodes is None else episodes, seed)
-    check_number("ensemble", ensemble, least=1, most=MAX_MEMBERS)
+    check_dataset(dataset, "floppy.evaluate_policies plays policies")
+    learners, seed = whole_number("learners", learners, most=MAX_LEARNERS), as_seed(seed)
+    ensemble = whole_number("ensemble", ensemble, most=MAX_MEMBERS)
+    episodes = None if episodes is None else _episodes(episodes)
     lesson = unpack(dataset)
     known, block = lesson.task(task), lesson.block(task)
     chosen = {
@@ -201,10 +202,13 @@ def _named(distributions: str | Learners | Iterable[str | Learners]) -> list[tup
     for each in distributions:
         if isinstance(each, str):
             found += [(name, name) for name in (NAMED_DISTRIBUTIONS if each == ALL else [each])]
-        elif hasattr(each, "bind"):
-            found.append((describe_distribution(each), each))
         else:
-            raise FloppyError(f"distributions must hold texts or distributions, got {shown(each)}.")
+            learners = as_learners(each)
+            found.append((describe_distribution(learners), learners))
+    if not found:
+        raise FloppyError(
+            "distributions must hold at least one text or distribution, got none: name one, such as card."
+        )
     return found
 
 
@@ -222,7 +226,7 @@ def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score
     Raises:
       FloppyError: for counts or a seed that are not allowed, or if the environment fails.
     """
-    _check_counts(1, episodes, seed)
+    episodes, seed = _episodes(episodes), as_seed(seed)
     check_own_task(task, is_registered=False)
     key = named_key(jax.random.key(seed), "evaluate random")
     with open_arena(task) as arena:
@@ -232,7 +236,7 @@ def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score
 
 
 def evaluate_policies(
-    policies: Policies,
+    policies: Policies | Policy,
     *,
     task: str = "",
     episodes: int | None = None,
@@ -243,7 +247,7 @@ def evaluate_policies(
     """Lets trained policies play complete episodes of their task; nothing is trained.
 
     Args:
-      policies: as `train` or `load_policies` gives them.
+      policies: as `train` or `load_policies` gives them, or one of them, or their average `policies.together()`.
       task: id of the task to be played: one of those of a merged dataset; else theirs, or another one with the same
         spaces.
       episodes: per policy; by default 100, or all test images.
@@ -257,12 +261,14 @@ def evaluate_policies(
     Raises:
       FloppyError: for a wrong name or number, or policies that do not fit their task.
     """
-    _check_counts(len(policies), 1 if episodes is None else episodes, seed)
+    policies = as_policies(policies, "floppy.evaluate plays datasets, floppy.load_policies reads files")
+    whole_number("policies", len(policies), most=MAX_LEARNERS)
+    episodes, seed = None if episodes is None else _episodes(episodes), as_seed(seed)
     known = task_of_policies(policies, task)
     own = policies.for_task(known.task_id)
     network, weights = own.network, own.weights
     if ensemble or own.is_ensemble:
-        check_number("policies of an ensemble", len(own), least=1, most=MAX_MEMBERS)
+        whole_number("policies of an ensemble", len(own), most=MAX_MEMBERS)
         network, weights = EnsembleNetwork(network), assemble(weights, len(own))
     given = GivenPlay(
         known, network, default_episodes(known) if episodes is None else episodes, greedy, own.per_evaluation_stats
@@ -397,7 +403,5 @@ def _clones(
     return weights, jax.vmap(lambda k: named_key(k, "play"))(keys)
 
 
-def _check_counts(learners: int, episodes: int, seed: int) -> None:
-    check_number("learners", learners, least=1, most=MAX_LEARNERS)
-    check_number("episodes", episodes, least=1, most=MAX_LEARNERS)
-    check_seed(seed)
+def _episodes(given: Any) -> int:
+    return whole_number("episodes", given, most=MAX_LEARNERS)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import decode
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.network import Learners
@@ -46,8 +46,9 @@ def parse_distribution(text: str) -> Learners:
       (32, 256)
 
     Raises:
-      FloppyError: if the text is neither.
+      FloppyError: if the text is neither, or no text.
     """
+    check_kind("distribution", text, str, "text, such as lambda or width=32..256:depth=2")
     if text in NETWORKS:
         return NETWORKS[text]
     fields: dict[str, Any] = {}
@@ -90,9 +91,13 @@ def parse_distributions(text: str) -> tuple[Learners, ...]:
     return tuple(parse_distribution(part) for part in text.split(","))
 
 
-def as_learners(distribution: "str | Learners") -> Learners:
-    """A distribution as it is, or from its text."""
-    return parse_distribution(distribution) if isinstance(distribution, str) else distribution
+def as_learners(distribution: Any) -> Learners:
+    """A distribution as it is, or from its text.
+
+    Raises:
+      FloppyError: if it is neither, or the text is none of a distribution.
+    """
+    return distribution if hasattr(distribution, "bind") else parse_distribution(distribution)
 
 
 def learners_of(entry: Mapping[str, Any]) -> Learners:

@@ -257,7 +257,7 @@ class LayeredNetwork:
         convolutions = CONVOLUTIONS[self.distribution.network]
         for layer, convolution in zip(weights.layers[:first], convolutions, strict=True):
             hidden = convolution.apply(layer, hidden, activation)
-        hidden = hidden.reshape(observations.shape[0], -1)
+        hidden = hidden.reshape(observations.shape[0], math.prod(hidden.shape[1:]))  # of no observations too
         for index in range(first, last):
             layer = weights.layers[index]
             output = activation(hidden @ layer["kernel"] + layer["bias"][None])
@@ -288,7 +288,8 @@ class LayeredNetwork:
 
     def to_tensors(self, weights: Weights) -> dict[str, np.ndarray]:
         """`layers/<i>/<kernel|bias>` of one policy, counted from 0, without the layers that it leaves out."""
-        used = [layer for layer, skip in zip(weights.layers, weights.skip, strict=True) if float(skip) <= 0.5]
+        # As in `features`: a layer is left out where skip says so, not where it is NaN.
+        used = [layer for layer, skip in zip(weights.layers, weights.skip, strict=True) if not float(skip) > 0.5]
         return {
             f"layers/{index}/{name}": np.asarray(layer[name])
             for index, layer in enumerate(used)

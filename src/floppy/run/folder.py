@@ -47,7 +47,9 @@ Figures = dict[str, np.ndarray]
 def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
     """Checks that a run is not both to go on and to be replaced."""
     if resume and overwrite:
-        raise FloppyError("A run can go on or be replaced: give one of --resume and --overwrite.")
+        raise FloppyError(
+            "A run can go on or be replaced: give one of --resume and --overwrite (in Python resume, overwrite)."
+        )
 
 
 def files_of_run(folder: Path) -> list[str]:
@@ -58,7 +60,10 @@ def files_of_run(folder: Path) -> list[str]:
 
 def already_taken(folder: Path) -> FloppyError:
     """The complaint about an earlier run in the way of a new one."""
-    return FloppyError(f"{folder} already holds a run: give --overwrite, --resume, or another folder.")
+    return FloppyError(
+        f"{folder} already holds a run: give --overwrite, --resume, or another folder (in Python overwrite=True or "
+        "resume=True)."
+    )
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:

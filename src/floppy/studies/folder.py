@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import OVERWRITE, FloppyError, one_line, shown
 from floppy.files import MEBIBYTE, as_path, is_there, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.run.lock import Held, hold
@@ -267,7 +267,7 @@ def _is_whole(rows: list[Texts], path: Path) -> bool:
     if counts or not count.isdecimal() or len(count) > 9 or int(count) < len(rows):
         raise FloppyError(
             f"{path} has rows that were added or changed by hand, near {shown(','.join(rows[-1].values()))}: take them "
-            "out, or run the study again with --overwrite."
+            f"out, or run the study again with {OVERWRITE}."
         )
     return int(count) == len(rows)
 
@@ -357,7 +357,7 @@ def _check_same_study(study: Study, folder: Path) -> None:
     if changed:
         raise FloppyError(
             f"{' '.join(changed)} changed after {folder} began: put the old file back, or run the study again with "
-            "--overwrite."
+            f"{OVERWRITE}."
         )
 
 
@@ -453,7 +453,7 @@ def _read_table(path: Path) -> _Table:
 
 
 def _no_table(path: Path) -> FloppyError:
-    return FloppyError(f"{path} is no table of a study: restore it, or run the study again with --overwrite.")
+    return FloppyError(f"{path} is no table of a study: restore it, or run the study again with {OVERWRITE}.")
 
 
 def _write_rows(cells: list[Row], measured: Mapping[tuple[str, ...], Iterable[Row]], path: Path) -> None:

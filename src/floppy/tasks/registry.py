@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import is_same_member
 from floppy.tasks.base import REQUIRED, Task
 from floppy.tasks.faults import raised
@@ -58,7 +58,14 @@ SHORT_NAMES: Mapping[str, str] = _ShortNames()
 
 
 def full_task_id(name: str) -> str:
-    """The id that a short name stands for; any other name as it is."""
+    """The id that a short name stands for; any other name as it is.
+
+    Raises:
+      FloppyError: for anything but text.
+    """
+    check_kind(
+        "task", name, str, "an id or a short name as text, such as cartpole", "of a task object give its task_id"
+    )
     return name if "/" in name else SHORT_NAMES.get(name.lower(), name)
 
 
@@ -66,7 +73,7 @@ def make_task(name: str) -> Task:
     """The task of an id such as `ndcartpole/3` or `gymnax/Acrobot-v1`, or of a short name such as `cartpole`.
 
     Raises:
-      FloppyError: if no task has this name; the message offers the nearest one.
+      FloppyError: if no task has this name, or it is no text; the message offers the nearest one.
     """
     full = full_task_id(name)
     prefix, _, rest = full.partition("/")

@@ -14,7 +14,7 @@ from floppy.cloning.base import CLONINGS, Cloning, Distilled, check_cloning, che
 from floppy.cloning.losses import check_loss
 from floppy.cloning.merged import Block
 from floppy.dataset.card import EPSILON, FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
-from floppy.dataset.file import DistilledDataset
+from floppy.dataset.file import DistilledDataset, check_dataset
 from floppy.errors import FloppyError, shown
 from floppy.fields import decode, encode
 from floppy.learner.distribution import describe_distribution, learners_of
@@ -221,8 +221,7 @@ def unpack(dataset: DistilledDataset) -> Lesson:
       FloppyError: for anything but a dataset, a recipe that this version does not know, or blocks that do not fit the
         tensors.
     """
-    if not isinstance(dataset, DistilledDataset):
-        raise FloppyError(f"dataset must be a DistilledDataset, as floppy.load gives one, got {shown(dataset)}.")
+    check_dataset(dataset)
     actions = space_of(dataset.card.actions)
     cloning = card_cloning(dataset)
     return Lesson(

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
 from floppy.dataset.file import DistilledDataset, origin
-from floppy.errors import FloppyError, check_number, check_seed, shown
+from floppy.errors import FloppyError, check_kind, shown
+from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
-from floppy.learner.network import Learners, Network
+from floppy.learner.network import LAYERS, Learners, Network
 from floppy.play.normalise import RunningStatistics, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
@@ -73,6 +74,11 @@ class _Trained:
         if not found:
             names = " and ".join(block.task for block in self.blocks)
             raise FloppyError(f"These are policies of {names}, not of {known.task_id}: give a task that they play.")
+        if LAYERS not in self.network.offers:
+            raise FloppyError(
+                "An ensemble of policies of several tasks has no part for one of them: choose the task first, "
+                "policies.for_task(id).together()."
+            )
         block, shape = found[0], known.observation_shape
         network = dataclasses.replace(block.network(self.network), observation_shape=shape)  # type: ignore[arg-type]
         if math.prod(shape) != block.observations[1] or network.actions.raw != known.actions:
@@ -122,7 +128,15 @@ class _Trained:
     def __repr__(self) -> str:
         """Without the weights."""
         drawn = describe_distribution(self.network.learners)
-        return f"<{type(self).__name__} of {self.task or 'no named task'}, {drawn}>"
+        return f"<{self._title} of {self.task or 'no named task'}, {drawn}>"
+
+    @property
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, for pickling and copies: a compiled function, which is kept beside them, cannot be pickled."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def _check_acts(self) -> None:
         if self.blocks:
@@ -199,25 +213,40 @@ class Policies(_Trained):
     """Whether they are meant to act as one, see `together`; `act` and `[i]` take them one by one all the same."""
     origin: Origin | None = None
 
+    @property
+    def _title(self) -> str:
+        log_std: Any = getattr(self.weights, "log_std", None)  # JAX may put anything in place of arrays
+        shape = np.shape(log_std)
+        return f"{shape[0]} Policies" if len(shape) == 2 else "Policies"
+
     def __len__(self) -> int:
         """`L`."""
         return int(self.weights.log_std.shape[0])
 
     @overload
-    def __getitem__(self, index: int) -> Policy: ...
+    def __getitem__(self, index: int | np.integer | jax.Array) -> Policy: ...
     @overload
-    def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> "Policy | Self":
-        """One policy, or some."""
-        if isinstance(index, slice):
-            # The seed gives the first policies, no others.
-            is_first = index.indices(len(self))[0] == 0 and index.step in (None, 1)
-            origin = self.origin if is_first or self.origin is None else dataclasses.replace(self.origin, seed=None)
-            weights = jax.tree.map(lambda leaf: leaf[index], self.weights)
-            return dataclasses.replace(self, weights=weights, origin=origin)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"policy {index} of {len(self)}")
-        return self._one(self.network, _row(self.weights, index % len(self)))
+    def __getitem__(self, index: slice | list[int] | list[bool] | np.ndarray) -> Self: ...
+    def __getitem__(self, index: Any) -> "Policy | Self":
+        """One policy by its number, or some, as a NumPy array is indexed: by a slice, numbers, or `[L]` bool.
+
+        A number that is traced by a transformation of JAX stands for one policy, and its bounds are not checked.
+
+        Raises:
+          IndexError: for a number that no policy has.
+          FloppyError: for anything else that chooses none.
+        """
+        if isinstance(index, jax.core.Tracer) and index.ndim == 0:
+            return self._one(self.network, _row(self.weights, index))
+        chosen = _chosen(index, len(self))
+        if chosen.ndim == 0:
+            return self._one(self.network, _row(self.weights, int(chosen)))
+        # The seed gives the first policies, no others.
+        is_first = np.array_equal(chosen, np.arange(len(chosen)))
+        origin = self.origin if is_first or self.origin is None else dataclasses.replace(self.origin, seed=None)
+        rows = index if isinstance(index, slice) else chosen
+        weights = jax.tree.map(lambda leaf: leaf[rows], self.weights)
+        return dataclasses.replace(self, weights=weights, origin=origin)
 
     def diverged(self) -> np.ndarray:
         """`[L]` bool: of which policies a weight is NaN or infinite."""
@@ -270,6 +299,45 @@ class Policies(_Trained):
         return Policy(network, weights, self.statistics, self.per_evaluation_stats, self.task, self.blocks)
 
 
+def as_policies(policies: Any, advice: str) -> Policies:
+    """Policies as they are, one policy as the only one of many; see `check_policies`."""
+    if isinstance(policies, Policy):
+        own = {field.name: getattr(policies, field.name) for field in dataclasses.fields(policies)}
+        return Policies(**(own | {"weights": jax.tree.map(lambda leaf: leaf[None], policies.weights)}))
+    check_policies(policies, advice)
+    return policies
+
+
+def check_policies(policies: Any, advice: str = "") -> None:
+    """Checks that an argument is policies.
+
+    Args:
+      policies: what was given.
+      advice: what to do with what else people might give.
+
+    Raises:
+      FloppyError: for anything else; it says where policies come from.
+    """
+    allowed = "the Policies that floppy.train or floppy.load_policies gives, or some of them, policies[:2]"
+    check_kind("policies", policies, Policies, allowed, advice)
+
+
+def _chosen(index: Any, count: int) -> np.ndarray:
+    """The number `[]` of the policy, or the numbers `[n]` of those, that an index chooses of `count`."""
+    if isinstance(index, int | np.integer) and not -count <= index < count:
+        raise IndexError(f"policy {index} of {count}")
+    try:
+        chosen = np.asarray(np.arange(count)[index])
+    except (IndexError, TypeError, ValueError):
+        chosen = None
+    if chosen is None or chosen.ndim > 1:  # None and True would add an axis
+        raise FloppyError(
+            f"Policies are chosen by a number, a slice, a list of numbers below {count} or {count} truth values, got "
+            f"{shown(index)}."
+        )
+    return chosen
+
+
 @jax.jit
 def _row(weights: Any, index: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], weights)
@@ -289,8 +357,19 @@ def _as_numbers(observations: Any) -> Any:
 
 
 def _check_key(key: Any) -> None:
-    if isinstance(key, int | float | np.generic):
-        raise FloppyError(f"key must be a PRNG key, such as jax.random.key({key}), got {shown(key)}.")
+    if key is None or _is_key(key):
+        return
+    given = f"{key.dtype} of shape {list(key.shape)}" if getattr(key, "ndim", 0) else shown(key)
+    raise FloppyError(f"key must be a PRNG key, such as jax.random.key(0), got {given}: one serves all observations.")
+
+
+def _is_key(key: Any) -> bool:
+    """Whether a value is one PRNG key, a typed or a raw one."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        return False
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key.ndim == 0
+    return key.dtype == np.uint32 and key.ndim == 1
 
 
 def _as_given(given: Any, actions: jax.Array) -> Any:
@@ -380,7 +459,7 @@ def train(
       FloppyError: if the dataset holds an encoder and the distribution asks for another architecture, if the card's
         recipe cannot be read, or if the dataset is not of the task.
     """
-    check_number("learners", learners, least=1, most=MAX_LEARNERS)
+    learners = whole_number("learners", learners, most=MAX_LEARNERS)
     lesson = unpack(dataset)
     if task:
         lesson.task(task)
@@ -402,12 +481,12 @@ def train(
 
 def _key_of(key: Any) -> tuple[jax.Array, int | None]:
     """A key, and the seed that it was made of."""
-    if isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim):
+    if _is_key(key):
         return key, None
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
-        raise FloppyError(f"key must be a PRNG key or a whole number, got {shown(key)}.")
-    check_seed(int(key), "key")
-    return jax.random.key(int(key)), int(key)
+        raise FloppyError(f"key must be one PRNG key or a whole number, got {shown(key)}.")
+    seed = as_seed(key, "key")
+    return jax.random.key(seed), seed
 
 
 _origin = functools.lru_cache(maxsize=8)(origin)
@@ -454,8 +533,9 @@ def policy_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
       `[L, k, a]`: logits of discrete actions, means of continuous ones.
 
     Raises:
-      FloppyError: for observations of another shape.
+      FloppyError: for anything but policies, and for observations of another shape.
     """
+    check_policies(policies)
     wanted = (len(policies), *policies.network.observation_shape)
     if observations.ndim != len(wanted) + 1 or (observations.shape[0], *observations.shape[2:]) != wanted:
         raise FloppyError(
@@ -477,8 +557,9 @@ def ensemble_outputs(policies: Policies, observations: jax.Array) -> jax.Array:
       mean of continuous actions.
 
     Raises:
-      FloppyError: for observations of another shape.
+      FloppyError: for anything but policies, and for observations of another shape.
     """
+    check_policies(policies)
     shape = policies.network.observation_shape
     if observations.shape[1:] != shape or observations.ndim == 0:
         raise FloppyError(

@@ -17,13 +17,14 @@ from floppy.dataset.card import EPSILON, MERGED_FORMAT, Card
 from floppy.dataset.card import FORMAT as CARD_FORMAT
 from floppy.dataset.card import UNITS_FORMAT as CARD_UNITS_FORMAT
 from floppy.dataset.file import POLICIES_KEY, check_safetensors, read_safetensors
-from floppy.errors import FloppyError, check_number, check_seed, listed, one_line, shown
-from floppy.files import MEBIBYTE, as_path, write_atomically
+from floppy.errors import FloppyError, check_number, listed, one_line, shown
+from floppy.fields import as_seed
+from floppy.files import MEBIBYTE, as_path, check_new_file, write_atomically
 from floppy.learner.distribution import learners_of
 from floppy.learner.network import Network
 from floppy.play.normalise import RunningStatistics, restored_statistics, stored_statistics
 from floppy.spaces import Continuous, Discrete, space_of
-from floppy.teach.policies import MAX_LEARNERS, Origin, Policies
+from floppy.teach.policies import MAX_LEARNERS, Origin, Policies, Policy, check_policies
 
 FORMAT = 1
 """The version of the file format."""
@@ -74,14 +75,15 @@ def save_policies(
       seed: of their initial weights, where they do not know it themselves.
 
     Raises:
-      FloppyError: if the path exists and `overwrite` is false, if it cannot be written, or if the policies cannot be
-        stored: they are of a network that has no registered name, or not finite.
+      FloppyError: for anything but policies, if the path is a folder, or exists and `overwrite` is false, if it cannot
+        be written, or if the policies cannot be stored: they are of a network that has no registered name, not
+        finite, or none.
     """
-    path = as_path(path)
-    if not isinstance(policies, Policies):
+    if isinstance(policies, Policy):
         raise FloppyError("A policy file holds several policies: give policies[i : i + 1] for one of them.")
-    if not overwrite and os.path.lexists(path):
-        raise FloppyError(f"{path} exists already, nothing was written: choose another name or --overwrite.")
+    check_policies(policies, "floppy.save writes datasets")
+    check_new_file(path, overwrite=overwrite)
+    check_number("policies", len(policies), least=1, most=MAX_LEARNERS)
     about = _describe(policies, ensemble, seed)
     tensors = _tensors_of(policies)
     _check_finite(tensors)
@@ -138,7 +140,7 @@ def _describe(policies: Policies, ensemble: bool, seed: int | None) -> dict[str,
         "ensemble": ensemble or policies.is_ensemble,
         "blocks": [dataclasses.asdict(block) for block in policies.blocks],
         "dataset": made.dataset,
-        "seed": made.seed if seed is None else seed,
+        "seed": made.seed if seed is None else as_seed(seed),
     }
 
 
@@ -240,7 +242,7 @@ def _check_description(about: dict[str, Any]) -> None:
         )
     check_number("policies", about["policies"], least=1, most=MAX_LEARNERS)
     if about["seed"] is not None:
-        check_seed(about["seed"])
+        as_seed(about["seed"])
 
 
 def _network_of(about: Mapping[str, Any]) -> Network[Any]:
