@@ -365,6 +365,21 @@ def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) ->
 
 
 @pytest.mark.slow
+def test_a_signal_as_the_first_checkpoint_is_written_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sees the file may take it that there is something to score."""
+    save_checkpoint = module.save_checkpoint
+
+    def signalled(*args: Any, **options: Any) -> None:
+        save_checkpoint(*args, **options)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module, "save_checkpoint", signalled)
+    result = distill(CONFIG, tmp_path / "run")
+    assert result.interrupted and 0 < result.outer_steps < CONFIG.outer_steps
+    assert result.dataset.card.score is not None
+
+
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh(
     tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

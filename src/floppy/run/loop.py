@@ -49,7 +49,7 @@ from floppy.run.folder import (
     tidy,
     versions_of_parts,
 )
-from floppy.run.interrupts import Watchdog, on_stall_now, stoppable
+from floppy.run.interrupts import Stop, Watchdog, on_stall_now, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
@@ -159,6 +159,7 @@ def distill(
         limit = math.inf if arena.has_own_limits else step_timeout or patience_now()
         watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
         with stoppable() as interrupted:
+            run.stop = interrupted
 
             def is_to_stop() -> bool:
                 interrupted.has_steps = True
@@ -239,6 +240,7 @@ class Run:
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
+        self.stop: Stop | None = None  # what a signal means
         self.held: Held | None = None
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
@@ -530,6 +532,8 @@ def _advance(
         state, score = run.select(state)
     except FaultyEnvironmentError as fault:
         raise _keep_what_was_reached(run, folder, state, figures, first, fault) from fault
+    if run.stop is not None:  # before anyone can see the files
+        run.stop.has_steps = True
     if folder is not None and is_first_process():
         run.check_folder()
         if score >= previous_best:
