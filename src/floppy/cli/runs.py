@@ -247,9 +247,6 @@ class Baseline(Command):
         check_number("episodes", self.episodes, least=1)  # said before a long run, not after it
         started = time.monotonic()
         task = make_task(self.config.task)
-        fit = [*(name for name, make in BASELINES.items() if is_for(make(task.task_id).outer, task)), RANDOM]
-        if self.method not in fit:
-            raise must_be_one_of(f"method for {task.task_id}", self.method, fit)
         ended = self._random(task) if isinstance(self.config, RandomActions) else self._learned(self.config, call)
         return {"task": task.task_id, "method": self.method} | ended | {"seconds": time.monotonic() - started}
 
@@ -261,6 +258,10 @@ class Baseline(Command):
         return {"score": score.as_dict()}
 
     def _learned(self, config: DistillConfig, call: Call) -> Json:
+        task = make_task(config.task)
+        if not is_for(config.outer, task):
+            fit = [*(name for name, make in BASELINES.items() if is_for(make(config.task).outer, task)), RANDOM]
+            raise must_be_one_of(f"method for {task.task_id}", self.method, fit)
         config, time_limit = apply_budget(config, self.budget)
         layers = parse_distributions(config.distribution)[0].layers
         if config.encoder_layers != layers:
