@@ -65,7 +65,6 @@ def test_devices_and_budgets_were_within_tolerance() -> None:
     assert max(abs(float(row["missed"])) for row in rows("budget")) <= 0.1
 
 
-@pytest.mark.skipif(not (TABLES / "long.csv").exists(), reason="make stress-long has not been run")
 def test_an_hour_of_every_outer_loop_ended_as_it_began() -> None:
     found = rows("long")
     assert {row["loop"] for row in found} == set(OUTER_LOOPS)
