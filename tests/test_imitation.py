@@ -121,6 +121,31 @@ def test_the_rate_is_held_and_then_falls() -> None:
     np.testing.assert_allclose([steps[0], steps[20], steps[60], steps[100]], [1.0, 1.0, 0.51, 0.02], rtol=1e-3)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Overflowing(Imitation):
+    """Fresh networks overflow in some updates, or in all."""
+
+    share: float = 0.5
+
+    def _loss(self, problem: Problem, state: Any, key: jax.Array, distilled: Any) -> jax.Array:
+        loss = super()._loss(problem, state, key, distilled)
+        return loss * jnp.where(jax.random.uniform(key) < self.share, jnp.nan, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "passed_over"), [(0.5, 8), (1.0, 16)])
+def test_networks_that_overflow_are_passed_over_unless_all_do(share: float, passed_over: int) -> None:
+    outer = _Overflowing(updates=16, batch_size=16, states=16, clones=2, environments=4, horizon=2, share=share)
+    problem = make_problem()
+    start = outer.init(problem, KEY)
+    state, info = jax.jit(outer._improve, static_argnums=0)(problem, start, KEY)
+    assert int(state.optimiser.total_notfinite) == passed_over
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.distilled))
+    is_moved = bool(jnp.any(state.distilled.observations != start.distilled.observations))
+    # A run ends where a figure is not finite.
+    assert is_moved == bool(jnp.isfinite(info["teacher_kl"])) == (share < 1)
+
+
 # --- learning ---
 
 

@@ -23,7 +23,7 @@ from floppy.dataset.file import origin, to_bytes
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.outer import PPMO, HaDES
-from floppy.recipes import IMITATION_STEPS, recipe, taught_stages
+from floppy.recipes import IMITATION_STEPS, ppo_baseline, recipe, taught_stages
 from floppy.run import loop
 from floppy.run.config import DistillConfig
 from floppy.run.folder import About, begin, check_same_options
@@ -150,7 +150,8 @@ def test_the_dataset_is_held_while_the_critic_warms_up() -> None:
         both = (jax.tree.leaves(getattr(states[at], part)) for at in (first, second))
         return any(bool(jnp.any(old != new)) for old, new in zip(*both, strict=True))
 
-    assert not moved("distilled", 0, 2) and not moved("optimiser", 0, 2) and moved("critic", 0, 2)
+    assert not moved("distilled", 0, 2) and moved("critic", 0, 2)
+    assert [int(state.optimiser[1][0].count) for state in (states[2], states[3])] == [0, 2]  # Adam begins afterwards
     assert moved("distilled", 2, 3)
 
 
@@ -176,7 +177,7 @@ def test_the_stages_of_the_taught_recipe() -> None:
     stages = taught_stages(last, imitation_steps=7)
     assert [stage.name for stage in stages] == ["teacher", "imitation", ""]
     teacher, imitation, alone = (stage.config(path) for stage, path in zip(stages, ("", "t.x", "i.x"), strict=True))
-    assert (teacher.examples, teacher.encoder_layers, teacher.outer.name) == (0, 2, "ppmo")
+    assert teacher == recipe("breakout", seed=3, encoder_layers=1)
     assert (imitation.outer.teacher, imitation.outer_steps, imitation.held_rates) == ("t.x", 7, ())  # type: ignore[attr-defined]
     assert alone == dataclasses.replace(last, start="i.x")
     for config in (imitation, alone):
@@ -184,6 +185,7 @@ def test_the_stages_of_the_taught_recipe() -> None:
         assert (config.observation_deviation, config.examples) == (0.5, 16)
     assert {config.seed for config in (teacher, imitation, alone)} == {3}
     assert taught_stages(last)[1].config("t.x").outer_steps == IMITATION_STEPS
+    assert taught_stages(recipe("cartpole", "taught"))[0].config("") == ppo_baseline("cartpole")
 
 
 def test_a_teacher_and_a_start_that_are_given_leave_stages_out() -> None:

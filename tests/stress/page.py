@@ -80,9 +80,9 @@ whole program took, its start and the last scoring included, and what it said it
         """
 Every outer loop for an hour, with evaluations as by default, all of them side by side on two cores (`python
 tests/stress/long.py`), with other work in the forty minutes in between. Memory is what is resident (MiB), five minutes
-after the first evaluation, at the end, and at its greatest in between; `growth` must be at most 0.05. The time per outer step in the last ten minutes relative to the first ten, `cpu_ratio`, must be at most 1.1. It is
-CPU time (`cpu_ms_first`, `cpu_ms_last`) because other work on the machine changes the wall clock, of which `wall_ratio`
-is.""",
+after the first evaluation, at the end, and at its greatest in between; `growth` must be at most 0.05. The time per
+outer step in the last ten minutes relative to the first ten, `cpu_ratio`, must be at most 1.1. It is CPU time
+(`cpu_ms_first`, `cpu_ms_last`) because other work on the machine changes the wall clock, of which `wall_ratio` is.""",
     ),
 )
 

@@ -96,7 +96,7 @@ class Distill(Command):
     plan: bool = False
     """Say what the run would take, in steps, memory and time, after measuring two steps; nothing is written."""
     teacher_steps: int = bounded(0, least=0, most=MAX_COUNT)
-    """With recipe taught, outer steps of the first stage, plain PPO; 0 for the recipe's number. With --teacher FILE
+    """With recipe taught, outer steps of the first stage, the teacher's; 0 for the recipe's number. With --teacher FILE
     there is no such stage, and that file's policy is imitated."""
     imitation_steps: int = bounded(0, least=0, most=MAX_COUNT)
     """With recipe taught, outer steps of the second stage, imitation; 0 for the recipe's number."""

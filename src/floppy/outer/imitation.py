@@ -246,7 +246,7 @@ class Imitation(OuterLoopDefaults):
         return jax.nn.softmax(targets) if LOSSES[problem.cloning.loss].takes_probabilities else targets
 
     def _improve(self, problem: Problem, state: ImitationState, key: jax.Array) -> tuple[ImitationState, Info]:
-        """The updates of an outer step; figures are means over them."""
+        """The updates of an outer step; figures are means over them, but for those that were passed over."""
 
         def update(
             carry: tuple[Distilled, optax.OptState], key: jax.Array
@@ -262,7 +262,7 @@ class Imitation(OuterLoopDefaults):
         keys = jax.random.split(named_key(key, "updates"), self.updates)
         (distilled, optimiser), info = jax.lax.scan(update, (state.distilled, state.optimiser), keys)
         state = state._replace(distilled=distilled, optimiser=optimiser)
-        return state, jax.tree.map(jnp.mean, info) | problem.rates(distilled)
+        return state, jax.tree.map(_mean_of_finite, info) | problem.rates(distilled)
 
     def _loss(self, problem: Problem, state: ImitationState, key: jax.Array, distilled: Distilled) -> jax.Array:
         """Mean KL divergence (nats) from the teacher to fresh clones, on states that are drawn for each of them."""
@@ -296,7 +296,9 @@ class Imitation(OuterLoopDefaults):
         schedule = optax.linear_schedule(self.rate, self.rate_end * self.rate, max(1, total - held), held)
         decays = self.adam_decays
         adam = optax.adam(schedule, b1=decays[0], b2=decays[1], eps=self.adam_eps)
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
+        limited = optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
+        # Large rates make a rare fresh network overflow. It is passed over; a run in which all do still diverges.
+        return optax.apply_if_finite(limited, self.updates)
 
 
 def _teacher(problem: Problem) -> Teacher:
@@ -309,6 +311,10 @@ def _teacher(problem: Problem) -> Teacher:
     if teacher is None:
         raise FloppyError("Outer loop imitation needs a teacher: give a dataset's file (--teacher FILE).")
     return teacher
+
+
+def _mean_of_finite(values: jax.Array) -> jax.Array:
+    return jnp.mean(values, where=jnp.isfinite(values))
 
 
 def _observations(problem: Problem, trajectories: tuple[Trajectory, ...]) -> jax.Array:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -92,7 +91,7 @@ class PPMO(OuterLoopDefaults):
     critic_rate: float = bounded(2e-3, above=0)
     """Adam's rate for the critic."""
     anneal: bool = True
-    """Whether all rates fall linearly to 0 over the run's updates; those that `target_kl` leaves out do not count."""
+    """Whether all rates fall linearly to 0 over the run's outer steps."""
     discount: float = bounded(0.99, least=0, most=1)
     """γ."""
     gae_lambda: float = bounded(0.95, least=0, most=1)
@@ -100,8 +99,9 @@ class PPMO(OuterLoopDefaults):
     clip: float = bounded(0.2, above=0)
     """ε of the clipped objective."""
     target_kl: float = bounded(0.0, least=0)
-    """Early stopping: skips the outer step's remaining minibatches once the mean KL divergence (nats) of the policies
-    from those that collected exceeds this; 0 for never. Large networks leave their samples behind otherwise."""
+    """Early stopping: the dataset skips the outer step's remaining minibatches once the mean KL divergence (nats) of
+    the policies from those that collected exceeds this; 0 for never. Large networks leave their samples behind
+    otherwise. The critic learns from all of them."""
     entropy_bonus: float = bounded(0.01, least=0)
     """Weight of the entropy in the objective."""
     least_std: float = bounded(0.0, least=0)
@@ -131,7 +131,7 @@ class PPMO(OuterLoopDefaults):
     teacher_weight: float = bounded(1.0, above=0)
     """Weight of that divergence at the start; it falls linearly to 0."""
     teacher_share: float = bounded(0.5, above=0, most=1)
-    """Share of the run's updates after which it is 0; those that `target_kl` leaves out do not count."""
+    """Share of the run's outer steps after which it is 0."""
     published_errors: bool = False
     """Repeat the published code's errors, to show the difference they make: advantages read the end of an episode one
     step late and take time limits for terminations, the entropy has no gradient, ratios use raw logits."""
@@ -185,7 +185,7 @@ class PPMO(OuterLoopDefaults):
             distilled,
             self._optimiser(problem, self.rate).init(problem.parameters(distilled)),
             critic,
-            self._critic_optimiser(problem).init(critic),
+            self._optimiser(problem, self.critic_rate).init(critic),
             environments,
             init_statistics(problem.task.observation_shape) if known is None else known,
             (jnp.zeros((self._share(problem), self.environments)),) * len(problem.learners),
@@ -286,17 +286,11 @@ class PPMO(OuterLoopDefaults):
         return outer_steps * self.epochs * self._minibatches()
 
     def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
-        until = max(1, round(self.teacher_share * self._updates(problem.outer_steps - self.critic_warm_up)))
-        return optax.linear_schedule(self.teacher_weight, 0.0, until)(_updates_made(state.optimiser))
+        until = max(1, round(self.teacher_share * self._updates(problem.outer_steps)))
+        return optax.linear_schedule(self.teacher_weight, 0.0, until)(_updates_made(state.critic_optimiser))
 
     def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
-        return self._annealed(rate, problem.outer_steps - self.critic_warm_up)
-
-    def _critic_optimiser(self, problem: Problem) -> optax.GradientTransformation:
-        return self._annealed(self.critic_rate, problem.outer_steps)
-
-    def _annealed(self, rate: float, outer_steps: int) -> optax.GradientTransformation:
-        schedule = optax.linear_schedule(rate, 0.0, self._updates(outer_steps)) if self.anneal else rate
+        schedule = optax.linear_schedule(rate, 0.0, self._updates(problem.outer_steps)) if self.anneal else rate
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(schedule, eps=self.adam_eps))
 
     def _critic(self, problem: Problem) -> Network[Any]:
@@ -355,43 +349,58 @@ class PPMO(OuterLoopDefaults):
 
         def update(state: PPMOState, rows: jax.Array) -> tuple[PPMOState, Info]:
             minibatch = jax.tree.map(lambda x: x[rows], samples)
-            return self._minibatch_update(problem, state, fresh, minibatch)
+            gradient, info = self._policy_gradient(problem, state, fresh, minibatch)
+            state, critic_info = self._moved(problem, state, gradient, minibatch)
+            return state, info | critic_info | problem.rates(state.distilled)
 
-        if self.target_kl == 0.0:
-            state, info = jax.lax.scan(update, state, rows)
-            return state, jax.tree.map(jnp.mean, info)
-        return self._update_until_kl_limit(problem, update, state, rows)
+        if self.target_kl > 0.0:
+            return self._update_until_kl_limit(problem, state, fresh, samples, rows)
+        state, info = jax.lax.scan(update, state, rows)
+        return state, jax.tree.map(jnp.mean, info)
 
     def _update_until_kl_limit(
         self,
         problem: Problem,
-        update: Callable[[PPMOState, jax.Array], tuple[PPMOState, Info]],
         state: PPMOState,
+        fresh: tuple[Any, ...],
+        samples: tuple[Samples, ...],
         rows: jax.Array,
     ) -> tuple[PPMOState, Info]:
-        """`update` for every minibatch in `rows`, up to the first that finds too large a KL divergence.
+        """Updates of the critic by all minibatches in `rows`, and of the dataset up to where policies went too far.
 
-        The figures are means over the minibatches looked at, that one included.
+        That is found by the first minibatch whose KL divergence is too large; the policy's figures are means over those
+        looked at, this one included.
         """
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, rows[0])[1])
 
-        def step(carry: tuple[PPMOState, jax.Array], rows: jax.Array) -> tuple[Any, tuple[Info, jax.Array, jax.Array]]:
-            state, was_far = carry
-            after, info = jax.lax.cond(was_far, lambda: (state, nothing), lambda: update(state, rows))
+        def gradient_of(state: PPMOState, minibatch: tuple[Samples, ...]) -> tuple[Parameters, Info]:
+            return self._policy_gradient(problem, state, fresh, minibatch)
+
+        def minibatch_of(rows: jax.Array) -> tuple[Samples, ...]:
+            taken: tuple[Samples, ...] = jax.tree.map(lambda x: x[rows], samples)
+            return taken
+
+        shapes = jax.eval_shape(lambda: gradient_of(state, minibatch_of(rows[0])))
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def step(carry: tuple[PPMOState, jax.Array], rows: jax.Array) -> tuple[tuple[PPMOState, jax.Array], Any]:
+            (state, was_far), minibatch = carry, minibatch_of(rows)
+            gradient, info = jax.lax.cond(was_far, lambda: nothing, lambda: gradient_of(state, minibatch))
             is_far = was_far | ~(info["kl"] <= self.target_kl)  # NaN is far
-            after = jax.tree.map(lambda new, old: jnp.where(is_far, old, new), after, state)
-            return (after, is_far), (info, ~was_far, ~is_far)
+            after, critic_info = self._moved(problem, state, gradient, minibatch)
+            return (_held(after, state, is_far), is_far), (info, critic_info, ~was_far, ~is_far)
 
-        (state, _), (info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
+        (state, _), (info, critic_info, seen, done) = jax.lax.scan(step, (state, jnp.zeros((), bool)), rows)
         info = jax.tree.map(lambda values: jnp.sum(values) / jnp.sum(seen), info)
-        return state, info | {"updates": jnp.mean(done)} | problem.rates(state.distilled)
+        info |= jax.tree.map(jnp.mean, critic_info) | {"updates": jnp.mean(done)}
+        return state, info | problem.rates(state.distilled)
 
-    def _minibatch_update(
+    def _policy_gradient(
         self, problem: Problem, state: PPMOState, fresh: tuple[Any, ...], minibatch: tuple[Samples, ...]
-    ) -> tuple[PPMOState, Info]:
+    ) -> tuple[Parameters, Info]:
+        """The meta-gradient, through the cloning of the fresh learners with the dataset as it stands."""
         teacher_weight = self._teacher_weight(problem, state)
 
-        def policy_objective(parameters: Parameters) -> tuple[jax.Array, Info]:
+        def objective(parameters: Parameters) -> tuple[jax.Array, Info]:
             distilled = problem.distilled(parameters, state.distilled)
             losses = [
                 self._policy_loss(problem, network, distilled, weights, group, teacher_weight)
@@ -399,36 +408,37 @@ class PPMO(OuterLoopDefaults):
             ]
             return jax.tree.map(lambda *groups: jnp.mean(jnp.stack(groups)), *losses)
 
+        gradient, info = jax.grad(objective, has_aux=True)(problem.parameters(state.distilled))
+        return gradient, info | {"gradient_norm": optax.tree.norm(gradient)}
+
+    def _moved(
+        self, problem: Problem, state: PPMOState, gradient: Parameters, minibatch: tuple[Samples, ...]
+    ) -> tuple[PPMOState, Info]:
+        """Dataset and critic after one update."""
+
         def critic_objective(critic: Any) -> jax.Array:
             values = [self._values(problem, critic, group.observations) for group in minibatch]
             return value_loss(jnp.stack(values), jnp.stack([group.returns for group in minibatch]))
 
-        parameters = problem.parameters(state.distilled)
-        gradient, info = jax.grad(policy_objective, has_aux=True)(parameters)
-        critic_loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
+        loss, critic_gradient = jax.value_and_grad(critic_objective)(state.critic)
+        critic_change, critic_optimiser = self._optimiser(problem, self.critic_rate).update(
+            critic_gradient, state.critic_optimiser
+        )
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
         if self.encoder_rate:
             factor = self.encoder_rate / self.rate  # Adam's steps are in proportion to its rate
             change["encoder"] = jax.tree.map(lambda step: step * factor, change["encoder"])
-        critic_change, critic_optimiser = self._critic_optimiser(problem).update(
-            critic_gradient, state.critic_optimiser
-        )
-        distilled = problem.improved(optax.apply_updates(parameters, change), state.distilled)
-        if self.critic_warm_up:
-            is_held = _updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
-            distilled, optimiser = jax.tree.map(
-                lambda new, old: jnp.where(is_held, old, new),
-                (distilled, optimiser),
-                (state.distilled, state.optimiser),
-            )
-        state = state._replace(
-            distilled=distilled,
+        parameters = optax.apply_updates(problem.parameters(state.distilled), change)
+        after = state._replace(
+            distilled=problem.improved(parameters, state.distilled),
             optimiser=optimiser,
             critic=optax.apply_updates(state.critic, critic_change),
             critic_optimiser=critic_optimiser,
         )
-        info |= {"value_loss": critic_loss, "gradient_norm": optax.tree.norm(gradient)}
-        return state, info | problem.rates(distilled)
+        if self.critic_warm_up:
+            is_held = _updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
+            after = _held(after, state, is_held)
+        return after, {"value_loss": loss}
 
     def _policy_loss(
         self,
@@ -467,8 +477,20 @@ class PPMO(OuterLoopDefaults):
 
 
 def _updates_made(optimiser: optax.OptState) -> jax.Array:
-    count: jax.Array = optimiser[1][0].count  # of the chain in _annealed
+    count: jax.Array = optimiser[1][0].count  # of the chain in _optimiser
     return count
+
+
+def _held(after: PPMOState, before: PPMOState, is_held: jax.Array) -> PPMOState:
+    """`after`, with the dataset as it was `before` where it is held; its rate falls all the same."""
+    clipping, (adam, _) = before.optimiser
+    schedule = after.optimiser[1][1]
+    distilled, optimiser = jax.tree.map(
+        functools.partial(jnp.where, is_held),
+        (before.distilled, (clipping, (adam, schedule))),
+        (after.distilled, after.optimiser),
+    )
+    return after._replace(distilled=distilled, optimiser=optimiser)
 
 
 def _absorb(statistics: RunningStatistics, trajectories: tuple[Trajectory, ...]) -> RunningStatistics:
