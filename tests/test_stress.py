@@ -58,8 +58,7 @@ def test_partners_ended_in_time_and_went_on() -> None:
 def test_devices_and_budgets_were_within_tolerance() -> None:
     found = rows("devices")
     assert {row["devices"] for row in found} == {"1", "2", "4"}
-    alone = set(OUTER_LOOPS) - {"imitation"}  # which needs a teacher's file
-    assert {row["loop"] for row in found} == {row["loop"] for row in rows("budget")} == alone
+    assert {row["loop"] for row in found} == {row["loop"] for row in rows("budget")} == set(OUTER_LOOPS)
     assert max(float(row["tensors"]) for row in found) <= 0.01
     assert max(float(row["scores"]) for row in found) <= 0.02
     assert max(abs(float(row["missed"])) for row in rows("budget")) <= 0.1
