@@ -32,12 +32,19 @@ from floppy.tasks import Discrete, FaultyEnvironmentError
 from floppy.tasks.base import FaultyEnvironmentWarning
 from floppy.tasks.faults import environment_code, patience
 
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        return 1 / 0  # type: ignore[return-value]
+
+
 RAISED: dict[str, Callable[[], BaseException]] = {
     "SystemExit": SystemExit,
     "KeyError": lambda: KeyError("joint"),
     "StopIteration": StopIteration,
     "CancelledError": asyncio.CancelledError,  # no Exception
     "RecursionError": lambda: RecursionError("maximum recursion depth exceeded"),
+    "MuteError": MuteError,
 }
 PLACES = ("init", "observation_space", "action_space", "spec", "reset", "step")
 

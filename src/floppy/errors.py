@@ -37,12 +37,33 @@ def listed(names: Iterable[Any]) -> str:
     return first if len(names) <= 6 else f"{first} and {len(names) - 6} more"
 
 
+def text_of(error: object) -> str:
+    """What an error says on one line, control characters escaped; its class's name where it says nothing.
+
+    The errors of users' own code may fail at that too.
+    """
+    try:
+        said = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        said = ""
+    seen = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in said)
+    return "".join(seen) or type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
-    """The text of another library's error, fit for the middle of a sentence."""
+    """What another library's error says, fit for the middle of a sentence."""
     # The text of an error of files has a number, and the path once more.
-    said = (isinstance(error, OSError) and error.strerror) or str(error)
-    text = " ".join(said.split()).rstrip(".")
+    why = error.strerror if isinstance(error, OSError) else None
+    text = text_of(why if isinstance(why, str) and why else error).rstrip(".") or type(error).__name__
     return text if len(text) <= 160 else f"{text[:160]}..."
+
+
+def raised(error: BaseException) -> str:
+    """An exception as it appears in a sentence: its type, and what it says if it says anything."""
+    name, said = type(error).__name__, one_line(error)
+    return name if said == name else f"{name}: {said}"
 
 
 def must_be_one_of(name: str, value: Any, allowed: Iterable[str]) -> FloppyError:

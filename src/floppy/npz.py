@@ -110,7 +110,7 @@ def read_npz(
 def _broken(path: Path, file: _BoundedFile, error: Exception) -> str:
     file.seek(0)
     begin = file.read(6)
-    said = one_line(error) or type(error).__name__
+    said = one_line(error)
     if begin.startswith(b"PK"):
         return f"{path} is no readable .npz ({said}): give a whole file, as numpy.savez writes it."
     found = "a single .npy array" if begin == b"\x93NUMPY" else "no .npz archive"

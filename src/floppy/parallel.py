@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from floppy.errors import MAX_COUNT, FloppyError, check_number, one_line, shown
+from floppy.errors import MAX_COUNT, FloppyError, check_number, one_line, shown, text_of
 
 AXIS = "devices"
 CPU_CHUNK_BYTES = 32 * 2**20  # about what the caches hold; larger chunks measured no faster
@@ -85,7 +85,7 @@ def losses_said() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        said = str(error).lower()
+        said = text_of(error).lower()
         if isinstance(error, FloppyError) or jax.process_count() == 1 or not any(word in said for word in LOST):
             raise
         raise LostProcessError(one_line(error)) from error

@@ -17,7 +17,7 @@ from floppy.cli.environment import with_environment_arguments
 from floppy.cli.field_options import NAME, Group
 from floppy.cli.interrupts import USER_ERROR, end
 from floppy.cli.parsing import HELP, Names, Parser, hyphenated, peek
-from floppy.errors import FloppyError, listed, must_be_one_of, one_line, shown
+from floppy.errors import FloppyError, listed, must_be_one_of, one_line, raised, shown
 from floppy.learner.user_networks import NETWORKS, register_network
 from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
@@ -239,7 +239,7 @@ def register_by_name(text: str) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the user's own code may raise anything
-        raise FloppyError(f"{text} raised {type(error).__name__} ({one_line(error)}): mend the function.") from error
+        raise FloppyError(f"{text} raised an error ({raised(error)}): mend the function.") from error
     if found is None:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise FloppyError(f"Module {module_name} has no {attribute}: it has {listed(public)}.")

@@ -21,7 +21,7 @@ from typing import Any
 
 from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, leave_at_once, prompt_interrupts
 from floppy.cli.output import keep_stdout
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, text_of
 from floppy.studies.registry import STUDIES
 
 RESUMABLE = ("distill", "baseline", "reproduce")
@@ -103,12 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloppyError as error:
         if "--traceback" in words:
             traceback.print_exc()
-        print(f"floppy: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"floppy: {text_of(error)}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:  # a disk that is full, a name that is too long: what the library did not foresee
         if "--traceback" in words:
             traceback.print_exc()
-        print(f"floppy: Reading or writing failed ({' '.join(str(error).split())}): check the path.", file=sys.stderr)
+        print(f"floppy: Reading or writing failed ({text_of(error)}): check the path.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"floppy: {_interrupted(words)}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import FloppyError, raised, shown
 from floppy.learner.network import FEATURES
 
 READING = ("features", "readout", "with_readout")
@@ -260,6 +260,6 @@ LIBRARIES = (
 def failure(network: Any, observations: tuple[int, ...], error: BaseException) -> FloppyError:
     """The complaint about a network whose own code raises."""
     return FloppyError(
-        f"The network {network} fails on observations {list(observations)} ({type(error).__name__}: "
-        f"{one_line(error)}): correct its code; it is given no random numbers, so dropout must be off."
+        f"The network {network} fails on observations {list(observations)} ({raised(error)}): correct its "
+        "code; it is given no random numbers, so dropout must be off."
     )

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from floppy.errors import raised
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.play.acting import (
@@ -32,7 +33,7 @@ from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
 from floppy.play.device import RANDOM_STEPS
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
-from floppy.tasks.faults import check_step_timeout, environment_code, fault_of_closing, raised
+from floppy.tasks.faults import check_step_timeout, environment_code, fault_of_closing
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""

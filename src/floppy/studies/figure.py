@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, raised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def check_drawing() -> None:
         picture_of(lambda figure: None)
     except Exception as error:  # Matplotlib reads settings, fonts and variables, each of which may be broken
         raise FloppyError(
-            f"No figure can be drawn here ({type(error).__name__}: {one_line(error)}), so nothing is measured: mend "
+            f"No figure can be drawn here ({raised(error)}), so nothing is measured: mend "
             "the settings or the installation of Matplotlib."
         ) from error
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from floppy.errors import OVERWRITE, FloppyError, one_line, shown
+from floppy.errors import OVERWRITE, FloppyError, one_line, raised, shown
 from floppy.files import MEBIBYTE, as_path, is_there, read_file, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.run.lock import Held, hold
@@ -127,7 +127,7 @@ def draw_study(folder: Path | str) -> Row:
         picture = picture_of(lambda figure: study.draw(_drawable(rows), figure))
     except Exception as error:  # hours of measuring are worth a sentence, whatever it is
         raise FloppyError(
-            f"The figure of {folder} cannot be drawn ({type(error).__name__}: {one_line(error)}); its rows and summary "
+            f"The figure of {folder} cannot be drawn ({raised(error)}); its rows and summary "
             "are saved: once that is mended, `floppy redraw` draws it."
         ) from error
     write_atomically(folder / FIGURE_NAME, picture)
@@ -206,9 +206,9 @@ def _summed_up(study: Study, rows: list[Row], folder: Path) -> Row:
         ) from error
     except Exception as error:  # as for the figure
         raise FloppyError(
-            f"{folder / ROWS_NAME} cannot be summed up (`summary` of {study.name} raised {type(error).__name__}: "
-            f"{one_line(error)}); its rows are saved: once `summary` is mended, or the table restored if it was "
-            "changed by hand, `floppy redraw` sums them up."
+            f"{folder / ROWS_NAME} cannot be summed up (`summary` of {study.name} raised {raised(error)}); its rows "
+            "are saved: once `summary` is mended, or the table restored if it was changed by hand, `floppy redraw` "
+            "sums them up."
         ) from error
     return summary
 

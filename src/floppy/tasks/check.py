@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
     REQUIRED,
@@ -24,7 +24,7 @@ from floppy.tasks.base import (
     step_of,
     strong_types,
 )
-from floppy.tasks.faults import environment_code, fault_of_closing, raised
+from floppy.tasks.faults import environment_code, fault_of_closing
 from floppy.tasks.registry import FAMILIES, make_task
 
 EPISODES = 8

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from floppy.errors import FloppyError, one_line
+from floppy.errors import FloppyError, raised
 from floppy.tasks.base import FaultyEnvironmentError
 
 STEP_TIMEOUT = 600.0
@@ -176,8 +176,3 @@ def fault_of_closing(task_id: str, close: Callable[[], object], seconds: float |
     except BaseException:
         return None
     return None
-
-
-def raised(error: BaseException) -> str:
-    """An exception as it appears in a sentence: its type, and what it says if it says anything."""
-    return f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__

@@ -13,11 +13,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
 from floppy.tasks.base import FaultyEnvironmentError
-from floppy.tasks.faults import fault_of_closing, in_time, raised
+from floppy.tasks.faults import fault_of_closing, in_time
 from floppy.tasks.lookup import install_hint
 
 FAMILY = "gymnasium"

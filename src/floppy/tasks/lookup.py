@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import FloppyError, one_line, raised, shown
 
 
 def unknown_task(name: str, known: Iterable[str], hint: str = "") -> FloppyError:
@@ -58,7 +58,7 @@ def import_module(name: str) -> None:
         raise
     except SystemExit as error:
         raise FloppyError(
-            f"Module {shown(name)} ended the program while it was imported (SystemExit: {one_line(error)}): take its "
+            f"Module {shown(name)} ended the program while it was imported ({raised(error)}): take its "
             "call of sys.exit out."
         ) from error
     except BaseException as error:  # the module's own code may raise anything
@@ -70,6 +70,4 @@ def import_module(name: str) -> None:
             remedy = "put it in the folder in which you start floppy, or install it"
         else:
             remedy = "mend the module"
-        raise FloppyError(
-            f"Module {shown(name)} could not be imported ({type(error).__name__}: {one_line(error)}): {remedy}."
-        ) from error
+        raise FloppyError(f"Module {shown(name)} could not be imported ({raised(error)}): {remedy}.") from error

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from floppy.errors import FloppyError, check_kind, shown
+from floppy.errors import FloppyError, check_kind, raised, shown
 from floppy.fields import is_same_member
 from floppy.tasks.base import REQUIRED, Task
-from floppy.tasks.faults import raised
 from floppy.tasks.lookup import import_module, unknown_task
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {

@@ -1,0 +1,84 @@
+"""What other people's exceptions say, whatever they are, reaches a sentence in one piece."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from probes import hand_dataset
+
+from floppy.cli.main import main
+from floppy.dataset import save
+from floppy.errors import one_line, raised, text_of
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Mute:
+    def __str__(self) -> str:
+        return 1 / 0  # type: ignore[return-value]
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "with_type"),
+    [
+        (KeyError("joint"), "'joint'", "KeyError: 'joint'"),
+        (ValueError(), "ValueError", "ValueError"),
+        (ValueError("..."), "ValueError", "ValueError"),
+        (MuteError(), "MuteError", "MuteError"),
+        (SystemExit(Mute()), "SystemExit", "SystemExit"),
+        (OSError(1, Mute()), "PermissionError", "PermissionError"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "x"), "No such file or directory", None),
+        (ValueError("a\n  b\x1b[31mred\x07\u202e é."), "a b\\x1b[31mred\\x07\\u202e é", None),
+        (ValueError("x" * 500), "x" * 160 + "...", None),
+    ],
+)
+def test_an_error_says_something_in_one_line(error: BaseException, text: str, with_type: str | None) -> None:
+    assert one_line(error) == text
+    assert raised(error) == (with_type or f"{type(error).__name__}: {text}")
+
+
+def test_whole_sentences_keep_their_length_and_full_stop() -> None:
+    assert text_of(ValueError(f"{'x' * 500}\n\x1b.")) == f"{'x' * 500} \\x1b."
+
+
+def test_ctrl_c_is_no_text() -> None:
+    class SlowError(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        text_of(SlowError())
+
+
+MUTE = """
+class Mute(Exception):
+    def __str__(self):
+        return 1 / 0
+
+    __repr__ = __str__
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("raise Mute()", "could not be imported (Mute): mend the module."),
+        ("import sys; sys.exit(Mute())", "ended the program while it was imported (SystemExit): take its call of"),
+        ("raise ValueError('\\x1b[31mred')", "could not be imported (ValueError: \\x1b[31mred): mend the module."),
+    ],
+)
+def test_modules_may_raise_anything(
+    code: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mute_module.py").write_text(MUTE + code)
+    save(hand_dataset(), tmp_path / "dataset.safetensors")
+    assert main(["show", "dataset.safetensors", "--import", "mute_module"]) == 2
+    assert capsys.readouterr().err.startswith(f"floppy: Module 'mute_module' {wanted}")
