@@ -151,7 +151,7 @@ def described(space: Any) -> str:
         return f"{kind}({space.n})" if space.start == 0 else f"{kind}({space.n}, start={space.start})"
     if isinstance(space, spaces.MultiDiscrete):
         return f"{kind}({space.nvec.tolist()})"
-    return f"{kind}{space.shape}"
+    return kind if space.shape is None else f"{kind}{space.shape}"
 
 
 def make_environment(name: str) -> gymnasium.Env:
