@@ -1166,6 +1166,48 @@ def test_a_bug_is_not_hidden(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> 
         main(["show", str(dataset)])
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("JAX_ENABLE_X64", "maybe"),
+        pytest.param("JAX_PLATFORMS", "nonsense", marks=pytest.mark.slow),
+        pytest.param("JAX_TRANSFER_GUARD", "disallow", marks=pytest.mark.slow),
+    ],
+)
+def test_variables_with_which_jax_cannot_compute_are_named(dataset: Path, variable: str, value: str) -> None:
+    done = in_subprocess("train", str(dataset), "--learners", "2", **{variable: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{variable}='{value}'" in one_sentence(done.stderr)
+    assert "unset or correct" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, "cannot compute here (RuntimeError: no device): set JAX_PLATFORMS=cpu, or repair its installation."),
+        ({"JAX_PLATFORMS": "cuda"}, "with JAX_PLATFORMS='cuda' (RuntimeError: no device): unset or correct it."),
+        (
+            {"JAX_PLATFORMS": "cuda", "JAX_LOGGING_LEVEL": "INFO"},
+            "with JAX_LOGGING_LEVEL='INFO' and JAX_PLATFORMS='cuda' (RuntimeError: no device): unset or correct the "
+            "wrong one.",
+        ),
+    ],
+)
+def test_a_device_that_cannot_be_had_is_said_in_one_sentence(
+    variables: dict[str, str], wanted: str, dataset: Path, monkeypatch: pytest.MonkeyPatch, refuse: Refuse
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no device")
+
+    for name in [each for each in os.environ if each.startswith("JAX_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(datasets, "train", fail)
+    monkeypatch.setattr(jax.numpy, "asarray", fail)
+    assert wanted in refuse("train", dataset)
+
+
 def test_the_command_line_leaves_the_compiler_as_it_was(run: Run, dataset: Path) -> None:
     before = jax.config.read("jax_enable_x64")
     run("show", dataset)

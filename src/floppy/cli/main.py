@@ -21,7 +21,7 @@ from typing import Any
 
 from floppy.cli.interrupts import INTERRUPTED, USER_ERROR, leave_at_once, prompt_interrupts
 from floppy.cli.output import keep_stdout
-from floppy.errors import FloppyError, text_of
+from floppy.errors import FloppyError, raised, shown, text_of
 from floppy.studies.registry import STUDIES
 
 RESUMABLE = ("distill", "baseline", "reproduce")
@@ -167,7 +167,40 @@ def _answer(words: list[str]) -> str:
     if words[0] == "--version":
         return metadata.version("floppy-rl")
     began = time.monotonic()
-    from floppy.cli.base import Call, carry_out  # with them come JAX and tyro
+    with _useless_settings_said():
+        from floppy.cli.base import Call, carry_out  # with them come JAX and tyro
 
-    call = Call(shlex.join(["floppy", *words]), main, COMMANDS, began)
-    return carry_out(words[0], words[1:], call)
+        call = Call(shlex.join(["floppy", *words]), main, COMMANDS, began)
+        return carry_out(words[0], words[1:], call)
+
+
+@contextlib.contextmanager
+def _useless_settings_said() -> Iterator[None]:
+    """Says it in a sentence where nothing can be computed; only what fails has JAX tried, for it may need no device.
+
+    Raises:
+      FloppyError: in place of an unforeseen error, where JAX cannot even add two numbers.
+    """
+    try:
+        yield
+    except (FloppyError, OSError):
+        raise
+    except Exception as error:
+        try:
+            import jax.numpy as jnp
+
+            float(jnp.asarray(1.0) + 1.0)
+        except Exception as fault:
+            raise _useless_settings(fault) from error
+        raise
+
+
+def _useless_settings(fault: Exception) -> FloppyError:
+    """The complaint about variables with which JAX fails; it does not always tell which of them is wrong."""
+    given = [f"{name}={shown(value)}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_")]
+    if not given:
+        return FloppyError(
+            f"JAX cannot compute here ({raised(fault)}): set JAX_PLATFORMS=cpu, or repair its installation."
+        )
+    which = "it" if len(given) == 1 else "the wrong one"
+    return FloppyError(f"JAX cannot compute with {' and '.join(given)} ({raised(fault)}): unset or correct {which}.")
