@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import jax
@@ -288,6 +288,58 @@ def test_a_call_that_swallows_the_first_alarm_meets_the_next(monkeypatch: pytest
         with contextlib.suppress(BaseException):
             time.sleep(60)
         time.sleep(60)
+
+
+class Stubborn(Probe):
+    """Swallows all that is raised to end it, until it has been given up."""
+
+    given_up: ClassVar[list[str]] = []
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def at(self, place: str) -> None:
+        deadline = time.monotonic() + 20
+        while place == self.place and not self.given_up and time.monotonic() < deadline:
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+
+    def step(self, action: Any) -> Any:
+        self.at("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self.at("close")
+
+
+for place in ("step", "close"):
+    register(f"Stubborn-{place}", Stubborn, place=place)
+
+
+@pytest.mark.parametrize("call", ["step", "close"])
+def test_a_call_that_swallows_every_alarm_ends_the_program(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stubborn, "given_up", [])
+    monkeypatch.setattr("floppy.tasks.faults.AGAIN", 0.05)
+    monkeypatch.setattr("floppy.tasks.faults.GRACE", 0.2)
+    monkeypatch.setattr("floppy.cli.base.end", lambda sentence, code: Stubborn.given_up.append(f"{code} {sentence}"))
+    task = f"gymnasium/{PREFIX}Stubborn-{call}-v0"
+    with patience(0.1):
+        main(["baseline", task, "--method", "random", "--episodes", "2"])
+    assert Stubborn.given_up == [
+        f"2 {task} did not return from {call} within 0.1 s, and swallows what is raised to end it: repair the "
+        "environment; a run in a folder goes on from its last checkpoint with --resume."
+    ]
+
+
+def test_in_python_such_a_call_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("floppy.tasks.faults.AGAIN", 0.05)
+    monkeypatch.setattr("floppy.tasks.faults.GRACE", 0.1)
+    deadline = time.monotonic() + 1
+    with pytest.warns(match="swallows what is raised") as said, environment_code("t", "stepped", 0.05):
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+    assert len(said) == 1
 
 
 def test_ctrl_c_passes() -> None:

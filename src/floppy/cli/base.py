@@ -21,10 +21,9 @@ from floppy.errors import FloppyError, listed, must_be_one_of, one_line, raised,
 from floppy.learner.user_networks import NETWORKS, register_network
 from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
-from floppy.run.interrupts import stalls_end
 from floppy.studies.base import plain_json
 from floppy.tasks.base import episode_word, score_unit
-from floppy.tasks.faults import patience
+from floppy.tasks.faults import patience, stalls_end
 from floppy.tasks.images import DATA_VARIABLE
 from floppy.tasks.registry import import_module, make_task
 
@@ -137,14 +136,15 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
     """Parses a command and runs it; gives what is to be printed, nothing in a process that only helps."""
     enable_compilation_cache()
     words = hyphenated(words)
-    with task_sources(words):  # which may register commands
+    # A call that hangs and cannot be ended ends the program.
+    stalls = stalls_end(lambda sentence: end(sentence, USER_ERROR))
+    with stalls, task_sources(words):  # which may register commands
         if name not in call.commands:
             raise _unknown_command(name, call.commands)
         command = call.commands[name]
         parsed = command.parse(with_environment_arguments(words, begins_with_task=command.positional[:1] == ("task",)))
-        # Environments may print; stdout is for the result alone. A run that hangs ends the program.
-        stalls = stalls_end(lambda sentence: end(sentence, USER_ERROR))
-        with contextlib.redirect_stdout(sys.stderr), stalls, losses_said():
+        # Environments may print; stdout is for the result alone.
+        with contextlib.redirect_stdout(sys.stderr), losses_said():
             result = parsed.run(call)
             if _only_helps(parsed):
                 return ""

@@ -26,10 +26,10 @@ from floppy.fields import as_seed, one_of
 from floppy.files import check_new_file
 from floppy.learner.distribution import parse_distribution
 from floppy.play import has_own_limits
-from floppy.run.interrupts import Watchdog, on_stall_now
+from floppy.run.interrupts import Watchdog
 from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
 from floppy.tasks.base import Task
-from floppy.tasks.faults import STEP_TIMEOUT, check_step_timeout
+from floppy.tasks.faults import STEP_TIMEOUT, check_step_timeout, on_stall_now
 from floppy.teach.arrays import import_npz
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge

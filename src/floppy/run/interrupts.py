@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM during a run, and calls that never return."""
 
 import contextlib
-import contextvars
 import signal
 import sys
 import threading
@@ -84,24 +83,6 @@ def stoppable() -> Iterator[Stop]:
     finally:
         _running.remove(stop)
         stop.restore()
-
-
-_ON_STALL: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar("on stall", default=None)
-
-
-@contextlib.contextmanager
-def stalls_end(on_stall: Callable[[str], None]) -> Iterator[None]:
-    """Has `on_stall` called with a sentence when a run within stalls; a program ends then."""
-    token = _ON_STALL.set(on_stall)
-    try:
-        yield
-    finally:
-        _ON_STALL.reset(token)
-
-
-def on_stall_now() -> Callable[[str], None] | None:
-    """What is called when a run stalls."""
-    return _ON_STALL.get()
 
 
 GO_ON = (

@@ -49,11 +49,11 @@ from floppy.run.folder import (
     tidy,
     versions_of_parts,
 )
-from floppy.run.interrupts import Stop, Watchdog, on_stall_now, stoppable
+from floppy.run.interrupts import Stop, Watchdog, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
-from floppy.tasks.faults import check_step_timeout, patience_now
+from floppy.tasks.faults import check_step_timeout, on_stall_now, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3

@@ -5,6 +5,7 @@ import contextvars
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ STEP_TIMEOUT = 600.0
 """Seconds that a call of an environment may take where nothing else is said."""
 AGAIN = 1.0
 """Seconds between alarms after the first: code may swallow one."""
+GRACE = 5.0
+"""Seconds after the first alarm till a call that swallows all of them is given up."""
 LONGEST = 1e8
 """Seconds beyond which there is no limit."""
 
@@ -57,6 +60,27 @@ def patience_now() -> float:
     return _PATIENCE.get()
 
 
+_ON_STALL: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar("on stall", default=None)
+
+
+@contextlib.contextmanager
+def stalls_end(on_stall: Callable[[str], None]) -> Iterator[None]:
+    """Has `on_stall` called with a sentence when a run within stalls; a program ends then.
+
+    What stalls is a compiled call that does not return, or an environment's that swallows what should end it.
+    """
+    token = _ON_STALL.set(on_stall)
+    try:
+        yield
+    finally:
+        _ON_STALL.reset(token)
+
+
+def on_stall_now() -> Callable[[str], None] | None:
+    """What is called when a run stalls."""
+    return _ON_STALL.get()
+
+
 class _OutOfTime(BaseException):
     """Raised within a call that hangs; no `Exception`, for environments may catch all of these."""
 
@@ -65,13 +89,14 @@ class _Alarm:
     """Raises `_OutOfTime` in the code within after so many seconds.
 
     It needs the main thread and a system with timers, else it does nothing; one takes about 15 µs. Code below Python
-    that never returns cannot be ended so. Another alarm that is set already stays, and goes first if it is due first.
+    that never returns cannot be ended so, and code that swallows whatever is raised is given up after a while, of which
+    `give_up` is told once. Another alarm that is set already stays, and goes first if it is due first.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, give_up: Callable[[], None]) -> None:
+        self.seconds, self.give_up = seconds, give_up
         self.rang = False
-        self._is_armed = False
+        self._is_armed = self._is_given_up = False
 
     def __enter__(self) -> Self:
         is_main = threading.current_thread() is threading.main_thread()
@@ -97,9 +122,13 @@ class _Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(due - (time.monotonic() - self._started), 1e-3), every)
 
     def _ring(self, *_: Any) -> None:
-        if self._is_armed:
-            self.rang = True
-            raise _OutOfTime
+        if not self._is_armed:
+            return
+        self.rang = True
+        if not self._is_given_up and time.monotonic() > self._started + self.seconds + GRACE:
+            self._is_given_up = True
+            self.give_up()
+        raise _OutOfTime
 
 
 @contextlib.contextmanager
@@ -115,7 +144,17 @@ def in_time(task_id: str, done: str, seconds: float | None = None) -> Iterator[N
       FaultyEnvironmentError: when the time is up.
     """
     limit = _PATIENCE.get() if seconds is None else seconds
-    alarm = _Alarm(limit)
+
+    def late() -> str:  # a sentence for every step would take its time
+        return f"{task_id} did not return from {CALLS[done]} within {limit:g} s"
+
+    def give_up() -> None:
+        (on_stall_now() or warnings.warn)(
+            f"{late()}, and swallows what is raised to end it: repair the environment; a run in a folder goes on from "
+            "its last checkpoint with --resume."
+        )
+
+    alarm = _Alarm(limit, give_up)
     try:
         with alarm:
             yield
@@ -123,8 +162,7 @@ def in_time(task_id: str, done: str, seconds: float | None = None) -> Iterator[N
         if not alarm.rang or isinstance(error, KeyboardInterrupt):
             raise
         raise FaultyEnvironmentError(
-            f"{task_id} did not return from {CALLS[done]} within {limit:g} s: repair the environment, or give a longer "
-            "step timeout (--step-timeout)."
+            f"{late()}: repair the environment, or give a longer step timeout (--step-timeout)."
         ) from error
 
 
