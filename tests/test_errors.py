@@ -9,7 +9,8 @@ from probes import hand_dataset
 
 from floppy.cli.main import main
 from floppy.dataset import save
-from floppy.errors import one_line, raised, text_of
+from floppy.errors import FloppyError, one_line, raised, shown, text_of
+from floppy.tasks import patience
 
 
 class MuteError(Exception):
@@ -45,6 +46,13 @@ def test_an_error_says_something_in_one_line(error: BaseException, text: str, wi
 
 def test_whole_sentences_keep_their_length_and_full_stop() -> None:
     assert text_of(ValueError(f"{'x' * 500}\n\x1b.")) == f"{'x' * 500} \\x1b."
+
+
+def test_numbers_that_python_does_not_write_are_no_bug() -> None:
+    assert shown(10**5000) == "a value of type int that is too long to write"
+    assert shown([10**5000]) == "a value of type list that is too long to write"
+    with pytest.raises(FloppyError, match=r"step_timeout must be .* got a value of type int"), patience(10**5000):
+        pass
 
 
 def test_ctrl_c_is_no_text() -> None:

@@ -30,7 +30,7 @@ from floppy.play import open_arena
 from floppy.play.host import HostArena, HostEnvironments
 from floppy.tasks import Discrete, FaultyEnvironmentError
 from floppy.tasks.base import FaultyEnvironmentWarning
-from floppy.tasks.faults import environment_code, patience
+from floppy.tasks.faults import environment_code, patience, patience_now
 
 
 class MuteError(Exception):
@@ -227,10 +227,18 @@ def test_a_hung_call_is_named(call: str) -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "1"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, np.True_, "1", 10**400])
 def test_a_time_limit_is_a_number_above_0(seconds: Any) -> None:
     with pytest.raises(FloppyError, match="step_timeout must be a number of seconds above 0"):
         HostArena(step_timeout=seconds)
+
+
+@pytest.mark.parametrize("seconds", [np.int64(5), np.float32(5), 5])
+def test_a_time_limit_may_be_any_number(seconds: Any) -> None:
+    with patience(seconds):
+        assert patience_now() == 5.0
+        assert type(patience_now()) is float
+    assert HostArena(step_timeout=seconds).step_timeout == 5.0
 
 
 def test_there_may_be_no_time_limit() -> None:

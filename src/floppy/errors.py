@@ -27,7 +27,11 @@ class DivergedError(FloppyError):
 
 def shown(value: Any) -> str:
     """A value as it appears in a message: on one line and never long."""
-    return re.sub(r"\s*\n\s*", " ", reprlib.repr(value))  # of a matrix it has several lines
+    try:
+        text = reprlib.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a value of type {type(value).__name__} that is too long to write"
+    return re.sub(r"\s*\n\s*", " ", text)  # of a matrix it has several lines
 
 
 def listed(names: Iterable[Any]) -> str:

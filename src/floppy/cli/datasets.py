@@ -29,7 +29,7 @@ from floppy.play import has_own_limits
 from floppy.run.interrupts import Watchdog
 from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
 from floppy.tasks.base import Task
-from floppy.tasks.faults import STEP_TIMEOUT, check_step_timeout, on_stall_now
+from floppy.tasks.faults import STEP_TIMEOUT, as_step_timeout, on_stall_now
 from floppy.teach.arrays import import_npz
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge
@@ -46,8 +46,8 @@ def _watched(seconds: float, task: Task | None = None) -> Iterator[Watchdog]:
       seconds: see `Watchdog`.
       task: that is played, if there is one.
     """
-    check_step_timeout(seconds)
-    limit = math.inf if task is not None and has_own_limits(task) else seconds
+    given = as_step_timeout(seconds)
+    limit = math.inf if task is not None and has_own_limits(task) else given
     with Watchdog(
         limit, on_stall_now() or warnings.warn, "give a longer --step-timeout, or fewer learners"
     ) as watchdog:

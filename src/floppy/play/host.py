@@ -33,7 +33,7 @@ from floppy.play.arena import ArenaInPieces, EpisodicArena, Played, Trajectory
 from floppy.play.device import RANDOM_STEPS
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import FaultyEnvironmentError, FaultyEnvironmentWarning, HostTask
-from floppy.tasks.faults import check_step_timeout, environment_code, fault_of_closing
+from floppy.tasks.faults import as_step_timeout, environment_code, fault_of_closing
 
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
@@ -325,9 +325,7 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
           FloppyError: for a limit that is not above 0.
         """
         super().__init__()
-        if step_timeout is not None:
-            check_step_timeout(step_timeout)
-        self.step_timeout = step_timeout
+        self.step_timeout = None if step_timeout is None else as_step_timeout(step_timeout)
         self._running: list[HostEnvironments] = []
         self._rows: dict[Hashable, HostEnvironments] = {}
 

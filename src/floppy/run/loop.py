@@ -53,7 +53,7 @@ from floppy.run.interrupts import Stop, Watchdog, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
-from floppy.tasks.faults import check_step_timeout, on_stall_now, patience_now
+from floppy.tasks.faults import as_step_timeout, on_stall_now, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -137,7 +137,7 @@ def distill(
     """
     clock = Clock(time_limit)
     if step_timeout is not None:
-        check_step_timeout(step_timeout)
+        step_timeout = as_step_timeout(step_timeout)
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
     problem = config.problem()

@@ -2,14 +2,16 @@
 
 import contextlib
 import contextvars
+import math
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, Self
 
-from floppy.errors import FloppyError, raised
+from floppy.errors import FloppyError, raised, shown
 from floppy.tasks.base import FaultyEnvironmentError
 
 STEP_TIMEOUT = 600.0
@@ -27,14 +29,19 @@ CALLS = {"made": "make", "reset": "reset", "stepped": "step", "closed": "close"}
 """What is called, by what is done to the environment."""
 
 
-def check_step_timeout(seconds: float) -> None:
-    """Checks a time limit.
+def as_step_timeout(seconds: Any) -> float:
+    """A time limit as Python's own number; NumPy's are taken too, and infinity stands for no limit.
 
     Raises:
-      FloppyError: unless it is a number above 0; infinity stands for no limit.
+      FloppyError: unless it is a number above 0 that a float can hold.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise FloppyError(f"step_timeout must be a number of seconds above 0, got {seconds!r}.")
+    try:
+        limit = float(seconds) if isinstance(seconds, Real) and not isinstance(seconds, bool) else math.nan
+    except OverflowError:
+        limit = math.nan
+    if not limit > 0:
+        raise FloppyError(f"step_timeout must be a number of seconds above 0, inf for no limit, got {shown(seconds)}.")
+    return limit
 
 
 @contextlib.contextmanager
@@ -47,8 +54,7 @@ def patience(seconds: float) -> Iterator[None]:
     Raises:
       FloppyError: for a limit that is not above 0.
     """
-    check_step_timeout(seconds)
-    token = _PATIENCE.set(float(seconds))
+    token = _PATIENCE.set(as_step_timeout(seconds))
     try:
         yield
     finally:
