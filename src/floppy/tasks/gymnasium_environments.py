@@ -16,15 +16,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from floppy.errors import FloppyError, one_line, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
-from floppy.tasks.base import FaultyEnvironmentError
+from floppy.tasks.base import MOST_ACTIONS, FaultyEnvironmentError, bounds_fault
 from floppy.tasks.faults import fault_of_closing, in_time, raised
 from floppy.tasks.lookup import install_hint
 
 FAMILY = "gymnasium"
 MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
-MOST_ACTIONS = 2**16
-"""Of a discrete space: a policy puts out a number for each."""
 BYTES = (0, 255)
 """Bounds of pixels."""
 NUMBERS = "biufV"
@@ -133,6 +131,10 @@ def _check_actions(name: str, space: Any) -> None:
         if not np.issubdtype(space.dtype, np.floating) or not bounded:
             what = "has actions in a Box without finite real bounds that differ"
             raise _unfit(name, what, "wrap it so that they have bounds")
+        if fault := bounds_fault(space.low, space.high):
+            low, high = shown(space.low.tolist()), shown(space.high.tolist())
+            what = f"has actions in a Box from {low} to {high}, which must be {fault}"
+            raise _unfit(name, what, "wrap it so that they have other bounds")
     elif isinstance(space, spaces.Discrete):
         if int(space.n) > MOST_ACTIONS:
             what = f"has {space.n} discrete actions (allowed are up to {MOST_ACTIONS})"
