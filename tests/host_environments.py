@@ -184,6 +184,9 @@ UNFIT = {
     "ManyActions": {"actions": spaces.Discrete(10**9)},
     "MultiBinary": {"actions": spaces.MultiBinary(2)},
     "Unbounded": {"actions": spaces.Box(-np.inf, np.inf, (1,))},
+    "Huge": {"actions": spaces.Box(-1e300, 1e300, (1,), np.float64)},
+    "NearlyHuge": {"actions": spaces.Box(-3e38, 3e38, (1,))},
+    "Close": {"actions": spaces.Box(1e8, 1e8 + 1, (1,), np.float64)},
     "WholeNumbers": {"actions": spaces.Box(0, 3, (1,), np.int64)},
     "Fixed": {"actions": spaces.Box(np.zeros(2), np.array([0.0, 1.0]), dtype=np.float64)},
 }

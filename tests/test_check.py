@@ -76,6 +76,8 @@ class Walk:
 
 # --- sound tasks, also those that look odd ---
 
+NUMPY = Walk("sizes", (np.int64(2),), Discrete(np.int64(2)), np.int64(6), np.float32(6.0))  # type: ignore[arg-type]
+
 
 class OneElementReward(Walk):
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
@@ -155,7 +157,9 @@ def test_sound_tasks_pass_and_play(kind: type[Walk]) -> None:
 
 
 @pytest.mark.thorough(all_but=["ContinuousProbe", "TimeLimitProbe"])
-@pytest.mark.parametrize("task", [*PROBES, ImageProbe(), CountsSinceGoal()], ids=lambda task: type(task).__name__)
+@pytest.mark.parametrize(
+    "task", [*PROBES, ImageProbe(), CountsSinceGoal(), NUMPY], ids=lambda task: type(task).__name__
+)
 def test_odd_tasks_pass(task: Any) -> None:
     check_task(task, is_registered=False)
 
@@ -225,6 +229,15 @@ class Branches(Walk):
 class DrawsFromNumpy(Walk):
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
         return super().step(key, state, action)._replace(reward=jnp.asarray(np.random.default_rng().normal()))
+
+
+class Keeps(Walk):
+    kept: Any = 0.0
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
+        after = super().step(key, state, action)
+        Keeps.kept = after.reward * action + Keeps.kept
+        return after._replace(reward=Keeps.kept)
 
 
 class Pair(Walk):
@@ -301,6 +314,32 @@ TRACED = {
         functools.partial(Walk, actions=Continuous(2, (0.0,), (1.0,))),
         "the bounds of actions must be 2 each, got 1 and 1",
     ),
+    "text as bounds": (
+        functools.partial(Walk, actions=Continuous(1, ("a",), ("b",))),  # type: ignore[arg-type]
+        "the bounds of actions must be finite, with low below high, got ('a',) and ('b',)",
+    ),
+    "huge bounds": (
+        functools.partial(Walk, actions=Continuous(1, (-1e300,), (1e300,))),
+        r"the bounds of actions must be from -1e\+30 to 1e\+30, got (-1e\+300,) and (1e\+300,)",
+    ),
+    "close bounds": (
+        functools.partial(Walk, actions=Continuous(1, (1e8,), (1e8 + 1,))),
+        "the bounds of actions must be further apart, in float32 they are equal, got (100000000.0,) and (100000001.0,)",
+    ),
+    "no bounds": (
+        functools.partial(Walk, actions=Continuous(0, (), ())),
+        "the size of actions must be a positive whole number, got 0",
+    ),
+    "many actions": (functools.partial(Walk, actions=Discrete(10**9)), "the size of actions must be at most 65536"),
+    "many steps": (
+        functools.partial(Walk, max_steps=10**12),
+        "max_steps must be at most 2147483647, got 1000000000000",
+    ),
+    "huge return": (
+        functools.partial(Walk, max_return=10**400),
+        "max_return must be a finite number or None, got 1000",
+    ),
+    "kept from the last call": (Keeps, "step must depend on its arguments alone, two traces of it differ"),
     "shape as list": (functools.partial(Walk, observation_shape=2), "observation_shape must be a tuple of positive"),
     "steps": (functools.partial(Walk, max_steps=0), "max_steps must be a positive whole number, got 0"),
     "return": (functools.partial(Walk, max_return=float("nan")), "max_return must be a finite number or None, got nan"),

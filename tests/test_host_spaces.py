@@ -106,6 +106,18 @@ OUTSIDE = {
     "wrong shape": (spaces.Dict(a=spaces.Box(0, 1, (2,))), {"a": np.zeros(2)}, {"a": np.zeros(3)}),
     "no number": (spaces.Discrete(3), 0, "one"),
     "nothing": (spaces.Dict(a=spaces.Discrete(2)), {"a": 0}, None),
+    "broadcast": (spaces.MultiDiscrete([3, 2]), np.array([1, 1]), np.array([1])),
+    "more than bits": (spaces.MultiBinary(3), np.ones(3, np.int8), np.array([5, -7, 300])),
+    "parts of bits": (spaces.MultiBinary(2), np.ones(2), np.array([0.5, np.nan])),
+    "parts of bytes": (IMAGE, np.ones(IMAGE.shape), np.full(IMAGE.shape, 0.5)),
+    "wrapped bytes": (IMAGE, np.ones(IMAGE.shape, np.int64), np.full(IMAGE.shape, 300)),
+    "missing bytes": (spaces.Dict(a=IMAGE), {"a": np.ones(IMAGE.shape)}, {"a": np.full(IMAGE.shape, np.nan)}),
+    "complex": (spaces.Box(-1, 1, (2,)), np.zeros(2), np.full(2, 1 + 2j)),
+    "complex part": (spaces.Dict(b=spaces.Box(-1, 1, (1,))), {"b": np.zeros(1)}, {"b": np.array([1j])}),
+    "dates": (spaces.Box(-1, 1, (1,)), np.zeros(1), np.array(["2020-01-01"], "M8[D]")),
+    "text": (spaces.Box(-1, 1, (2,)), [0.0, 0.0], ["0.5", "1e-1"]),
+    "other of several": (spaces.OneOf([spaces.Discrete(2)] * 2), (0, 1), (-1, 1)),
+    "part of several": (spaces.OneOf([spaces.Discrete(2)] * 2), (0, 1), (0, -1)),
 }
 
 
@@ -115,6 +127,57 @@ def test_an_observation_outside_of_its_space_is_the_environments_fault(kind: str
     played = row(shows(f"Outside-{kind.replace(' ', '-')}", space, sound, faulty))
     with pytest.raises(FaultyEnvironmentError, match=r"as its observation in place of one of .*: repair"):
         played.step(np.zeros(1, int))
+
+
+def test_what_is_outside_of_a_space_is_named() -> None:
+    played = row(shows("Outside-named", IMAGE, np.zeros(IMAGE.shape), np.full(IMAGE.shape, 300)))
+    wanted = r"Outside-named-v0 returned array.* one of Box\(2, 2, 3\) \(numbers that no uint8 holds\): repair"
+    with pytest.raises(FaultyEnvironmentError, match=wanted):
+        played.step(np.zeros(1, int))
+
+
+LOOSE = {
+    "float64": (spaces.Box(-1, 1, (2,)), np.ones(2)),
+    "beyond bounds": (spaces.Box(-1, 1, (2,)), np.full(2, 1e6)),
+    "whole": (spaces.Box(-1, 1, (2,)), [1, 0]),
+    "bool": (spaces.Box(0, 1, (2,)), np.array([True, False])),
+    "bfloat16": (spaces.Box(0, 1, (2,)), jax.numpy.ones(2, "bfloat16")),
+    "bytes": (spaces.Box(0, 255, (2,), np.uint8), np.array([255.0, 0.0])),
+    "whole numbers": (spaces.Box(0, 9, (2,), np.int32), np.array([9, 10], np.int64)),
+}
+
+
+@pytest.mark.parametrize("kind", LOOSE)
+def test_numbers_may_be_of_any_type_that_loses_nothing(kind: str) -> None:
+    space, value = LOOSE[kind]
+    played = row(shows(f"Loose-{kind.replace(' ', '-')}", space, value))
+    np.testing.assert_array_equal(played.observations[0], np.asarray(value, float))
+
+
+class Flagged(Probe):
+    """One step, of which `terminated` is given."""
+
+    def __init__(self, flag: Any) -> None:
+        self.flag = flag
+
+    def ended(self) -> Any:
+        return self.flag
+
+
+@pytest.mark.parametrize("flag", [True, np.True_, 1, 1.0, np.int64(1), np.array([True]), jax.numpy.array(True)])
+def test_a_flag_may_be_a_number_or_an_array_of_one_element(flag: Any) -> None:
+    name = f"Flagged-{type(flag).__module__.replace('.', '-')}-{type(flag).__name__}"
+    register(name, lambda: Flagged(flag))
+    assert row(probe(name)).step(np.zeros(1, int)).terminated.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("None", None), ("Text", "no"), ("Two", 2), ("NaN", np.nan), ("Pair", np.array([True, False]))]
+)
+def test_any_other_flag_is_the_environments_fault(name: str, flag: Any) -> None:
+    register(f"Flagged{name}", lambda: Flagged(flag))
+    with pytest.raises(FaultyEnvironmentError, match="as terminated in place of True or False: repair"):
+        row(probe(f"Flagged{name}")).step(np.zeros(1, int))
 
 
 @pytest.mark.parametrize("value", [2, np.int64(2), np.array(2), np.array([2])])

@@ -25,7 +25,7 @@ from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.user_networks import NETWORKS
 from floppy.play.normalise import normalise
 from floppy.teach.codec import unpack
-from floppy.teach.policies import _clone_many
+from floppy.teach.policies import _clone_many, _key_of
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
 
 SPECIFICATION = Path(__file__).parents[1] / "docs/policy-file.md"
@@ -287,6 +287,27 @@ def test_what_is_not_one_key_is_refused(discrete: floppy.Policies, wrong: Any, s
     for actor in (discrete[0], discrete):
         assert said in refusal(lambda actor=actor: actor.act(np.ones((3, 4)), wrong))
     assert "key must be one PRNG key or a whole number" in refusal(lambda: floppy.train(dataset_of(), wrong))
+
+
+@pytest.mark.parametrize("wrong", [None, 0.5, np.nan, np.inf])
+def test_what_is_no_seed_is_refused(wrong: Any) -> None:
+    assert f"key must be one PRNG key or a whole number, got {wrong!r}" in refusal(
+        lambda: floppy.train(dataset_of(), wrong)
+    )
+
+
+@pytest.mark.parametrize("seed", [3.0, np.int64(3), np.float32(3)])
+def test_a_whole_float_is_a_seed(seed: Any) -> None:
+    key, number = _key_of(seed)
+    assert number == 3
+    assert key == jax.random.key(3)
+
+
+@pytest.mark.parametrize("acting", ["one", "many"])
+def test_an_observation_with_nan_is_refused(discrete: floppy.Policies, acting: str) -> None:
+    actor = discrete[0] if acting == "one" else discrete
+    for wrong in ([0.0, np.nan, 0.0, 0.0], np.full(4, np.nan, np.float32)):
+        assert "The observation must hold no NaN, got" in refusal(lambda wrong=wrong: actor.act(wrong))
 
 
 def test_a_raw_key_is_a_key(discrete: floppy.Policies) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from floppy.errors import FloppyError
+from floppy.fields import LARGEST
 from floppy.spaces import ActionSpace, Discrete
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ LARGE_IMAGE = 16
 
 DEFAULT_EPISODES = 100
 """Per learner, in an evaluation."""
+
+MOST_ACTIONS = 2**16
+"""Of a discrete space: a policy puts out a number for each."""
 
 
 class Transition(NamedTuple):
@@ -43,6 +48,16 @@ class FaultyEnvironmentError(FloppyError):
 
 class FaultyEnvironmentWarning(UserWarning):
     """An environment ended the program, or hung, while it was closed: what it has given before counts all the same."""
+
+
+def bounds_fault(low: np.ndarray, high: np.ndarray) -> str:
+    """What bounds `[a]` of continuous actions ought to be, "" where they are; policies act in float32."""
+    is_numbers = all(bounds.dtype.kind in "iuf" and np.isfinite(bounds).all() for bounds in (low, high))
+    if not is_numbers or not (low < high).all():
+        return "finite, with low below high"
+    if np.abs([low, high]).max() > LARGEST:
+        return f"from -{LARGEST:g} to {LARGEST:g}"
+    return "" if (np.float32(low) < np.float32(high)).all() else "further apart, in float32 they are equal"
 
 
 JAX, HOST, LABELLED = "jax", "host", "labelled"

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError, one_line, raised, shown
+from floppy.errors import MAX_COUNT, FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
+    MOST_ACTIONS,
     REQUIRED,
     HostTask,
     JaxTask,
@@ -20,6 +22,7 @@ from floppy.tasks.base import (
     SupervisedTask,
     Task,
     Transition,
+    bounds_fault,
     reset_of,
     step_of,
     strong_types,
@@ -118,28 +121,44 @@ def _check_attributes(task: Any) -> None:
     for name in ("task_id", "package"):
         if not isinstance(getattr(task, name), str) or not getattr(task, name):
             raise _wrong(task, name, "text", shown(getattr(task, name)))
-    shape, steps = task.observation_shape, task.max_steps
-    if not isinstance(shape, tuple) or not all(isinstance(length, int) and length > 0 for length in shape):
+    shape = task.observation_shape
+    if not isinstance(shape, tuple) or not all(map(_is_count, shape)):
         raise _wrong(task, "observation_shape", "a tuple of positive whole numbers", shown(shape))
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
-        raise _wrong(task, "max_steps", "a positive whole number", shown(steps))
-    most = task.max_return
-    if most is not None and not (isinstance(most, int | float | np.number) and np.isfinite(most)):
+    _check_count(task, "max_steps", task.max_steps, MAX_COUNT)
+    if task.max_return is not None and not _is_finite(task.max_return):
         raise _wrong(task, "max_return", "a finite number or None", shown(task.max_return))
     _check_space(task)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
+
+
+def _check_count(task: Any, field: str, value: Any, most: int) -> None:
+    if not _is_count(value):
+        raise _wrong(task, field, "a positive whole number", shown(value))
+    if value > most:
+        raise _wrong(task, field, f"at most {most}", shown(value))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _check_space(task: Any) -> None:
     space = task.actions
     if isinstance(space, Discrete):
-        if not isinstance(space.size, int) or space.size < 1:
-            raise _wrong(task, "the size of actions", "a positive whole number", shown(space.size))
+        _check_count(task, "the size of actions", space.size, MOST_ACTIONS)
     elif isinstance(space, Continuous):
+        _check_count(task, "the size of actions", space.size, MAX_COUNT)
         low, high = np.asarray(space.low), np.asarray(space.high)
         if low.shape != (space.size,) or high.shape != (space.size,):
             raise _wrong(task, "the bounds of actions", f"{space.size} each", f"{low.size} and {high.size}")
-        if not (np.isfinite([low, high]).all() and (low < high).all()):
-            raise _wrong(task, "the bounds of actions", "finite, with low below high", f"{space.low} and {space.high}")
+        if fault := bounds_fault(low, high):
+            raise _wrong(task, "the bounds of actions", fault, f"{shown(space.low)} and {shown(space.high)}")
     else:
         raise _wrong(task, "actions", "a floppy.tasks.Discrete or Continuous", f"a {type(space).__name__}")
 
@@ -270,6 +289,8 @@ def _text(program: Any) -> str:
 
 
 def _equal_constants(one: Any, other: Any) -> bool:
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):  # kept from another call
+        return False
     if isinstance(one, jax.Array) and jnp.issubdtype(one.dtype, jax.dtypes.extended):
         one, other = jax.random.key_data(one), jax.random.key_data(other)
     return bool(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=np.asarray(one).dtype.kind == "f"))

@@ -16,17 +16,17 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from floppy.errors import FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
-from floppy.tasks.base import FaultyEnvironmentError
+from floppy.tasks.base import MOST_ACTIONS, FaultyEnvironmentError, bounds_fault
 from floppy.tasks.faults import fault_of_closing, in_time
 from floppy.tasks.lookup import install_hint
 
 FAMILY = "gymnasium"
 MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
-MOST_ACTIONS = 2**16
-"""Of a discrete space: a policy puts out a number for each."""
 BYTES = (0, 255)
 """Bounds of pixels."""
+NUMBERS = "biufV"
+"""Kinds of NumPy types that are real numbers; V: those of other packages, as bfloat16."""
 
 
 def registered_names() -> list[str]:
@@ -131,6 +131,10 @@ def _check_actions(name: str, space: Any) -> None:
         if not np.issubdtype(space.dtype, np.floating) or not bounded:
             what = "has actions in a Box without finite real bounds that differ"
             raise _unfit(name, what, "wrap it so that they have bounds")
+        if fault := bounds_fault(space.low, space.high):
+            low, high = shown(space.low.tolist()), shown(space.high.tolist())
+            what = f"has actions in a Box from {low} to {high}, which must be {fault}"
+            raise _unfit(name, what, "wrap it so that they have other bounds")
     elif isinstance(space, spaces.Discrete):
         if int(space.n) > MOST_ACTIONS:
             what = f"has {space.n} discrete actions (allowed are up to {MOST_ACTIONS})"
@@ -279,9 +283,10 @@ class _Copy(gymnasium.Wrapper):
             if self.raw_actions.dtype != np.float32:  # of which the bounds were rounded
                 action = np.clip(action, self.raw_actions.low, self.raw_actions.high)
         observation, reward, terminated, truncated, _ = self.env.step(action)
-        self.left -= bool(terminated or truncated)
+        terminated, truncated = self.flag("terminated", terminated), self.flag("truncated", truncated)
+        self.left -= terminated or truncated
         self.last = self.converted(observation)
-        return self.last, self.number(reward), bool(terminated), bool(truncated), {}
+        return self.last, self.number(reward), terminated, truncated, {}
 
     def number(self, reward: Any) -> float:
         """A reward, which may be an array of one element."""
@@ -292,6 +297,15 @@ class _Copy(gymnasium.Wrapper):
             raise self.wrong("as its reward", reward, "a number")
         return float(array.item())
 
+    def flag(self, name: str, value: Any) -> bool:
+        """Whether an episode is over, which may also be said by the numbers 0 and 1, or an array of one element."""
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in NUMBERS or array.item() not in (0, 1):
+            raise self.wrong(f"as {name}", value, "True or False")
+        return bool(array.item())
+
     def converted(self, observation: Any) -> np.ndarray:
         """The observation, in the shape that the task promises."""
         if not isinstance(self.raw_space, spaces.Box):
@@ -301,6 +315,8 @@ class _Copy(gymnasium.Wrapper):
                 f"{self.task_id} returned an observation of shape {np.shape(observation)}, its space says "
                 f"{self.raw_space.shape}: repair the environment."
             )
+        elif why := _misfit(self.raw_space, observation):
+            raise self.unfit(observation, f" ({why})")
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
             # A copy: some environments write each observation into the same array.
             return np.array(observation, self.dtype).reshape(self.observation_shape)
@@ -308,12 +324,12 @@ class _Copy(gymnasium.Wrapper):
     def flattened(self, observation: Any) -> np.ndarray:
         """An observation that is no array as one, by Gymnasium's own rules."""
         try:
-            is_out = _is_out(self.raw_space, observation)
-            flat = np.zeros(0) if is_out else np.asarray(spaces.flatten(self.raw_space, observation))
+            why = _misfit(self.raw_space, observation)
+            flat = np.zeros(0) if why else np.asarray(spaces.flatten(self.raw_space, observation))
         except Exception as error:  # a part that is missing, or of another type
             raise self.unfit(observation, f" ({raised(error)})") from error
         if flat.shape != self.observation_shape:
-            raise self.unfit(observation)
+            raise self.unfit(observation, why and f" ({why})")
         return flat
 
     def unfit(self, observation: Any, why: str = "") -> FaultyEnvironmentError:
@@ -333,15 +349,35 @@ def _is_of_bytes(space: spaces.Space) -> bool:
     return bool((space.low == BYTES[0]).all() and (space.high == BYTES[1]).all())
 
 
-def _is_out(space: spaces.Space, value: Any) -> bool:
-    """Whether a whole number in an observation lies outside of its space: negative ones would count from the end."""
+def _misfit(space: spaces.Space, value: Any) -> str:
+    """Why a value is not of its space, "" where it is; floats may lie beyond a box's bounds."""
     if isinstance(space, spaces.Dict):
-        return any(_is_out(part, value[key]) for key, part in space.spaces.items())
+        return next(filter(None, (_misfit(part, value[key]) for key, part in space.spaces.items())), "")
     if isinstance(space, spaces.Tuple):
-        return len(value) != len(space.spaces) or any(map(_is_out, space.spaces, value))
-    if isinstance(space, spaces.Discrete):
-        return not 0 <= np.asarray(value).item() - space.start < space.n
+        if len(value) != len(space.spaces):
+            return f"{len(value)} parts in place of {len(space.spaces)}"
+        return next(filter(None, map(_misfit, space.spaces, value)), "")
+    if isinstance(space, spaces.OneOf):
+        index, part = value
+        return _misfit(space.spaces[index], part) if index >= 0 else f"{index} is the number of no space"
+    if isinstance(space, spaces.Discrete):  # a negative index would count from the end
+        return "" if 0 <= np.asarray(value).item() - space.start < space.n else f"{shown(value)} is beyond its ends"
+    if isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete):
+        return _misfit_of_array(space, np.asarray(value))
+    return ""
+
+
+def _misfit_of_array(space: spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete, array: np.ndarray) -> str:
+    if array.shape != space.shape:
+        return f"shape {array.shape} in place of {space.shape}"
+    if array.dtype.kind not in NUMBERS:
+        return f"{array.dtype} in place of real numbers"
+    if isinstance(space, spaces.MultiBinary):
+        return "" if ((array == 0) | (array == 1)).all() else "numbers other than 0 and 1"
     if isinstance(space, spaces.MultiDiscrete):
-        from_zero = np.asarray(value) - space.start
-        return bool(np.any((from_zero < 0) | (from_zero >= space.nvec)))
-    return isinstance(space, spaces.Box | spaces.MultiBinary) and np.shape(value) != space.shape
+        from_zero = array - space.start
+        return "" if ((from_zero >= 0) & (from_zero < space.nvec)).all() else "numbers beyond its ends"
+    if array.dtype == space.dtype or not np.issubdtype(space.dtype, np.integer):
+        return ""
+    with np.errstate(invalid="ignore"):
+        return "" if (array.astype(space.dtype) == array).all() else f"numbers that no {space.dtype} holds"

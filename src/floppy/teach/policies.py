@@ -178,8 +178,9 @@ class Policy(_Trained):
           `[]` int or `[a]` float, of a batch `[k]` or `[k, a]`; a JAX array for a JAX array, else NumPy's.
 
         Raises:
-          FloppyError: for an observation of another shape, and by policies that cannot know what to do (of several
-            tasks, or with statistics that start with zero in every evaluation).
+          FloppyError: for an observation of another shape, or with NaN where it is no JAX array (those are not looked
+            into), and by policies that cannot know what to do (of several tasks, or with statistics that start with
+            zero in every evaluation).
         """
         given = _as_numbers(observation)
         _check_key(key)
@@ -353,6 +354,8 @@ def _as_numbers(observations: Any) -> Any:
         raise FloppyError("The observation must be an array of numbers, got lists of different lengths.") from error
     if array.dtype.kind not in "biuf":
         raise FloppyError(f"The observation must be an array of numbers, got {shown(observations)}.")
+    if array.dtype.kind == "f" and np.isnan(array).any():  # of which the most likely action would be the first
+        raise FloppyError(f"The observation must hold no NaN, got {shown(observations)}: check where it comes from.")
     return array
 
 
@@ -483,7 +486,7 @@ def _key_of(key: Any) -> tuple[jax.Array, int | None]:
     """A key, and the seed that it was made of."""
     if _is_key(key):
         return key, None
-    if isinstance(key, bool) or not isinstance(key, int | np.integer):
+    if isinstance(key, bool) or not isinstance(key, int | float | np.integer | np.floating) or key % 1:
         raise FloppyError(f"key must be one PRNG key or a whole number, got {shown(key)}.")
     seed = as_seed(key, "key")
     return jax.random.key(seed), seed
