@@ -6,6 +6,7 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode, parent_fields, with_lists
-from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
+from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, what_blocks, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -52,10 +53,12 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
         )
 
 
+FILES = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
+
+
 def files_of_run(folder: Path) -> list[str]:
     """What a folder holds of an earlier run."""
-    names = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
-    return [name for name in names if is_there(folder / name)]
+    return [name for name in FILES if is_there(folder / name)]
 
 
 def already_taken(folder: Path) -> FloppyError:
@@ -78,9 +81,23 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
     if first_process_says(bool(taken) and not overwrite):
         raise already_taken(folder)
-    blocked = [str(folder / name) for name in taken if (folder / name).is_dir()]
+    check_places(folder)
+
+
+def check_places(folder: Path) -> None:
+    """Checks that nothing else stands where a run has its files, and its folder of checkpoints.
+
+    Raises:
+      FloppyError: naming what is in the way.
+    """
+    blocked = [
+        f"{folder / name} is {found} where a run has a file" for name in FILES if (found := what_blocks(folder / name))
+    ]
+    checkpoints = (folder / CHECKPOINT_NAME).parent
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        blocked.append(f"{checkpoints} is no folder, where a run has one")
     if first_process_says(bool(blocked)):
-        raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
+        raise FloppyError(f"{(blocked or [f'{folder} cannot be used'])[0]}: give another folder.")
 
 
 def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[Path] = ()) -> None:
