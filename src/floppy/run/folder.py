@@ -53,7 +53,8 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
         )
 
 
-FILES = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
+FILES = (CONFIG_NAME, DATASET_NAME, METRICS_NAME, CHECKPOINT_NAME, PREVIOUS_NAME)
+"""In the order in which they are removed: no log may be left without its checkpoints."""
 
 
 def files_of_run(folder: Path) -> list[str]:
@@ -244,8 +245,9 @@ def append_metrics(path: Path, figures: Figures, first: int, **last: Any) -> Non
         {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
         for row in range(count)
     ]
-    if lines:
-        lines[-1] |= last
+    if not lines:
+        return
+    lines[-1] |= last
     append_to(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -311,7 +313,10 @@ MOST_NUMBER = 1e300
 
 
 def _truncate_metrics(path: Path, step: int) -> None:
-    """Drops what was logged after the checkpoint, the last line of a killed run included."""
+    """Drops what was logged after the checkpoint, the last line of a killed run included, and a log without a line."""
     if path.exists():
         kept = [line for entry, line in _logged(path) if entry["step"] <= step]
-        write_atomically(path, "".join(kept).encode())
+        if kept:
+            write_atomically(path, "".join(kept).encode())
+        else:
+            path.unlink()
