@@ -682,10 +682,16 @@ def test_a_log_of_other_things_is_refused(tmp_path: Path, undisturbed: Undisturb
     assert "is no log of a run" in refusal(CONFIG, folder, resume=True)
 
 
-@pytest.mark.parametrize("versions", [None, 5, "x", [1, None]])
-def test_versions_of_other_types_count_as_none(tmp_path: Path, undisturbed: Undisturbed, versions: Any) -> None:
+@pytest.mark.parametrize("versions", [None, 5, "x", {"jax": "1"}, [1, None], [{"jax": 1}]])
+def test_versions_of_other_types_are_refused(tmp_path: Path, undisturbed: Undisturbed, versions: Any) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text()) | {"versions": versions}
+    (folder / "config.json").write_text(json.dumps(config))
+    before = contents(folder)
+    said = refusal(CONFIG, folder, resume=True)
+    assert "config.json has versions" in said and "of packages by name" in said
+    assert contents(folder) == before
+    del config["versions"]  # as in runs of before it
     (folder / "config.json").write_text(json.dumps(config))
     assert distill(CONFIG, folder, resume=True, progress=False).dataset.card.versions == VERSIONS[0]
 

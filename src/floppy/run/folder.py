@@ -160,8 +160,12 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
 def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) -> About:
     """As `check_same_run`, of a run that nothing is added to; gives what its folder says of it."""
     saved = _read_config(folder)
-    listed = saved.pop("versions", [])
-    versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    versions = saved.pop("versions", [])
+    if not _are_versions(versions):
+        raise FloppyError(
+            f"{folder / CONFIG_NAME} has versions {shown(versions)}, which must be a list of versions "
+            "of packages by name: put the file back, or delete them from it."
+        )
     command = str(saved.pop("command", ""))
     if saved.pop("parents", []) != parents:
         raise FloppyError(
@@ -178,6 +182,13 @@ def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) 
             f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
     return About(command, parents, versions)
+
+
+def _are_versions(listed: Any) -> bool:
+    """Whether something from JSON is a list of packages' versions, as `About` has it."""
+    return isinstance(listed, list) and all(
+        isinstance(part, dict) and all(isinstance(version, str) for version in part.values()) for part in listed
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
