@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from floppy.run.cache import VARIABLE, cache_folder
+from floppy.run.cache import VARIABLE, cache_folder, enable_compilation_cache
 
 COMPILE = """
 import os, sys
@@ -79,6 +80,30 @@ def test_off_means_nowhere(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     assert cache_folder() is None
 
 
+@pytest.mark.usefixtures("home")
+def test_a_folder_that_cannot_be_used_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        for wanted in ("file", "file/cache"):
+            monkeypatch.setenv(VARIABLE, str(tmp_path / wanted))
+            enable_compilation_cache()
+            assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
+            said = capsys.readouterr().err
+            assert said.startswith(
+                f"floppy: Compiled programs are not kept, for {tmp_path / wanted} cannot be written ("
+            )
+            assert (
+                said.endswith("): set FLOPPY_CACHE to a folder that is writable, or to off.\n")
+                and said.count("\n") == 1
+            )
+    finally:
+        jax.config.update("jax_compilation_cache_dir", given)
+
+
 def programs(folder: Path) -> dict[Path, int]:
     """Kept programs, and when they were written."""
     return {path: path.stat().st_mtime_ns for path in files(folder) if path.name.endswith("-cache")}
@@ -105,7 +130,7 @@ def test_nothing_stops_the_work(tmp_path: Path, home: Path) -> None:
     assert files(tmp_path) == [tmp_path / "file"]
     assert files(home) == []
     results = compile_in_subprocess((mine, given), (unmade, ""), (kept, ""))
-    assert results == [(SUM, str(given)), (SUM, str(unmade)), (SUM, str(kept))]
+    assert results == [(SUM, str(given)), (SUM, "None"), (SUM, str(kept))]
     assert files(given), "a folder that JAX was given is used"
     assert not mine.exists(), "and no other"
     for path in programs(kept):

@@ -63,6 +63,13 @@ def test_a_card_cannot_ask_for_networks_that_fill_the_memory(tmp_path: Path) -> 
             use()
 
 
+@pytest.mark.parametrize("seed", [-2, 2**32, 2**40])
+def test_the_bounds_of_a_fixed_draw_are_said(seed: int, tmp_path: Path) -> None:
+    dataset = floppy.load(written(tmp_path / "card.safetensors", learners=[{"init_seed": seed}]))
+    with pytest.raises(FloppyError, match=f"init_seed must be at least -1 and at most 4294967295, got {seed}"):
+        unpack(dataset).learners  # noqa: B018
+
+
 @pytest.mark.thorough(all_but=["max_grad_norm-2147483647"])
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("max_grad_norm", 2147483647), ("eps", 1), ("eps_root", 1e30)])

@@ -22,7 +22,7 @@ from probes import ActionProbe, logged
 
 import floppy.run.loop
 from floppy.cloning import GradientStep
-from floppy.dataset import DistilledDataset, load
+from floppy.dataset import DistilledDataset, load, save
 from floppy.errors import FloppyError
 from floppy.outer import HaDES
 from floppy.play.device import ON_DEVICE
@@ -616,6 +616,55 @@ def test_a_log_that_lacks_what_the_checkpoint_has_seen_is_refused(tmp_path: Path
         assert distill(CONFIG, folder, resume=True, progress=False).finished
 
 
+def test_an_empty_log_is_refused_as_one_that_lacks_steps(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
+    (folder / "metrics.jsonl").write_text("")
+    before = contents(folder)
+    assert "ends at step 0, the checkpoint" in refusal(CONFIG, folder, resume=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "kept", [("metrics.jsonl",), ("dataset.safetensors",), ("metrics.jsonl", "dataset.safetensors")]
+)
+def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
+    tmp_path: Path, undisturbed: Undisturbed, kept: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in kept:
+        shutil.copy(undisturbed.folder / name, folder)
+    config = json.loads((undisturbed.folder / "config.json").read_text())
+    config["versions"] = [VERSIONS[0] | {"jax": "0.0.1"}]  # else there is nothing to write before the refusal
+    (folder / "config.json").write_text(json.dumps(config))
+    before = contents(folder)
+    said = refusal(CONFIG, folder, resume=True)
+    assert "no checkpoint to go on from" in said and "give --overwrite" in said and "to begin again" in said
+    assert ("60 steps" in said) == ("metrics.jsonl" in kept)
+    (folder / "checkpoints").write_text("x")
+    assert "checkpoints is no folder, where a run has one" in refusal(CONFIG, folder, resume=True)
+    (folder / "checkpoints").unlink()
+    assert {name: content for name, content in contents(folder).items() if name != ".lock"} == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    """After its first dataset and log were written; also with the first bytes of a line."""
+    folder = tmp_path / "run"
+    for log_bytes in (None, 0, 5, -1):
+        shutil.rmtree(folder, ignore_errors=True)
+        distill(CONFIG, folder, time_limit=0.0, progress=False)
+        unscored = dataclasses.replace(load(folder / "dataset.safetensors").card, score=None)
+        dataset = dataclasses.replace(load(folder / "dataset.safetensors"), card=unscored)
+        save(dataset, folder / "dataset.safetensors", overwrite=True)
+        shutil.rmtree(folder / "checkpoints")
+        content = (folder / "metrics.jsonl").read_bytes()
+        (folder / "metrics.jsonl").unlink()
+        if log_bytes is not None:
+            (folder / "metrics.jsonl").write_bytes(content[:log_bytes] if log_bytes >= 0 else content)
+        assert distill(CONFIG, folder, resume=True, time_limit=0.0, progress=False).outer_steps == 2
+        assert [line["step"] for line in metrics(folder)] == [1, 2]
+
+
 def test_a_log_that_was_deleted_begins_where_the_run_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     distill(CONFIG, folder, time_limit=0.0, progress=False)
@@ -633,10 +682,16 @@ def test_a_log_of_other_things_is_refused(tmp_path: Path, undisturbed: Undisturb
     assert "is no log of a run" in refusal(CONFIG, folder, resume=True)
 
 
-@pytest.mark.parametrize("versions", [None, 5, "x", [1, None]])
-def test_versions_of_other_types_count_as_none(tmp_path: Path, undisturbed: Undisturbed, versions: Any) -> None:
+@pytest.mark.parametrize("versions", [None, 5, "x", {"jax": "1"}, [1, None], [{"jax": 1}]])
+def test_versions_of_other_types_are_refused(tmp_path: Path, undisturbed: Undisturbed, versions: Any) -> None:
     folder = shutil.copytree(undisturbed.folder, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text()) | {"versions": versions}
+    (folder / "config.json").write_text(json.dumps(config))
+    before = contents(folder)
+    said = refusal(CONFIG, folder, resume=True)
+    assert "config.json has versions" in said and "of packages by name" in said
+    assert contents(folder) == before
+    del config["versions"]  # as in runs of before it
     (folder / "config.json").write_text(json.dumps(config))
     assert distill(CONFIG, folder, resume=True, progress=False).dataset.card.versions == VERSIONS[0]
 

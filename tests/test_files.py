@@ -1,13 +1,24 @@
 """Files: what is no file is refused by name, and nothing is ever half written."""
 
 import os
+import socket
 import stat
 from pathlib import Path
 
 import pytest
 
 from floppy.errors import FloppyError
-from floppy.files import append_to, as_path, check_file, read_file, size_text, write_atomically
+from floppy.files import (
+    append_to,
+    as_path,
+    check_file,
+    check_new_file,
+    read_file,
+    size_text,
+    what_blocks,
+    write_atomically,
+)
+from floppy.run.folder import check_free
 
 
 def refusal(path: Path, most: int = 10) -> str:
@@ -56,6 +67,54 @@ def test_a_link_stays_one_and_permissions_are_kept(tmp_path: Path) -> None:
     write_atomically(link, b"new")
     assert link.is_symlink() and target.read_bytes() == b"new"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def blocked(folder: Path, what: str) -> Path:
+    """A path below a folder at which a pipe, a socket, or a link that leads to itself stands."""
+    path = folder / what
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    else:
+        path.symlink_to(path)
+    return path
+
+
+@pytest.mark.parametrize("what", ["pipe", "socket", "link that leads to itself"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, what: str, linked: bool) -> None:
+    path = blocked(tmp_path, what)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(tmp_path / what)
+    before = [tuple(os.lstat(tmp_path / name))[:2] for name in sorted(os.listdir(tmp_path))]  # kinds and numbers
+    for write in (
+        lambda: write_atomically(path, b"new"),
+        lambda: append_to(path, "new"),
+        lambda: check_new_file(path, overwrite=True),
+        lambda: check_new_file(path, overwrite=False),
+    ):
+        with pytest.raises(FloppyError, match=rf"cannot be written \(it is a .*{what}\): give another name"):
+            write()  # type: ignore[no-untyped-call]
+    assert [tuple(os.lstat(tmp_path / name))[:2] for name in sorted(os.listdir(tmp_path))] == before
+
+
+def test_devices_are_no_files_and_links_to_nothing_may_become_some(tmp_path: Path) -> None:
+    assert what_blocks(Path("/dev/full")) == "a device"
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    assert what_blocks(tmp_path / "link") == what_blocks(tmp_path / "absent") == ""
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "absent").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "dataset.safetensors", "checkpoints"])
+def test_a_run_has_no_file_where_something_else_stands(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FloppyError, match=f"{name} is (a pipe|no folder).* where a run has .*: give another folder"):
+        check_free(tmp_path, overwrite=True)
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_read_only_file_is_not_replaced(tmp_path: Path) -> None:

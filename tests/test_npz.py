@@ -1,5 +1,6 @@
 """Reading `.npz` files from anywhere: within limits, without running anything, whatever they hold."""
 
+import io
 import os
 import struct
 import tracemalloc
@@ -45,6 +46,14 @@ def test_arrays_are_those_of_numpy(tmp_path: Path, array: np.ndarray, save: obje
     np.testing.assert_array_equal(got, array)
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_arrays_are_read_from_every_version_of_the_format(tmp_path: Path, version: tuple[int, int]) -> None:
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.arange(6.0).reshape(2, 3), version=version)
+    path = write_members(tmp_path / "a.npz", {"a": content.getvalue()})
+    np.testing.assert_array_equal(read(path)["a"], np.arange(6.0).reshape(2, 3))
+
+
 def test_all_names_are_listed_and_only_the_wanted_ones_count(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.ones(3), large=np.zeros(LIMIT), objects=np.array([{}]))
     arrays, names = read_npz(tmp_path / "a.npz", lambda name, dtype: name == "a", most=LIMIT)
@@ -64,6 +73,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "header-of-4-gigabytes": (LONG_HEADER + bytes(30_000), "no readable .npz"),
     "nested-header": (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "no readable .npz"),
     "sides-without-bound": (npy_header((10**30, 0)), "no readable .npz"),
+    "later-version": (b"\x93NUMPY\x04\x00" + bytes(100), "a is of version 4.0 of the .npy format, later than 3.0"),
     "no-dtype": (npy_header((3,), "q9"), "no readable .npz"),
 }
 

@@ -363,6 +363,14 @@ def test_a_folder_in_the_place_of_a_file_stays(name: str, tmp_path: Path) -> Non
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_the_place_of_a_file_stays(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FloppyError, match=f"{name} is a pipe where a study has a file: give another folder"):
+        run_study(Stub(), tmp_path, overwrite=True)
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_cells_that_are_no_studys_stay(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells/precious.txt").write_text("somebody's")

@@ -21,6 +21,7 @@ from probes import PROBES, task_refusal
 import floppy
 from floppy.errors import FloppyError
 from floppy.tasks import SHORT_NAMES, Continuous, Discrete, JaxTask, list_tasks, make_task
+from floppy.tasks.lookup import import_module
 from floppy.tasks.ndcartpole import CartPoleState, NDCartPole
 from floppy.tasks.registry import FAMILIES, family_descriptions, full_task_id
 from floppy.teach.codec import DISTRIBUTION
@@ -466,3 +467,13 @@ def test_probes_fulfil_the_contract(probe: JaxTask) -> None:
         assert reached.dtype == reward.dtype == jnp.float32
         assert terminated.dtype == truncated.dtype == bool
     assert bool(terminated) is not bool(truncated)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./m", "../m", ".m", "/tmp/x/m.py", "x/m"])
+def test_a_path_is_no_modules_name(name: str) -> None:
+    with pytest.raises(FloppyError) as caught:
+        import_module(name)
+    assert str(caught.value) == (
+        f"A module must be named as in an import, such as my_module, got {name!r}: give its name, and start floppy in "
+        "its folder or put that on PYTHONPATH."
+    )

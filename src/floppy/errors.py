@@ -109,7 +109,7 @@ def check_number(
     """
     if least <= value <= most and above < value and abs(value) != math.inf:
         return
-    lower = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else ""
+    lower = f"above {above:.10g}" if above > -math.inf else f"at least {least:.10g}" if least > -math.inf else ""
     upper = f"at most {most:.10g}" if most < math.inf else ""
     bounds = " and ".join(filter(None, (lower, upper))) or "a finite number"
     raise FloppyError(f"{name} must be {bounds}, got {shown(value) if isinstance(value, int) else value}.")

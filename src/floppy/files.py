@@ -1,5 +1,6 @@
 """Files: paths as people type them, reading within limits, writing whole or not at all."""
 
+import errno
 import os
 import secrets
 import stat
@@ -44,13 +45,40 @@ def check_new_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Checks that a file may be written.
 
     Raises:
-      FloppyError: for a folder, and for what exists and is not to be replaced.
+      FloppyError: for a folder, for what else is no file, and for what exists and is not to be replaced.
     """
     path = as_path(path)
-    if os.path.isdir(path):
-        raise FloppyError(f"{path} cannot be written (it is a folder): give the name of a file in it.")
+    _check_place(path)
     if not overwrite and os.path.lexists(path):
         raise FloppyError(f"{path} exists already: give {OVERWRITE} or another name.")
+
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
+"""What no file may take the place of."""
+
+
+def what_blocks(path: Path) -> str:
+    """What stands at a path so that no file can be written there, such as `a device`; empty for a file or nothing."""
+    try:
+        return KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+    except OSError as error:
+        is_loop = error.errno == errno.ELOOP and path.is_symlink()
+        return "a symbolic link that leads to itself" if is_loop else ""
+    except ValueError:  # a name that no file could have, which writing will say
+        return ""
+
+
+def _check_place(path: Path) -> None:
+    """Checks that nothing but a file stands where one is to be written."""
+    if found := what_blocks(path):
+        remedy = "give the name of a file in it" if found == KINDS[stat.S_IFDIR] else "give another name"
+        raise FloppyError(f"{path} cannot be written (it is {found}): {remedy}.")
 
 
 def check_file(path: Path, what: str, *, most: int) -> None:
@@ -109,9 +137,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, before: Calla
       before: called when they are on the disk, before they take the place of what stood there.
 
     Raises:
-      FloppyError: if the file cannot be written, or is read-only.
+      FloppyError: if the file cannot be written, is read-only, or is none, but a device, say.
     """
     path = as_path(path)
+    _check_place(path)
     try:
         target = Path(os.path.realpath(path))
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
@@ -148,6 +177,7 @@ def append_to(path: Path, text: str) -> None:
     Raises:
       FloppyError: if it cannot be written.
     """
+    _check_place(path)
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)

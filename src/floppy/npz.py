@@ -31,6 +31,13 @@ CHUNK = MEBIBYTE
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Of compression: those that NumPy writes. Others can ask for gigabytes of working memory."""
 
+READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # they differ in the alphabet of fields' names, which nothing asks for
+}
+"""Of the headers of .npy files, by the version of the format."""
+
 WHAT = "an .npz file"
 
 
@@ -147,11 +154,10 @@ def _header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> _Memb
         head = io.BytesIO(_up_to(file, MOST_HEADER_BYTES))
     if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
         return None
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(head)
-    if version not in readers:  # a later one is for names of fields in other alphabets
-        return None
-    shape, is_fortran, dtype = readers[version](head)
+    if version not in READERS:
+        raise ValueError(f"{name} is of version {'.'.join(map(str, version))} of the .npy format, later than 3.0")
+    shape, is_fortran, dtype = READERS[version](head)
     if any(length < 0 for length in shape) or not (dtype.itemsize or 0 in shape):
         raise ValueError(f"{name} is of shape {shape} and type {dtype}")
     return _Member(name, shape, dtype, is_fortran, head.tell())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.errors import FloppyError, check_number, must_be_one_of, shown
-from floppy.fields import check_fields
+from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.cnn import CONVOLUTIONS
@@ -65,7 +65,7 @@ class LearnerDistribution:
     (three layers of `width` channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis,
     2018, with width 128 and depth 0), pyramid-cnn (the same with 32, 64 and 128 channels, the first of them 5 x 5: as
     many features for a fifth of the arithmetic)."""
-    init_seed: int = -1
+    init_seed: int = bounded(-1, least=-1, most=2**32 - 1)
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
 
@@ -95,7 +95,6 @@ class LearnerDistribution:
         has_wide_channels = any(convolution.channels is None for convolution in CONVOLUTIONS[self.network])
         if has_wide_channels and self.width[0] < self.width[1]:
             raise FloppyError(f"Network {self.network} has channels of `width`: give one width, not a range.")
-        check_number("init_seed", self.init_seed, least=-1, most=2**32 - 1)
         is_one_draw = self.is_fixed and self.init_seed >= 0 and len(self.initialiser) == 1 and self.network == "mlp"
         if FLAX_ORTHOGONAL in self.initialiser and not is_one_draw:
             raise FloppyError(

@@ -6,6 +6,7 @@ of them come from the disk and are read as what anybody may have written.
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode, parent_fields, with_lists
-from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, write_atomically
+from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, what_blocks, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 
@@ -52,10 +53,13 @@ def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
         )
 
 
+FILES = (CONFIG_NAME, DATASET_NAME, METRICS_NAME, CHECKPOINT_NAME, PREVIOUS_NAME)
+"""In the order in which they are removed: no log may be left without its checkpoints."""
+
+
 def files_of_run(folder: Path) -> list[str]:
     """What a folder holds of an earlier run."""
-    names = (CONFIG_NAME, DATASET_NAME, CHECKPOINT_NAME, PREVIOUS_NAME, METRICS_NAME)
-    return [name for name in names if is_there(folder / name)]
+    return [name for name in FILES if is_there(folder / name)]
 
 
 def already_taken(folder: Path) -> FloppyError:
@@ -78,9 +82,23 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     # Decided by the process that writes, for all: the others may see another disk, and would wait for it for ever.
     if first_process_says(bool(taken) and not overwrite):
         raise already_taken(folder)
-    blocked = [str(folder / name) for name in taken if (folder / name).is_dir()]
+    check_places(folder)
+
+
+def check_places(folder: Path) -> None:
+    """Checks that nothing else stands where a run has its files, and its folder of checkpoints.
+
+    Raises:
+      FloppyError: naming what is in the way.
+    """
+    blocked = [
+        f"{folder / name} is {found} where a run has a file" for name in FILES if (found := what_blocks(folder / name))
+    ]
+    checkpoints = (folder / CHECKPOINT_NAME).parent
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        blocked.append(f"{checkpoints} is no folder, where a run has one")
     if first_process_says(bool(blocked)):
-        raise FloppyError(f"{' '.join(blocked) or folder} is a folder where a run has a file: give another folder.")
+        raise FloppyError(f"{(blocked or [f'{folder} cannot be used'])[0]}: give another folder.")
 
 
 def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[Path] = ()) -> None:
@@ -142,8 +160,12 @@ def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
 def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) -> About:
     """As `check_same_run`, of a run that nothing is added to; gives what its folder says of it."""
     saved = _read_config(folder)
-    listed = saved.pop("versions", [])
-    versions = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    versions = saved.pop("versions", [])
+    if not _are_versions(versions):
+        raise FloppyError(
+            f"{folder / CONFIG_NAME} has versions {shown(versions)}, which must be a list of versions "
+            "of packages by name: put the file back, or delete them from it."
+        )
     command = str(saved.pop("command", ""))
     if saved.pop("parents", []) != parents:
         raise FloppyError(
@@ -160,6 +182,13 @@ def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) 
             f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
     return About(command, parents, versions)
+
+
+def _are_versions(listed: Any) -> bool:
+    """Whether something from JSON is a list of packages' versions, as `About` has it."""
+    return isinstance(listed, list) and all(
+        isinstance(part, dict) and all(isinstance(version, str) for version in part.values()) for part in listed
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -227,8 +256,9 @@ def append_metrics(path: Path, figures: Figures, first: int, **last: Any) -> Non
         {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
         for row in range(count)
     ]
-    if lines:
-        lines[-1] |= last
+    if not lines:
+        return
+    lines[-1] |= last
     append_to(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -294,7 +324,10 @@ MOST_NUMBER = 1e300
 
 
 def _truncate_metrics(path: Path, step: int) -> None:
-    """Drops what was logged after the checkpoint, the last line of a killed run included."""
+    """Drops what was logged after the checkpoint, the last line of a killed run included, and a log without a line."""
     if path.exists():
         kept = [line for entry, line in _logged(path) if entry["step"] <= step]
-        write_atomically(path, "".join(kept).encode())
+        if kept:
+            write_atomically(path, "".join(kept).encode())
+        else:
+            path.unlink()

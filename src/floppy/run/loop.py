@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.cloning.base import Distilled
-from floppy.dataset.file import DistilledDataset, save
-from floppy.errors import DivergedError, FloppyError, shown
+from floppy.dataset.file import DistilledDataset, load, save
+from floppy.errors import OVERWRITE, DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, finite_returns, score_returns
 from floppy.files import as_path
@@ -42,7 +42,9 @@ from floppy.run.folder import (
     begin,
     changed_versions,
     check_free,
+    check_places,
     check_resume_or_overwrite,
+    check_same_options,
     check_same_run,
     files_of_run,
     read_metrics,
@@ -447,10 +449,12 @@ def _prepare(
 
 def _resume(run: Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the latest whole checkpoint in `folder`; `fresh` where the run ended before its first one."""
+    check_places(folder)
+    check_same_options(folder, run.config, run.about.parents)
+    state = _last_whole(run, folder, fresh)
     run.about = check_same_run(folder, run.config, run.about)
     if changed := changed_versions(run.about):
         _say(f"{folder} goes on with other versions than before: {changed}; the card names them all")
-    state = _last_whole(run, folder, fresh)
     tidy(folder, int(state.step))
     first_process_says(True)  # the others wait for its mending of the log
     log = read_metrics(folder)
@@ -464,7 +468,7 @@ def _resume(run: Run, folder: Path, fresh: RunState) -> RunState:
 def _last_whole(run: Run, folder: Path, fresh: RunState) -> RunState:
     """The latest checkpoint that is as it was written and that the log reaches; `fresh` where there is none at all."""
     log, problem = folder / METRICS_NAME, None
-    has_log = log.exists() and log.stat().st_size > 0
+    has_log = log.exists()
     logged = max((line["step"] for line in read_metrics(folder)), default=0)
     for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
         if not (folder / name).exists():
@@ -488,7 +492,23 @@ def _last_whole(run: Run, folder: Path, fresh: RunState) -> RunState:
         return state
     if problem is not None:
         raise problem
+    _check_is_before_checkpoint(run, folder, logged)
     return fresh
+
+
+def _check_is_before_checkpoint(run: Run, folder: Path, logged: int) -> None:
+    """Checks that a run without a checkpoint can have been ended before its first one.
+
+    That is written after the first evaluation; then the log has its steps, and there may be a dataset without a score.
+    """
+    dataset = folder / DATASET_NAME
+    is_scored = dataset.exists() and load(dataset).card.score is not None
+    if logged > run.config.evaluate_every or is_scored:
+        held = f"{METRICS_NAME} has {logged} steps" + (f", {DATASET_NAME} a final score" if is_scored else "")
+        raise FloppyError(
+            f"{folder} has no checkpoint to go on from, though its {held}: put {CHECKPOINT_NAME} back, or give "
+            f"{OVERWRITE} to begin again."
+        )
 
 
 def _check_bounds(run: Run, state: RunState, path: Path) -> None:

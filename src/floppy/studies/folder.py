@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from floppy.errors import OVERWRITE, FloppyError, one_line, raised, shown
-from floppy.files import MEBIBYTE, as_path, is_there, read_file, write_atomically
+from floppy.files import MEBIBYTE, as_path, is_there, read_file, what_blocks, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.run.lock import Held, hold
 from floppy.studies.base import (
@@ -324,8 +324,9 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     taken = [folder / name for name in _FILES if is_there(folder / name)]
     if taken and not overwrite:
         raise already_taken(folder)
-    if blocked := [str(path) for path in taken if path.is_dir()]:
-        raise FloppyError(f"{' '.join(blocked)} is a folder where a study has a file: give another folder.")
+    for name in _FILES:
+        if found := what_blocks(folder / name):
+            raise FloppyError(f"{folder / name} is {found} where a study has a file: give another folder.")
 
 
 def _clear(folder: Path) -> None:

@@ -272,7 +272,10 @@ def _plain_labels(path: Path, labels: np.ndarray, count: int) -> np.ndarray:
         return _words(path, plain)
     numbers = plain.astype(np.float64) if plain.dtype.kind == "f" else plain
     if not ((numbers == np.floor(numbers)) & (numbers < 2**53) & (numbers > -(2**53))).all():
-        raise FloppyError(f"{held} that are not all whole: give whole numbers or words, one for each image.")
+        raise FloppyError(
+            f"{held} that are not all whole numbers between -2**53 and 2**53: give such numbers or words, one for each "
+            "image."
+        )
     return numbers.astype(np.int64)
 
 

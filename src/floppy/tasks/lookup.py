@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +53,11 @@ def import_module(name: str) -> None:
     Raises:
       FloppyError: if it cannot be imported, whatever the reason.
     """
+    if not name or name.startswith(".") or "/" in name or os.sep in name:
+        raise FloppyError(
+            f"A module must be named as in an import, such as my_module, got {shown(name)}: give its name, and start "
+            "floppy in its folder or put that on PYTHONPATH."
+        )
     try:
         importlib.import_module(name)
     except KeyboardInterrupt:
