@@ -502,7 +502,7 @@ def test_every_distribution_of_a_mixture_counts() -> None:
 
     def gradient_norm(key: jax.Array, minibatch: tuple[Samples, Samples]) -> jax.Array:
         fresh = tuple(jax.vmap(network.init)(key[None]) for network in MIXTURE.networks)
-        return outer._minibatch_update(MIXTURE, state, fresh, minibatch)[1]["gradient_norm"]
+        return outer._policy_gradient(MIXTURE, state, fresh, minibatch)[1]["gradient_norm"]
 
     norm = jax.jit(gradient_norm)
     assert norm(KEY, (nothing, nothing)) == 0.0

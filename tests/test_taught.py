@@ -186,6 +186,9 @@ def test_the_stages_of_the_taught_recipe() -> None:
     assert {config.seed for config in (teacher, imitation, alone)} == {3}
     assert taught_stages(last)[1].config("t.x").outer_steps == IMITATION_STEPS
     assert taught_stages(recipe("cartpole", "taught"))[0].config("") == ppo_baseline("cartpole")
+    for options, held in (({}, ("readout_rate",)), ({"cloning": "ImplicitStep"}, ())):
+        last = recipe("gymnasium/Hopper-v5", "taught", held_rates=(), **options)
+        assert taught_stages(last)[1].config("t.x").held_rates == held
 
 
 def test_a_teacher_and_a_start_that_are_given_leave_stages_out() -> None:

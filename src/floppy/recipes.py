@@ -307,6 +307,8 @@ TEACHERS: dict[str, Row] = {"grid": {"encoder_layers": 1}}
 
 IMITATION_STEPS, IMITATION_EVALUATIONS = 340, 5
 """Of the stage that imitates."""
+IMITATION_HOLDS = {"continuous": ("readout_rate",)}
+"""Rates of the cloning that it does not improve, by profile."""
 
 
 # --- Meta-gradients on labelled examples ---
@@ -486,11 +488,12 @@ def _teacher(last: DistillConfig, steps: int) -> DistillConfig:
 
 def _imitation(last: DistillConfig, teacher: str, steps: int) -> DistillConfig:
     outer: Any = last.outer
+    held = IMITATION_HOLDS.get(_row_name(make_task(last.task)), ())
     return dataclasses.replace(
         last,
         outer_steps=steps,
         evaluate_every=math.ceil(steps / IMITATION_EVALUATIONS),
-        held_rates=(),
+        held_rates=tuple(rate for rate in last.cloning.rates if rate in held),
         outer=Imitation(teacher=teacher, normalise_observations=outer.normalise_observations),
     )
 
