@@ -126,12 +126,14 @@ def test_the_weight_of_a_teacher_falls_to_nothing_by_its_share_of_the_run() -> N
     _, problem = probe_teacher(logits=(3.0, 0.0))
     outer = PPMO(learners=2, environments=2, horizon=6, epochs=2, minibatch_size=12, teacher_weight=0.8)
     # 40 outer steps x 2 epochs x 2 minibatches = 160 updates, 80 of them with a teacher.
-    state = PPMOState(*[None] * 8)._replace(optimiser=outer._optimiser(problem, outer.rate).init(jnp.zeros(1)))
+    # The critic's updates are counted: `target_kl` leaves none of them out.
+    critic = outer._optimiser(problem, outer.critic_rate).init(jnp.zeros(1))
+    state = PPMOState(*[None] * 8)
 
     def weight(updates: int) -> float:
-        adam = state.optimiser[1][0]._replace(count=jnp.asarray(updates))
-        optimiser = (state.optimiser[0], (adam, *state.optimiser[1][1:]))
-        return float(outer._teacher_weight(problem, state._replace(optimiser=optimiser)))
+        adam = critic[1][0]._replace(count=jnp.asarray(updates))
+        optimiser = (critic[0], (adam, *critic[1][1:]))
+        return float(outer._teacher_weight(problem, state._replace(critic_optimiser=optimiser)))
 
     np.testing.assert_allclose([weight(n) for n in (0, 20, 40, 80, 160)], [0.8, 0.6, 0.4, 0.0, 0.0], atol=1e-6)
 
