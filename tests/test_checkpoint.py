@@ -94,7 +94,9 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 )
 def test_another_structure_is_refused(tmp_path: Path, like: Any) -> None:
     save_checkpoint(make_state(), tmp_path / "state")
-    assert "another configuration" in refusal(like, tmp_path / "state")
+    assert "of a run with another configuration, or of another version of floppy: go on" in refusal(
+        like, tmp_path / "state"
+    )
 
 
 def test_no_name_stays_behind_where_both_checkpoints_are_one_file(tmp_path: Path) -> None:

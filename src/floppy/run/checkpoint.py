@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from floppy.errors import FloppyError, one_line
+from floppy.errors import OVERWRITE, FloppyError, one_line
 from floppy.files import MEBIBYTE, TEMPORARY_FILES, read_file, write_atomically
 
 Tree = TypeVar("Tree")
@@ -84,7 +84,10 @@ def load_checkpoint(like: Tree, path: Path) -> Tree:
         for name, (_, leaf) in zip(names, leaves, strict=True)
     )
     if not fits:
-        raise FloppyError(f"The checkpoint at {path} is of a run with another configuration: run without --resume.")
+        raise FloppyError(
+            f"The checkpoint at {path} is of a run with another configuration, or of another version of floppy: go on "
+            f"with that one, or give {OVERWRITE} to begin again."
+        )
     restored = [
         arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name])
         for name, (_, leaf) in zip(names, leaves, strict=True)
