@@ -32,7 +32,7 @@ import floppy
 from floppy.errors import FloppyError
 from floppy.recipes import recipe
 from floppy.run.checkpoint import load_checkpoint, save_checkpoint
-from floppy.run.folder import About, begin, check_same_run, read_metrics
+from floppy.run.folder import About, begin, check_same_options, read_metrics
 from floppy.studies.folder import read_rows, read_study
 from floppy.tasks.image_files import read_idx_folder
 from floppy.tasks.images import image_task
@@ -131,7 +131,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader(
             "checkpoint", path := folder / "checkpoint.safetensors", lambda path=path: load_checkpoint(state, path), 2
         ),
-        Reader("config.json", run / "config.json", lambda: check_same_run(run, config, about), 2),
+        Reader("config.json", run / "config.json", lambda: check_same_options(run, config, about.parents), 2),
         Reader("metrics.jsonl", run / "metrics.jsonl", lambda: read_metrics(run)),
         Reader("study.json", study / "study.json", lambda: read_study(study), 2),
         Reader("rows.csv", study / "rows.csv", lambda: read_rows(study)),

@@ -132,33 +132,20 @@ def tidy(folder: Path, step: int) -> None:
     _truncate_metrics(folder / METRICS_NAME, step)
 
 
-def check_same_run(folder: Path, config: DistillConfig, about: About) -> About:
-    """Checks that a folder holds a run of this configuration.
-
-    Versions that are others than those of the run's earlier parts are added to its `config.json`.
+def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) -> About:
+    """Checks that a folder holds a run with the same options.
 
     Args:
       folder: of the run.
       config: what is asked for.
-      about: what is known of this part of the run.
+      parents: digests of the teacher's and start's files.
 
     Returns:
-      The command that started the run, and the versions of all its parts.
+      What the folder says of the run: the command that started it, and the versions of its parts.
 
     Raises:
       FloppyError: naming the options that differ.
     """
-    before = check_same_options(folder, config, about.parents)
-    whole = before._replace(
-        versions=[*before.versions, *(each for each in about.versions if each not in before.versions[-1:])]
-    )
-    if is_first_process() and whole.versions != before.versions:
-        _write_config(folder, whole._asdict() | config.as_dict())
-    return whole
-
-
-def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) -> About:
-    """As `check_same_run`, of a run that nothing is added to; gives what its folder says of it."""
     saved = _read_config(folder)
     versions = saved.pop("versions", [])
     if not _are_versions(versions):
@@ -182,6 +169,15 @@ def check_same_options(folder: Path, config: DistillConfig, parents: list[str]) 
             f"{folder} holds a run that differs in {', '.join(differing)}: give these options as they are there."
         )
     return About(command, parents, versions)
+
+
+def add_versions(folder: Path, config: DistillConfig, before: About, versions: Sequence[dict[str, str]]) -> About:
+    """What is known of a run of which another part begins; `config.json` names its versions too if they are others."""
+    added = [each for each in versions if each not in before.versions[-1:]]
+    whole = before._replace(versions=[*before.versions, *added])
+    if is_first_process() and added:
+        _write_config(folder, whole._asdict() | config.as_dict())
+    return whole
 
 
 def _are_versions(listed: Any) -> bool:

@@ -38,6 +38,7 @@ from floppy.run.folder import (
     PREVIOUS_NAME,
     About,
     Figures,
+    add_versions,
     append_metrics,
     begin,
     changed_versions,
@@ -45,7 +46,6 @@ from floppy.run.folder import (
     check_places,
     check_resume_or_overwrite,
     check_same_options,
-    check_same_run,
     files_of_run,
     read_metrics,
     tidy,
@@ -450,9 +450,9 @@ def _prepare(
 def _resume(run: Run, folder: Path, fresh: RunState) -> RunState:
     """The state of the latest whole checkpoint in `folder`; `fresh` where the run ended before its first one."""
     check_places(folder)
-    check_same_options(folder, run.config, run.about.parents)
+    before = check_same_options(folder, run.config, run.about.parents)
     state = _last_whole(run, folder, fresh)
-    run.about = check_same_run(folder, run.config, run.about)
+    run.about = add_versions(folder, run.config, before, run.about.versions)
     if changed := changed_versions(run.about):
         _say(f"{folder} goes on with other versions than before: {changed}; the card names them all")
     tidy(folder, int(state.step))
