@@ -58,7 +58,7 @@ class NoisyProbe(ContinuousProbe):
 LEARNING = HaDES(population=32, initialisations=2, environments=16, sigma=0.3, sigma_decay=0.1, rate=0.1)
 
 
-@pytest.mark.thorough(all_but=["probe/observation-hades", "probe/continuous-hades"])
+@pytest.mark.thorough(all_but=["probe/observation-hades"])
 @pytest.mark.parametrize(
     ("probe", "plain"),
     [
@@ -79,7 +79,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
         assert np.isfinite(values).all()
 
 
-@pytest.mark.thorough(all_but=["SNES"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["SNES", "Sep_CMA_ES"])
 def test_other_strategies_solve_a_probe(strategy: str) -> None:
     outer = dataclasses.replace(LEARNING, strategy=strategy, rate=None)
@@ -166,6 +166,7 @@ def test_an_episode_that_is_cut_counts_with_its_return_so_far() -> None:
     np.testing.assert_array_equal(info["env_steps"], [8 * 2 * 3 * 5] * 2)
 
 
+@pytest.mark.thorough
 def test_a_horizon_beyond_the_tasks_own_limit_changes_nothing() -> None:
     problem = make_problem(TimeLimitProbe())
     _, _, info = evolve(dataclasses.replace(TINY, horizon=50), problem, KEY, 1)

@@ -163,7 +163,7 @@ def test_hades_f_trains_one_learner_and_hades_r_ever_new_ones(fake_play: FakePla
     assert abs(kernel_sum(other, ObservationProbe()) - got[0]) > 0.01
 
 
-@pytest.mark.thorough(all_but=["own-streams"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("common", [True, False], ids=["common-streams", "own-streams"])
 def test_a_mixture_shares_the_learners_equally(fake_play: FakePlay, common: bool) -> None:
     mixture = tuple(

@@ -73,7 +73,7 @@ def test_a_probe_is_solved(changes: dict[str, Any]) -> None:
     assert result.env_steps == result.outer_steps * per_step
 
 
-@pytest.mark.thorough(all_but=["hades"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("outer", [config().outer, HADES], ids=["ppmo", "hades"])
 def test_observations_are_normalised_by_what_was_met(outer: Any) -> None:
     outer = dataclasses.replace(outer, normalise_observations=True)
@@ -183,6 +183,7 @@ def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path) -> 
 # --- faults ---
 
 
+@pytest.mark.thorough(all_but=["step"])
 @pytest.mark.parametrize("fault", ["step", "nan reward"])
 def test_a_fault_ends_the_run_and_keeps_what_was_reached(fault: str, tmp_path: Path) -> None:
     with pytest.raises(FaultyEnvironmentError, match=SAID[fault]) as caught:

@@ -143,7 +143,7 @@ SUPERVISED = Supervised(batch_size=32, rate=0.05)
 IMPLICIT = {"cloning": ImplicitStep(), "initial_rate": 100.0, "targets": "learned"}
 
 
-@pytest.mark.thorough(all_but=["supervised", "implicit"])
+@pytest.mark.thorough(all_but=["supervised"])
 @pytest.mark.parametrize(
     ("outer", "changes"),
     [(SUPERVISED, {}), (SUPERVISED, IMPLICIT), (EVOLVED, {})],

@@ -104,6 +104,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
     assert (returns[:, -5:].mean(axis=1) > near).all(), returns[:, -5:]
 
 
+@pytest.mark.thorough
 def test_the_critic_values_what_a_time_limit_cuts_off() -> None:
     probe = TimeLimitProbe()
     states, _ = learnt(probe, True)
@@ -192,7 +193,7 @@ class NoReward(ActionProbe):
         return super().step(key, state, action)._replace(reward=jnp.zeros(()))
 
 
-@pytest.mark.thorough(all_but=["ppmo"])
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("problem", "published"),
     [(make_problem(NoReward()), False), (plain_problem(NoReward()), True)],
@@ -276,7 +277,7 @@ def one_minibatch(task: JaxTask) -> dict[str, jax.Array]:
     return run_steps(outer, problem, quick_init(outer, problem), KEY, 2)[1]
 
 
-@pytest.mark.thorough(all_but=["discrete"])
+@pytest.mark.thorough(all_but=["continuous"])
 @pytest.mark.parametrize("task", [TimeLimitProbe(), TWO_TARGETS], ids=["discrete", "continuous"])
 def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask) -> None:
     info = one_minibatch(task)
@@ -451,6 +452,7 @@ def test_rewards_are_scaled_by_the_spread_of_discounted_returns_and_reported_raw
         np.testing.assert_allclose(scaled.rewards, rewards[step] / np.std(sums), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_with_scaled_rewards_their_unit_does_not_matter() -> None:
     factor = 100.0
 

@@ -178,10 +178,8 @@ def gymnax_ids() -> list[Any]:
     all_but=[
         "CartPole-v1",
         "Pendulum-v1",
-        "Breakout-MinAtar",
         "SpaceInvaders-MinAtar",
         "Catch-bsuite",
-        "FourRooms-misc",
     ]
 )
 @pytest.mark.slow
@@ -225,6 +223,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
         assert all(low < high for low, high in zip(task.actions.low, task.actions.high, strict=True))
 
 
+@pytest.mark.thorough(all_but=["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Pendulum-v1"])
 def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:

@@ -138,6 +138,7 @@ def test_the_weight_of_a_teacher_falls_to_nothing_by_its_share_of_the_run() -> N
     np.testing.assert_allclose([weight(n) for n in (0, 20, 40, 80, 160)], [0.8, 0.6, 0.4, 0.0, 0.0], atol=1e-6)
 
 
+@pytest.mark.thorough(all_but=["continuous"])
 @pytest.mark.parametrize("outputs", [{"logits": (4.0, -4.0)}, {"means": (-2.0, 2.0)}], ids=["discrete", "continuous"])
 def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str, tuple[float, ...]]) -> None:
     """The teacher does the opposite of what earns most, and while it has weight learners follow it."""
