@@ -103,7 +103,7 @@ def test_a_generation_equals_its_slow_twin() -> None:
 
     _, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, state.distilled)
-    candidates = strategy.ask(state.strategy, named_key(key, "ask"))
+    candidates = jax.jit(strategy.ask)(state.strategy, named_key(key, "ask"))
 
     @functools.partial(jax.jit, static_argnums=0)
     def episode_returns(group: int, vector: jax.Array, fresh_key: jax.Array, play_key: jax.Array) -> jax.Array:
@@ -126,10 +126,10 @@ def test_a_generation_equals_its_slow_twin() -> None:
     np.testing.assert_allclose(info["fitness"], np.mean(fitness), rtol=1e-4)
     np.testing.assert_allclose(info["best_fitness"], np.max(fitness), rtol=1e-4)
     np.testing.assert_allclose(info["fitness_sd"], np.std(fitness), rtol=1e-3)
-    told = strategy.tell(state.strategy, candidates, jnp.asarray(fitness), KEY)
+    told = jax.jit(strategy.tell)(state.strategy, candidates, jnp.asarray(fitness), KEY)
     np.testing.assert_allclose(after.strategy.mean, told.mean, rtol=1e-4, atol=1e-5)
     # What is distilled is the new mean.
-    wanted = problem.distilled(unravel(told.mean), state.distilled)
+    wanted = jax.jit(lambda: problem.distilled(unravel(told.mean), state.distilled))()
     for got, leaf in zip(jax.tree.leaves(outer.distilled(after)), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(got, leaf, rtol=1e-4, atol=1e-5)
 

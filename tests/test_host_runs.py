@@ -139,6 +139,7 @@ def test_a_mixture_of_learners_plays_in_rows_of_its_own() -> None:
     assert rows == [1, 1, 3, 3]
 
 
+@pytest.mark.thorough
 def test_a_run_can_be_resumed_and_closes_its_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     monkeypatch.setattr(HostEnvironments, "close", lambda row: closed.append(row.count))
@@ -171,12 +172,18 @@ def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, m
     assert [bool(before.any()) for before in carried] == [False, False, True, True]
 
 
-def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path) -> None:
+def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a host task may take long, and evaluations be far apart; they come when they would have come."""
+    closed = []
+    monkeypatch.setattr(HostEnvironments, "close", lambda row: closed.append(row.count))
     whole = config("Length", outer_steps=7, evaluate_every=5)
     assert distill(whole, tmp_path / "run", time_limit=1e-9, progress=False).outer_steps == 1
-    assert distill(whole, tmp_path / "run", resume=True, progress=False).finished
+    assert {16, 8} <= set(closed)  # for collecting and for selecting
+    resumed = distill(whole, tmp_path / "run", resume=True, progress=False)
+    assert resumed.finished
+    assert resumed.env_steps == 7 * 4 * 4 * 8
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 8))
     assert [line["step"] for line in lines if "selection_score" in line] == [1, 5, 7]
 
 

@@ -452,6 +452,36 @@ def test_rewards_are_scaled_by_the_spread_of_discounted_returns_and_reported_raw
         np.testing.assert_allclose(scaled.rewards, rewards[step] / np.std(sums), rtol=1e-4)
 
 
+def test_a_step_learns_from_the_scaled_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is asked for, and what it carries from step to step stays in its state."""
+    outer, problem = dataclasses.replace(TINY, normalise_rewards=True), make_problem()
+    learnt_from: list[Any] = []
+
+    def scaled(_: PPMO, state: PPMOState, trajectories: Any) -> Any:
+        marked = tuple(trajectory._replace(rewards="scaled") for trajectory in trajectories)
+        return state._replace(discounted="carried"), marked
+
+    def samples(_: PPMO, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: Any) -> None:
+        learnt_from.append(trajectory.rewards)
+
+    monkeypatch.setattr(PPMO, "_scale_rewards", scaled)
+    monkeypatch.setattr(PPMO, "_samples", samples)
+    monkeypatch.setattr(PPMO, "_update", lambda _, problem, state, *rest: (state, {}))
+    carried: list[Any] = []
+
+    def step(outer: PPMO, state: PPMOState, key: jax.Array) -> dict[str, jax.Array]:
+        after, info = outer.step(problem, state, key)
+        carried.append(after.discounted)
+        return info
+
+    start = jax.eval_shape(lambda key: outer.init(problem, key), KEY)
+    info = jax.eval_shape(functools.partial(step, outer), start, KEY)
+    assert (learnt_from, carried) == (["scaled"], ["carried"])
+    assert info["episode_return"].shape == ()  # of the rewards as they were
+    jax.eval_shape(functools.partial(step, TINY), start, KEY)
+    assert learnt_from[1].shape == (TINY.horizon, TINY.learners, TINY.environments)
+
+
 @pytest.mark.thorough
 def test_with_scaled_rewards_their_unit_does_not_matter() -> None:
     factor = 100.0
@@ -527,7 +557,7 @@ def test_a_partial_encoder_is_trained_with_the_examples() -> None:
 def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
     problem = make_problem(encoder_layers=1)
     (network,) = problem.networks
-    drawn, whole = problem.draw(network, KEY), network.init(KEY)
+    drawn, whole = jax.jit(lambda: (problem.draw(network, KEY), network.init(KEY)))()
     assert drawn.layers[0] == {}
     assert len(drawn.layers) == len(whole.layers)
     jax.tree.map(np.testing.assert_array_equal, drawn.layers[1:], whole.layers[1:])
@@ -536,11 +566,13 @@ def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
 def test_the_encoder_can_have_a_rate_of_its_own() -> None:
     problem = make_problem(encoder_layers=1)
     start = quick_init(TINY, problem)
-    one_update = dataclasses.replace(TINY, epochs=1, minibatch_size=10_000)
+    gradient = jax.tree.map(jnp.ones_like, problem.parameters(start.distilled))
+    samples = Samples(*(jnp.ones((4, TINY.learners)),) * 5)._replace(observations=jnp.ones((4, TINY.learners, 1)))
 
     def moved(encoder_rate: float) -> tuple[np.ndarray, np.ndarray]:
-        outer = dataclasses.replace(one_update, encoder_rate=encoder_rate)
-        after, before = run_steps(outer, problem, start, KEY, 1)[0].distilled, start.distilled
+        outer = dataclasses.replace(TINY, encoder_rate=encoder_rate)
+        after = jax.jit(lambda: outer._moved(problem, start, gradient, (samples,))[0].distilled)()
+        before = start.distilled
         return after.targets - before.targets, after.encoder[0]["kernel"] - before.encoder[0]["kernel"]
 
     (targets, encoder), (same_targets, slower) = moved(0.0), moved(TINY.rate / 10)

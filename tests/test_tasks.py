@@ -360,11 +360,8 @@ def test_listed_tasks_are_the_tasks_there_are() -> None:
     assert images == ["images/digits", "images/mnist", "images/fashion-mnist"]
     assert "gymnasium/CartPole-v1" in gymnasium
     assert {name for name in SHORT_NAMES.values() if ale or not name.startswith("ale/")} <= set(names)
-    # Most environments of Gymnasium need further packages; tests/test_host.py and tests/test_ale.py make some, and
-    # tests/test_brax.py makes Brax's, which takes seconds.
-    left_out = {*gymnasium, *ale, *images, *brax}
-    made = [name for name in names if "MNIST" not in name and name not in left_out]
-    assert [make_task(name).task_id for name in made] == made
+    # Some of the others are made here and in other files; all of gymnax's take seconds.
+    assert [make_task(name).task_id for name in names[:5]] == names[:5]
 
 
 MODULES = [name for name in FAMILIES.values() if isinstance(name, str)]
