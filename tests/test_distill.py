@@ -345,6 +345,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"

@@ -383,10 +383,22 @@ def test_the_inner_rate_never_falls_below_its_floor() -> None:
     assert rates.max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_the_inner_rate_can_leave_its_floor() -> None:
     rates = inner_rates_after_a_step()(MIN_INNER_RATE)
     assert rates.min() == np.float32(MIN_INNER_RATE)
     assert rates.max() > 1.01 * MIN_INNER_RATE
+
+
+def test_the_inner_rate_is_put_back_to_its_floor_which_it_can_leave() -> None:
+    problem = make_problem()
+    start = quick_init(TINY, problem).distilled._replace(inner_rate=jnp.float32(MIN_INNER_RATE))
+    free = problem.parameters(start)
+    for step, wanted in ((-1.0, MIN_INNER_RATE), (1.0, np.e * MIN_INNER_RATE)):
+        moved = problem.improved(free | {"inner_rate": free["inner_rate"] + step}, start)
+        np.testing.assert_allclose(moved.inner_rate, wanted, rtol=1e-5)
+    slope = jax.grad(lambda parameters: problem.distilled(parameters, start).inner_rate)(free)["inner_rate"]
+    np.testing.assert_allclose(slope, MIN_INNER_RATE, rtol=1e-5)
 
 
 MIXTURE = make_problem(DelayProbe(), learners=(SMALL, SHARP))
@@ -566,6 +578,7 @@ def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
 def test_the_encoder_can_have_a_rate_of_its_own() -> None:
     problem = make_problem(encoder_layers=1)
     start = quick_init(TINY, problem)
+    start = start._replace(distilled=start.distilled._replace(inner_rate=jnp.float32(MIN_INNER_RATE)))
     gradient = jax.tree.map(jnp.ones_like, problem.parameters(start.distilled))
     samples = Samples(*(jnp.ones((4, TINY.learners)),) * 5)._replace(observations=jnp.ones((4, TINY.learners, 1)))
 
@@ -573,6 +586,7 @@ def test_the_encoder_can_have_a_rate_of_its_own() -> None:
         outer = dataclasses.replace(TINY, encoder_rate=encoder_rate)
         after = jax.jit(lambda: outer._moved(problem, start, gradient, (samples,))[0].distilled)()
         before = start.distilled
+        assert after.inner_rate == np.float32(MIN_INNER_RATE)  # and no lower, whatever the gradient
         return after.targets - before.targets, after.encoder[0]["kernel"] - before.encoder[0]["kernel"]
 
     (targets, encoder), (same_targets, slower) = moved(0.0), moved(TINY.rate / 10)
