@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import importlib
 import inspect
 import itertools
 import os
@@ -18,7 +19,7 @@ import jax
 import pytest
 
 import floppy
-from floppy.cli.main import main
+from floppy.cli.main import COMMANDS, main
 from floppy.dataset.card import KNOWN_FORMATS
 from floppy.fields import Registry
 from floppy.outer import OUTER_LOOPS
@@ -160,6 +161,22 @@ def test_blocks_run(page: Path, reader: ModuleType) -> None:
             assert main(shlex.split(line)[1:]) == 0, line
         else:
             run_in_shell(line)
+
+
+@pytest.mark.parametrize("page", PAGES_TO_RUN, ids=name)
+def test_code_names_what_there_is(page: Path) -> None:
+    """What `make test` asks of the pages that it does not run."""
+    for block in (block for block in BLOCKS if block.page == page):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.code)):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "floppy":
+                    assert node.attr in floppy.__all__ or hasattr(floppy, node.attr), f"line {block.line}: {node.attr}"
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("floppy"):
+                    module = importlib.import_module(node.module or "")
+                    assert all(hasattr(module, each.name) for each in node.names), f"line {block.line}: {node.module}"
+        elif block.language in SHELLS:
+            called = [line.split()[1] for line in commands(block) if line.startswith("floppy ")]
+            assert all(each in COMMANDS or each.startswith("-") for each in called), f"line {block.line}: {called}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Refused
 from probes import hand_dataset, logged, make_problem
+from tiny_runs import Drifting, use_drifting
 
 from floppy.cli.main import main
 from floppy.cloning import FeatureSteps, GradientStep
@@ -22,8 +23,7 @@ from floppy.dataset.card import UNITS_FORMAT
 from floppy.dataset.file import origin, to_bytes
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LearnerDistribution
-from floppy.outer import OUTER_LOOPS, PPMO, HaDES
-from floppy.outer.base import OuterLoopDefaults
+from floppy.outer import PPMO, HaDES
 from floppy.recipes import IMITATION_STEPS, ppo_baseline, recipe, taught_stages
 from floppy.run import loop
 from floppy.run.config import DistillConfig
@@ -207,28 +207,11 @@ def two_stages(first: DistillConfig = CONFIG) -> list[Stage]:
     return [Stage("first", lambda _: first), Stage("", lambda path: dataclasses.replace(second, start=path))]
 
 
-@dataclasses.dataclass(frozen=True)
-class Drifting(OuterLoopDefaults):
-    """Moves targets at random, and so compiles in no time."""
-
-    name = "test-drifting"
-
-    def init(self, problem: Any, key: jax.Array, arena: Any) -> Any:
-        return problem.init_distilled(key, arena=arena)
-
-    def step(self, problem: Any, state: Any, key: jax.Array, arena: Any) -> Any:
-        moved = state._replace(targets=state.targets + jax.random.normal(key, state.targets.shape))
-        return moved, {"env_steps": jnp.asarray(1)}
-
-    def distilled(self, state: Any) -> Any:
-        return state
-
-
 @pytest.mark.slow
 def test_stages_follow_one_another_and_go_on_where_they_were_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OUTER_LOOPS, "_members", dict(OUTER_LOOPS) | {Drifting.name: Drifting})
+    use_drifting(monkeypatch)
     stages = two_stages(dataclasses.replace(CONFIG, outer=Drifting()))
     whole = distill_stages(stages, tmp_path / "whole", progress=False)
     assert whole.finished
