@@ -782,6 +782,7 @@ def test_a_task_of_no_installed_package_is_refused_at_once(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_absurd_rate_diverges() -> None:
     config = dataclasses.replace(CONFIG, outer_steps=2, outer=dataclasses.replace(CONFIG.outer, rate=1e30))
