@@ -55,7 +55,7 @@ HADES = HaDES(population=16, initialisations=2, environments=2, sigma=0.5, rate=
 PLAIN = {"examples": 0, "encoder_layers": 2}
 
 
-@pytest.mark.thorough(all_but=["ppmo"])
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [
