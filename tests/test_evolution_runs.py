@@ -90,14 +90,13 @@ def test_initial_examples() -> None:
     assert not zeros.observations.any()
     assert not zeros.targets.any()
     assert not met.targets.any()
-    met_by_chance = jax.jit(random_observations, static_argnums=(0, 2))
-    wanted = met_by_chance(task, named_key(named_key(KEY, "distilled"), "random policy"), 400)
+    wanted = random_observations(task, named_key(named_key(KEY, "distilled"), "random policy"), 400)
     np.testing.assert_allclose(met.observations, wanted, rtol=1e-4, atol=1e-5)
     normalised = quick_init(
         dataclasses.replace(TINY, normalise_observations=True),
         make_problem(task, examples=400, initial_examples="random-policy"),
     ).distilled.observations
-    warm_up = np.asarray(met_by_chance(task, named_key(KEY, "warm-up"), WARM_UP))
+    warm_up = np.asarray(random_observations(task, named_key(KEY, "warm-up"), WARM_UP))
     scaled = (np.asarray(wanted) - warm_up.mean(axis=0)) / np.sqrt(warm_up.var(axis=0))
     np.testing.assert_allclose(normalised, np.clip(scaled, -10, 10), rtol=1e-3, atol=1e-4)
 
