@@ -154,6 +154,7 @@ def test_plain_ppo_of_a_game_moves_at_the_encoders_rate() -> None:
     assert (config.outer.rate, config.outer.encoder_rate) == (1.5e-4, 0.0)
 
 
+@pytest.mark.thorough
 def test_a_game_is_distilled_without_an_encoder() -> None:
     """The recipe's test starts from a random policy, with an encoder of convolutions."""
     config = DistillConfig(

@@ -345,6 +345,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_dataset(tmp_path: Path, 
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_ctrl_c_saves_and_ends_well(tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder = tmp_path / "run"
@@ -781,6 +782,7 @@ def test_a_task_of_no_installed_package_is_refused_at_once(tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_absurd_rate_diverges() -> None:
     config = dataclasses.replace(CONFIG, outer_steps=2, outer=dataclasses.replace(CONFIG.outer, rate=1e30))

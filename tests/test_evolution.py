@@ -58,7 +58,7 @@ class NoisyProbe(ContinuousProbe):
 LEARNING = HaDES(population=32, initialisations=2, environments=16, sigma=0.3, sigma_decay=0.1, rate=0.1)
 
 
-@pytest.mark.thorough(all_but=["probe/observation-hades", "probe/continuous-hades"])
+@pytest.mark.thorough(all_but=["probe/observation-hades"])
 @pytest.mark.parametrize(
     ("probe", "plain"),
     [
@@ -79,7 +79,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
         assert np.isfinite(values).all()
 
 
-@pytest.mark.thorough(all_but=["SNES"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["SNES", "Sep_CMA_ES"])
 def test_other_strategies_solve_a_probe(strategy: str) -> None:
     outer = dataclasses.replace(LEARNING, strategy=strategy, rate=None)
@@ -103,7 +103,7 @@ def test_a_generation_equals_its_slow_twin() -> None:
 
     _, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, state.distilled)
-    candidates = strategy.ask(state.strategy, named_key(key, "ask"))
+    candidates = jax.jit(strategy.ask)(state.strategy, named_key(key, "ask"))
 
     @functools.partial(jax.jit, static_argnums=0)
     def episode_returns(group: int, vector: jax.Array, fresh_key: jax.Array, play_key: jax.Array) -> jax.Array:
@@ -126,10 +126,10 @@ def test_a_generation_equals_its_slow_twin() -> None:
     np.testing.assert_allclose(info["fitness"], np.mean(fitness), rtol=1e-4)
     np.testing.assert_allclose(info["best_fitness"], np.max(fitness), rtol=1e-4)
     np.testing.assert_allclose(info["fitness_sd"], np.std(fitness), rtol=1e-3)
-    told = strategy.tell(state.strategy, candidates, jnp.asarray(fitness), KEY)
+    told = jax.jit(strategy.tell)(state.strategy, candidates, jnp.asarray(fitness), KEY)
     np.testing.assert_allclose(after.strategy.mean, told.mean, rtol=1e-4, atol=1e-5)
     # What is distilled is the new mean.
-    wanted = problem.distilled(unravel(told.mean), state.distilled)
+    wanted = jax.jit(lambda: problem.distilled(unravel(told.mean), state.distilled))()
     for got, leaf in zip(jax.tree.leaves(outer.distilled(after)), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(got, leaf, rtol=1e-4, atol=1e-5)
 
@@ -166,6 +166,7 @@ def test_an_episode_that_is_cut_counts_with_its_return_so_far() -> None:
     np.testing.assert_array_equal(info["env_steps"], [8 * 2 * 3 * 5] * 2)
 
 
+@pytest.mark.thorough
 def test_a_horizon_beyond_the_tasks_own_limit_changes_nothing() -> None:
     problem = make_problem(TimeLimitProbe())
     _, _, info = evolve(dataclasses.replace(TINY, horizon=50), problem, KEY, 1)

@@ -81,7 +81,7 @@ def test_a_fixed_dataset_of_labels_is_spread_evenly_over_the_actions() -> None:
 def test_initial_examples() -> None:
     task = NDCartPole(1)
     normal, zeros, met = (
-        quick_init(TINY, make_problem(task, examples=400, initial_examples=kind)).distilled
+        jax.jit(make_problem(task, examples=400, initial_examples=kind).init_distilled)(named_key(KEY, "distilled"))
         for kind in ("normal", "zeros", "random-policy")
     )
     for values in (normal.observations, normal.targets):
@@ -149,7 +149,7 @@ def fitness_of(outer: HaDES, problem: Problem, steps: int = 3) -> np.ndarray:
 
 def kernel_sum(distribution: LearnerDistribution, task: JaxTask) -> float:
     problem = make_problem(task, learners=(distribution,))
-    return float(jnp.sum(problem.networks[0].init(KEY).layers[0]["kernel"]))
+    return float(jnp.sum(jax.jit(problem.networks[0].init)(KEY).layers[0]["kernel"]))
 
 
 def test_hades_f_trains_one_learner_and_hades_r_ever_new_ones(fake_play: FakePlay) -> None:
@@ -159,11 +159,13 @@ def test_hades_f_trains_one_learner_and_hades_r_ever_new_ones(fake_play: FakePla
     fixed = dataclasses.replace(SMALL, init_seed=3)
     got = fitness_of(TINY, make_problem(learners=(fixed,), **settings))
     np.testing.assert_allclose(got, np.full(3, kernel_sum(fixed, ObservationProbe())), rtol=1e-4)
+    assert set(fake_play.episodes) == {TINY.environments, TINY.initialisations * TINY.environments}
+    assert [call[1:] for call in fake_play.calls[-1:]] == [(8, 1)]  # one draw, the same stream for all candidates
     other = dataclasses.replace(SMALL, init_seed=4)
     assert abs(kernel_sum(other, ObservationProbe()) - got[0]) > 0.01
 
 
-@pytest.mark.thorough(all_but=["own-streams"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("common", [True, False], ids=["common-streams", "own-streams"])
 def test_a_mixture_shares_the_learners_equally(fake_play: FakePlay, common: bool) -> None:
     mixture = tuple(
@@ -214,9 +216,12 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
 
     _, unravel = ravel_pytree(problem.parameters(state.distilled))
     strategy = outer._strategy(problem, state.distilled)
-    candidates = strategy.ask(state.strategy, named_key(KEY, "ask"))
-    members = [unravel(strategy.member(candidates, index)) for index in range(8)]
-    sums = np.array([float(jnp.sum(member["encoder"][0]["kernel"])) for member in members])
+    candidates = jax.jit(strategy.ask)(state.strategy, named_key(KEY, "ask"))
+
+    def kernel_sum_of(index: jax.Array) -> jax.Array:
+        return jnp.sum(unravel(strategy.member(candidates, index))["encoder"][0]["kernel"])
+
+    sums = np.asarray(jax.jit(jax.vmap(kernel_sum_of))(jnp.arange(8)))
     failed = sums > fake.most
     assert 0 < failed.sum() < 8 if share == "some" else failed.all()
     assert int(info["failed"]) == failed.sum()
@@ -228,7 +233,7 @@ def test_a_candidate_that_fails_counts_as_the_worst(share: str, monkeypatch: pyt
     np.testing.assert_allclose(info["fitness"], fitness.mean(), rtol=1e-4)
     np.testing.assert_allclose(info["best_fitness"], fitness.max(), rtol=1e-4)
     np.testing.assert_allclose(info["fitness_sd"], fitness.std(), rtol=1e-4)
-    told = strategy.tell(state.strategy, candidates, jnp.asarray(fitness), KEY)
+    told = jax.jit(strategy.tell)(state.strategy, candidates, jnp.asarray(fitness), KEY)
     np.testing.assert_allclose(after.strategy.mean, told.mean, rtol=1e-4, atol=1e-5)
     # Two learners of each of the others met one observation each.
     assert float(after.statistics.seen) == WARM_UP + 2 * (8 - failed.sum())

@@ -115,6 +115,7 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
     assert logged(folder) == logged(undisturbed)
 
 
+@pytest.mark.thorough(all_but=["0.0", "0.45", "1.0"])
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.45, 0.6, 0.8, 1.0])
 def test_a_run_on_a_disk_that_fails_goes_on_as_if_it_had_not(undisturbed: Path, tmp_path: Path, share: float) -> None:

@@ -170,7 +170,7 @@ def test_no_transition_crosses_the_border_of_an_episode(name: str, length: int) 
 def test_collecting_equals_a_plain_loop() -> None:
     task: Any = make_task("gymnasium/CartPole-v1")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
-    weights = jax.vmap(network.init)(jax.random.split(KEY, 2))
+    weights = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, 2))
     trajectory = collect(start(task, 6), network, weights, KEY, steps=60)
     assert trajectory.terminated.sum() > 6
     for learner, place in np.ndindex(2, 3):
@@ -213,7 +213,7 @@ def test_actions_never_leave_bounds_that_float32_rounds() -> None:
 def test_policies_see_bytes_as_parts_of_one() -> None:
     task = probe("Image")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
-    weights = jax.vmap(network.init)(jax.random.split(KEY, 1))
+    weights = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, 1))
     trajectory = collect(start(task, 2), network, weights, KEY, steps=2)
     assert trajectory.observations.dtype == np.uint8
     seen = np.arange(24, dtype=np.float32).reshape(1, 4, 3, 2) / 255
@@ -239,7 +239,7 @@ def test_policies_see_normalised_observations() -> None:
 def test_episodes_equal_a_plain_loop() -> None:
     task: Any = make_task("gymnasium/CartPole-v1")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
-    weights = jax.vmap(network.init)(jax.random.split(KEY, 3))
+    weights = jax.jit(jax.vmap(network.init))(jax.random.split(KEY, 3))
     weights = weights._replace(layers=jax.tree.map(lambda leaf: 5 * leaf, weights.layers))
     keys = jax.random.split(KEY, 3)
     played = HostArena().play_episodes(task, network, weights, keys, episodes=4, greedy=True)

@@ -55,7 +55,7 @@ HADES = HaDES(population=16, initialisations=2, environments=2, sigma=0.5, rate=
 PLAIN = {"examples": 0, "encoder_layers": 2}
 
 
-@pytest.mark.thorough(all_but=["ppmo"])
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [
@@ -73,7 +73,7 @@ def test_a_probe_is_solved(changes: dict[str, Any]) -> None:
     assert result.env_steps == result.outer_steps * per_step
 
 
-@pytest.mark.thorough(all_but=["hades"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("outer", [config().outer, HADES], ids=["ppmo", "hades"])
 def test_observations_are_normalised_by_what_was_met(outer: Any) -> None:
     outer = dataclasses.replace(outer, normalise_observations=True)
@@ -139,6 +139,7 @@ def test_a_mixture_of_learners_plays_in_rows_of_its_own() -> None:
     assert rows == [1, 1, 3, 3]
 
 
+@pytest.mark.thorough
 def test_a_run_can_be_resumed_and_closes_its_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     monkeypatch.setattr(HostEnvironments, "close", lambda row: closed.append(row.count))
@@ -171,18 +172,25 @@ def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, m
     assert [bool(before.any()) for before in carried] == [False, False, True, True]
 
 
-def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path) -> None:
+def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a host task may take long, and evaluations be far apart; they come when they would have come."""
+    closed = []
+    monkeypatch.setattr(HostEnvironments, "close", lambda row: closed.append(row.count))
     whole = config("Length", outer_steps=7, evaluate_every=5)
     assert distill(whole, tmp_path / "run", time_limit=1e-9, progress=False).outer_steps == 1
-    assert distill(whole, tmp_path / "run", resume=True, progress=False).finished
+    assert {16, 8} <= set(closed)  # for collecting and for selecting
+    resumed = distill(whole, tmp_path / "run", resume=True, progress=False)
+    assert resumed.finished
+    assert resumed.env_steps == 7 * 4 * 4 * 8
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 8))
     assert [line["step"] for line in lines if "selection_score" in line] == [1, 5, 7]
 
 
 # --- faults ---
 
 
+@pytest.mark.thorough(all_but=["step"])
 @pytest.mark.parametrize("fault", ["step", "nan reward"])
 def test_a_fault_ends_the_run_and_keeps_what_was_reached(fault: str, tmp_path: Path) -> None:
     with pytest.raises(FaultyEnvironmentError, match=SAID[fault]) as caught:

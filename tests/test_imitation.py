@@ -103,7 +103,7 @@ def test_the_ring_is_filled_by_the_teacher_and_then_the_oldest_states_go() -> No
 @pytest.mark.slow
 def test_examples_start_at_the_teachers_states_and_answers() -> None:
     problem = make_problem(signs(20.0), observation_deviation=0.5, examples=5)
-    state = TINY.init(problem, KEY)
+    state = jax.jit(TINY.init, static_argnums=0)(problem, KEY)
     mean = float(jnp.mean(state.states))
     raw = np.asarray(state.distilled.observations) * 0.5 + mean
     np.testing.assert_allclose(np.abs(raw), 1.0, atol=1e-5)
@@ -137,7 +137,7 @@ class _Overflowing(Imitation):
 def test_networks_that_overflow_are_passed_over_unless_all_do(share: float, passed_over: int) -> None:
     outer = _Overflowing(updates=16, batch_size=16, states=16, clones=2, environments=4, horizon=2, share=share)
     problem = make_problem()
-    start = outer.init(problem, KEY)
+    start = jax.jit(outer.init, static_argnums=0)(problem, KEY)
     state, info = jax.jit(outer._improve, static_argnums=0)(problem, start, KEY)
     assert int(state.optimiser.total_notfinite) == passed_over
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.distilled))

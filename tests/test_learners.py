@@ -438,21 +438,25 @@ def test_networks_for_labelled_images_against_xla(text: str, shapes: list[tuple[
         for key, shape in zip(keys, shapes, strict=False)
     )
     images = jax.random.normal(keys[-1], (3, *network.observation_shape))
-    hidden = images.transpose(0, 3, 1, 2)  # channels second throughout
-    for layer in layers[: len(shapes) - 1 - learners.depth[0]]:
-        hidden = jax.lax.conv(hidden, layer["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME")
-        if learners.network == "convnet-3":
-            deviation = jnp.sqrt(jnp.var(hidden, axis=(2, 3), keepdims=True) + 1e-5)
-            hidden = (hidden - jnp.mean(hidden, axis=(2, 3), keepdims=True)) / deviation
-        hidden = jax.nn.relu(hidden + layer["bias"][None, :, None, None])
-        if learners.network == "convnet-3":
-            hidden = jax.lax.reduce_window(hidden, 0.0, jax.lax.add, (1, 1, 2, 2), (1, 1, 2, 2), "VALID") / 4.0
-    hidden = hidden.transpose(0, 2, 3, 1).reshape(3, -1)
-    for layer in layers[len(shapes) - 1 - learners.depth[0] : -1]:
-        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"][None])
-    expected = hidden @ layers[-1]["kernel"] + layers[-1]["bias"][None]
+
+    @jax.jit
+    def expected() -> jax.Array:
+        hidden = images.transpose(0, 3, 1, 2)  # channels second throughout
+        for layer in layers[: len(shapes) - 1 - learners.depth[0]]:
+            hidden = jax.lax.conv(hidden, layer["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME")
+            if learners.network == "convnet-3":
+                deviation = jnp.sqrt(jnp.var(hidden, axis=(2, 3), keepdims=True) + 1e-5)
+                hidden = (hidden - jnp.mean(hidden, axis=(2, 3), keepdims=True)) / deviation
+            hidden = jax.nn.relu(hidden + layer["bias"][None, :, None, None])
+            if learners.network == "convnet-3":
+                hidden = jax.lax.reduce_window(hidden, 0.0, jax.lax.add, (1, 1, 2, 2), (1, 1, 2, 2), "VALID") / 4.0
+        hidden = hidden.transpose(0, 2, 3, 1).reshape(3, -1)
+        for layer in layers[len(shapes) - 1 - learners.depth[0] : -1]:
+            hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"][None])
+        return hidden @ layers[-1]["kernel"] + layers[-1]["bias"][None]
+
     weights = Weights(layers, (jnp.zeros(()),) * len(layers), jnp.zeros(0))
-    np.testing.assert_allclose(network.apply(weights, images), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(network.apply)(weights, images), expected(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_network_without_hidden_layers_is_linear() -> None:

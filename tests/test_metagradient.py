@@ -104,6 +104,7 @@ def test_probes_are_solved(probe: JaxTask, plain: bool) -> None:
     assert (returns[:, -5:].mean(axis=1) > near).all(), returns[:, -5:]
 
 
+@pytest.mark.thorough
 def test_the_critic_values_what_a_time_limit_cuts_off() -> None:
     probe = TimeLimitProbe()
     states, _ = learnt(probe, True)
@@ -192,7 +193,7 @@ class NoReward(ActionProbe):
         return super().step(key, state, action)._replace(reward=jnp.zeros(()))
 
 
-@pytest.mark.thorough(all_but=["ppmo"])
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("problem", "published"),
     [(make_problem(NoReward()), False), (plain_problem(NoReward()), True)],
@@ -276,7 +277,7 @@ def one_minibatch(task: JaxTask) -> dict[str, jax.Array]:
     return run_steps(outer, problem, quick_init(outer, problem), KEY, 2)[1]
 
 
-@pytest.mark.thorough(all_but=["discrete"])
+@pytest.mark.thorough(all_but=["continuous"])
 @pytest.mark.parametrize("task", [TimeLimitProbe(), TWO_TARGETS], ids=["discrete", "continuous"])
 def test_the_same_fresh_learners_collect_and_are_updated(task: JaxTask) -> None:
     info = one_minibatch(task)
@@ -382,10 +383,22 @@ def test_the_inner_rate_never_falls_below_its_floor() -> None:
     assert rates.max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_the_inner_rate_can_leave_its_floor() -> None:
     rates = inner_rates_after_a_step()(MIN_INNER_RATE)
     assert rates.min() == np.float32(MIN_INNER_RATE)
     assert rates.max() > 1.01 * MIN_INNER_RATE
+
+
+def test_the_inner_rate_is_put_back_to_its_floor_which_it_can_leave() -> None:
+    problem = make_problem()
+    start = quick_init(TINY, problem).distilled._replace(inner_rate=jnp.float32(MIN_INNER_RATE))
+    free = problem.parameters(start)
+    for step, wanted in ((-1.0, MIN_INNER_RATE), (1.0, np.e * MIN_INNER_RATE)):
+        moved = problem.improved(free | {"inner_rate": free["inner_rate"] + step}, start)
+        np.testing.assert_allclose(moved.inner_rate, wanted, rtol=1e-5)
+    slope = jax.grad(lambda parameters: problem.distilled(parameters, start).inner_rate)(free)["inner_rate"]
+    np.testing.assert_allclose(slope, MIN_INNER_RATE, rtol=1e-5)
 
 
 MIXTURE = make_problem(DelayProbe(), learners=(SMALL, SHARP))
@@ -451,6 +464,37 @@ def test_rewards_are_scaled_by_the_spread_of_discounted_returns_and_reported_raw
         np.testing.assert_allclose(scaled.rewards, rewards[step] / np.std(sums), rtol=1e-4)
 
 
+def test_a_step_learns_from_the_scaled_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is asked for, and what it carries from step to step stays in its state."""
+    outer, problem = dataclasses.replace(TINY, normalise_rewards=True), make_problem()
+    learnt_from: list[Any] = []
+
+    def scaled(_: PPMO, state: PPMOState, trajectories: Any) -> Any:
+        marked = tuple(trajectory._replace(rewards="scaled") for trajectory in trajectories)
+        return state._replace(discounted="carried"), marked
+
+    def samples(_: PPMO, problem: Problem, state: PPMOState, trajectory: Trajectory, log_std: Any) -> None:
+        learnt_from.append(trajectory.rewards)
+
+    monkeypatch.setattr(PPMO, "_scale_rewards", scaled)
+    monkeypatch.setattr(PPMO, "_samples", samples)
+    monkeypatch.setattr(PPMO, "_update", lambda _, problem, state, *rest: (state, {}))
+    carried: list[Any] = []
+
+    def step(outer: PPMO, state: PPMOState, key: jax.Array) -> dict[str, jax.Array]:
+        after, info = outer.step(problem, state, key)
+        carried.append(after.discounted)
+        return info
+
+    start = jax.eval_shape(lambda key: outer.init(problem, key), KEY)
+    info = jax.eval_shape(functools.partial(step, outer), start, KEY)
+    assert (learnt_from, carried) == (["scaled"], ["carried"])
+    assert info["episode_return"].shape == ()  # of the rewards as they were
+    jax.eval_shape(functools.partial(step, TINY), start, KEY)
+    assert learnt_from[1].shape == (TINY.horizon, TINY.learners, TINY.environments)
+
+
+@pytest.mark.thorough
 def test_with_scaled_rewards_their_unit_does_not_matter() -> None:
     factor = 100.0
 
@@ -525,7 +569,7 @@ def test_a_partial_encoder_is_trained_with_the_examples() -> None:
 def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
     problem = make_problem(encoder_layers=1)
     (network,) = problem.networks
-    drawn, whole = problem.draw(network, KEY), network.init(KEY)
+    drawn, whole = jax.jit(lambda: (problem.draw(network, KEY), network.init(KEY)))()
     assert drawn.layers[0] == {}
     assert len(drawn.layers) == len(whole.layers)
     jax.tree.map(np.testing.assert_array_equal, drawn.layers[1:], whole.layers[1:])
@@ -534,11 +578,15 @@ def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
 def test_the_encoder_can_have_a_rate_of_its_own() -> None:
     problem = make_problem(encoder_layers=1)
     start = quick_init(TINY, problem)
-    one_update = dataclasses.replace(TINY, epochs=1, minibatch_size=10_000)
+    start = start._replace(distilled=start.distilled._replace(inner_rate=jnp.float32(MIN_INNER_RATE)))
+    gradient = jax.tree.map(jnp.ones_like, problem.parameters(start.distilled))
+    samples = Samples(*(jnp.ones((4, TINY.learners)),) * 5)._replace(observations=jnp.ones((4, TINY.learners, 1)))
 
     def moved(encoder_rate: float) -> tuple[np.ndarray, np.ndarray]:
-        outer = dataclasses.replace(one_update, encoder_rate=encoder_rate)
-        after, before = run_steps(outer, problem, start, KEY, 1)[0].distilled, start.distilled
+        outer = dataclasses.replace(TINY, encoder_rate=encoder_rate)
+        after = jax.jit(lambda: outer._moved(problem, start, gradient, (samples,))[0].distilled)()
+        before = start.distilled
+        assert after.inner_rate == np.float32(MIN_INNER_RATE)  # and no lower, whatever the gradient
         return after.targets - before.targets, after.encoder[0]["kernel"] - before.encoder[0]["kernel"]
 
     (targets, encoder), (same_targets, slower) = moved(0.0), moved(TINY.rate / 10)

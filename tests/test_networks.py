@@ -383,6 +383,31 @@ def distilled_for(residual: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "dataset.safetensors"
 
 
+@pytest.fixture(scope="module")
+def made_for(residual: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset by hand for that network, in a file."""
+    card = {
+        "task": "networks-probe/1",
+        "learners": [{"network": "module", "name": residual}],
+        "cloning": {"kind": "GradientStep", "loss": "mse", "steps": 20},
+    }
+    cues = np.array([[1.0], [-1.0]])
+    dataset = hand_dataset(card, observations=cues, targets=cues * [[-3.0, 3.0]], inner_rate=0.1)
+    path = tmp_path_factory.mktemp("networks") / "dataset.safetensors"
+    floppy.save(dataset, path)
+    return path
+
+
+def test_an_outer_step_improves_a_dataset_for_it(residual: str) -> None:
+    problem = floppy.DistillConfig("networks-probe/1", distribution=residual).problem()
+    outer = floppy.PPMO(learners=2, environments=2, horizon=2, epochs=1, minibatch_size=4)
+    state = jax.eval_shape(lambda key: outer.init(problem, key), jax.random.key(0))
+    after, info = jax.eval_shape(lambda state, key: outer.step(problem, state, key), state, jax.random.key(0))
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+    assert info["gradient_norm"].shape == ()
+
+
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_dataset_distilled_for_it_teaches_it(distilled_for: Path, residual: str) -> None:
     dataset = floppy.load(distilled_for)
@@ -398,11 +423,14 @@ def test_a_dataset_distilled_for_it_teaches_it(distilled_for: Path, residual: st
 
 
 def test_it_is_searched_over_and_evaluated_on_the_command_line(
-    distilled_for: Path, residual: str, capsys: pytest.CaptureFixture[str]
+    made_for: Path, residual: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evaluate", str(distilled_for), "--distribution", residual, "--learners", "20", "--json"]
+    entry = floppy.load(made_for).card.learners[0]
+    assert learners_of(entry) == NETWORKS[residual] == parse_distribution(residual)
+    words = ["evaluate", str(made_for), "--distribution", f"card,{residual}", "--learners", "20", "--json"]
     assert main([*words, "--episodes", "10"]) == 0
-    assert json.loads(capsys.readouterr().out)["distributions"][residual]["mean"] > 0.9
+    scores = json.loads(capsys.readouterr().out)["distributions"]
+    assert scores["card"]["mean"] == scores[residual]["mean"] > 0.9
     network = NETWORKS[residual].bind((1,), ACTIONS)
     assert count_weights(network) == (1 + 1) * WIDTH + 2 * WIDTH + (WIDTH + 1) * WIDTH + (WIDTH + 1) * OUTPUTS
 
@@ -416,8 +444,8 @@ def test_any_dataset_of_the_task_teaches_it() -> None:
     assert "test-plain" in repr(by_name)
 
 
-def test_an_unregistered_network_is_refused_by_a_card(distilled_for: Path, residual: str) -> None:
-    dataset = floppy.load(distilled_for)
+def test_an_unregistered_network_is_refused_by_a_card(made_for: Path, residual: str) -> None:
+    dataset = floppy.load(made_for)
     entry = {"network": "module", "name": "someone-else's"}
     other = dataclasses.replace(dataset, card=dataclasses.replace(dataset.card, learners=[entry]))
     message = refusal(lambda: floppy.train(other, 0))

@@ -46,6 +46,7 @@ def test_the_command_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["distill", "cartpole", "--horizon", "4", "--learners", "2", "--environments", "1", "--plan"]
+    words += ["--selection-learners", "1", "--distribution", "width=4:depth=1"]
     assert main(words) == 0
     assert "ms per step" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0

@@ -117,6 +117,7 @@ def test_a_learner_is_what_its_key_makes_of_it_however_many_there_are() -> None:
 # --- A pytree ---
 
 
+@pytest.mark.thorough(all_but=["discrete", "continuous"])
 @pytest.mark.slow
 def test_policies_pass_through_the_transformations(policies: floppy.Policies) -> None:
     seen = jnp.ones((len(policies), 3, 4))
@@ -186,6 +187,7 @@ def test_mapped_policies_act_as_one_each(policies: floppy.Policies) -> None:
 # --- Acting ---
 
 
+@pytest.mark.thorough(all_but=["discrete", "continuous"])
 @pytest.mark.slow
 def test_the_most_likely_actions_are_those_of_the_outputs(policies: floppy.Policies) -> None:
     observations = np.tile(OBSERVATIONS[:1], (len(policies), 1, 1))
@@ -391,6 +393,7 @@ def test_statistics_that_start_in_every_evaluation_are_the_callers_to_keep() -> 
     assert "[4]" in refusal(lambda: policies.with_statistics(0.0, 1.0))
 
 
+@pytest.mark.thorough(all_but=["discrete", "continuous"])
 def test_an_ensemble_is_one_policy(policies: floppy.Policies) -> None:
     whole = policies.together()
     outputs = floppy.policy_outputs(policies, np.tile(OBSERVATIONS[:1], (len(policies), 1, 1)))
@@ -512,9 +515,17 @@ def test_the_printed_reader_plays_the_same_policies(
     assert about["seed"] == 0
 
 
+def test_the_printed_reader_knows_every_activation(reader: dict[str, Any]) -> None:
+    ours = inspect.getmodule(LearnerDistribution).ACTIVATIONS
+    assert set(reader["ACTIVATIONS"]) == set(ours)
+    values = np.linspace(-3, 3, 25, dtype=np.float32)
+    for name, function in reader["ACTIVATIONS"].items():
+        np.testing.assert_allclose(function(values), ours[name](values), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.thorough(all_but=["elu"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "elu"])
-def test_the_printed_reader_knows_every_activation(activation: str, tmp_path: Path, reader: dict[str, Any]) -> None:
-    assert set(reader["ACTIVATIONS"]) == set(inspect.getmodule(LearnerDistribution).ACTIVATIONS)
+def test_the_printed_reader_applies_the_activation(activation: str, tmp_path: Path, reader: dict[str, Any]) -> None:
     learners = dataclasses.replace(SMALL, activation=activation)
     policies = floppy.train(dataset_of({"actions": BOX}), 0, learners=1, distribution=learners)
     save_policies(policies, tmp_path / "p.safetensors")

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from floppy.spaces import Discrete
 from floppy.teach.merge import merge
 
 quick = settings(deadline=None, max_examples=50)
+update = jax.jit(update_statistics)
 numbers = st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
 
 
@@ -169,7 +171,7 @@ def test_statistics_do_not_depend_on_how_observations_come(parts_: list[np.ndarr
     whole = np.concatenate(parts_)
     statistics = init_statistics((3,))
     for part in parts_:
-        statistics = update_statistics(statistics, jnp.asarray(part))
+        statistics = update(statistics, jnp.asarray(part))
     np.testing.assert_allclose(statistics.mean, whole.mean(axis=0, dtype=np.float64), rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(statistics.var, whole.var(axis=0, dtype=np.float64), rtol=1e-3, atol=0.5)
     assert float(statistics.seen) == len(whole)
@@ -204,6 +206,7 @@ def test_losses_are_least_where_the_output_is_the_target(name: str, rows: int, d
     if loss.takes_probabilities:
         targets = np.exp(targets) / np.exp(targets).sum(axis=1, keepdims=True)
     log_std = jnp.zeros(0 if loss.takes_probabilities else 3)
-    at = loss.function(output, log_std, jnp.asarray(targets), log_std)
-    away = loss.function(output + off, log_std, jnp.asarray(targets), log_std)
+    function = jax.jit(loss.function)
+    at = function(output, log_std, jnp.asarray(targets), log_std)
+    away = function(output + off, log_std, jnp.asarray(targets), log_std)
     assert float(away) >= float(at) - 1e-5

@@ -134,6 +134,7 @@ def test_a_task_with_a_profile_of_its_own_gets_what_its_actions_ask_for(monkeypa
     assert recipe("own/bicycle") == dataclasses.replace(recipe("pendulum"), task="own/bicycle")
 
 
+@pytest.mark.thorough(all_but=["cartpole-ppo_baseline", "breakout-neuroevolution_baseline"])
 @pytest.mark.parametrize("baseline", [ppo_baseline, neuroevolution_baseline])
 @pytest.mark.parametrize("task", ["cartpole", "pendulum", "breakout"])
 def test_baselines_have_no_examples_but_every_layer(task: str, baseline: Any) -> None:
@@ -154,6 +155,7 @@ def test_the_default_is_ppmo() -> None:
     assert recipe("digits") == recipe("digits", "supervised")
 
 
+@pytest.mark.thorough(all_but=["1-pendulum", "2-breakout"])
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["breakout", "pendulum"])
 @pytest.mark.parametrize("layers", [1, 2])
@@ -216,6 +218,14 @@ def test_fields_can_be_replaced(name: str) -> None:
     assert ppo_baseline("cartpole", seed=3) == dataclasses.replace(ppo_baseline("cartpole"), seed=3)
 
 
+@pytest.mark.thorough(
+    all_but=[
+        "cartpole-hades-GradientStep-GradientStep-1.0",
+        "cartpole-ppmo-paper-AdamSteps-AdamSteps-0.01",
+        "cartpole-ppmo-ImplicitStep-ImplicitStep-100.0",
+        "pendulum-ppmo-FeatureSteps-FeatureSteps-rate3",
+    ]
+)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "name", "kind", "rate"),

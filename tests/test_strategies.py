@@ -145,16 +145,16 @@ def test_shaping_equals_evosaxs_without_ties(count: int) -> None:
     fitness = jax.random.normal(KEY, (count,))
     # Evosax shapes costs, and goes down its slope: the signs of both differ, but for the weights of SNES.
     costs = -fitness
-    ranks = centered_rank_fitness_shaping_fn(None, costs, None, None)
-    np.testing.assert_allclose(centred_ranks(fitness), -ranks, atol=1e-6)
-    standard = standardize_fitness_shaping_fn(None, costs, None, None)
-    np.testing.assert_allclose(z_scores(fitness), -standard, atol=1e-5)
+    ranks = jax.jit(lambda: centered_rank_fitness_shaping_fn(None, costs, None, None))()
+    np.testing.assert_allclose(jax.jit(centred_ranks)(fitness), -ranks, atol=1e-6)
+    standard = jax.jit(lambda: standardize_fitness_shaping_fn(None, costs, None, None))()
+    np.testing.assert_allclose(jax.jit(z_scores)(fitness), -standard, atol=1e-5)
 
     class Weighted:
-        weights = get_weights(count)
+        weights = jax.jit(get_weights, static_argnums=0)(count)
 
-    weights = weights_fitness_shaping_fn(None, costs, None, Weighted)
-    np.testing.assert_allclose(snes_utilities(fitness), weights, atol=1e-6)
+    weights = jax.jit(lambda: weights_fitness_shaping_fn(None, costs, None, Weighted))()
+    np.testing.assert_allclose(jax.jit(snes_utilities)(fitness), weights, atol=1e-6)
 
 
 # --- schedules ---

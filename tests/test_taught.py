@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Refused
 from probes import hand_dataset, logged, make_problem
+from tiny_runs import Drifting, use_drifting
 
 from floppy.cli.main import main
 from floppy.cloning import FeatureSteps, GradientStep
@@ -202,21 +203,25 @@ def test_a_teacher_and_a_start_that_are_given_leave_stages_out() -> None:
     assert only.config("").start == "s.x"
 
 
-def two_stages(folder: Path) -> list[Stage]:
-    second = dataclasses.replace(CONFIG, outer_steps=1)
-    return [Stage("first", lambda _: CONFIG), Stage("", lambda path: dataclasses.replace(second, start=path))]
+def two_stages(first: DistillConfig = CONFIG) -> list[Stage]:
+    second = dataclasses.replace(first, outer_steps=1)
+    return [Stage("first", lambda _: first), Stage("", lambda path: dataclasses.replace(second, start=path))]
 
 
 @pytest.mark.slow
-def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    whole = distill_stages(two_stages(tmp_path), tmp_path / "whole", progress=False)
+def test_stages_follow_one_another_and_go_on_where_they_were_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_drifting(monkeypatch)
+    stages = two_stages(dataclasses.replace(CONFIG, outer=Drifting()))
+    whole = distill_stages(stages, tmp_path / "whole", progress=False)
     assert whole.finished
     assert load(tmp_path / "whole/dataset.safetensors").card.parents == [
         origin(load(tmp_path / "whole/first/dataset.safetensors"))
     ]
-    part = distill_stages(two_stages(tmp_path), tmp_path / "part", time_limit=0.0, progress=False)
+    part = distill_stages(stages, tmp_path / "part", time_limit=0.0, progress=False)
     assert not part.finished and not (tmp_path / "part/config.json").exists()
-    again = distill_stages(two_stages(tmp_path), tmp_path / "part", resume=True, progress=False)
+    again = distill_stages(stages, tmp_path / "part", resume=True, progress=False)
     assert again.finished
     np.testing.assert_array_equal(again.dataset.observations, whole.dataset.observations)
     assert logged(tmp_path / "part") == logged(tmp_path / "whole")
@@ -229,12 +234,12 @@ def test_stages_follow_one_another_and_go_on_where_they_were_stopped(tmp_path: P
     config["parents"] = [origin(load(first))]
     (tmp_path / "part/config.json").write_text(json.dumps(config))
     shutil.move(tmp_path / "part", tmp_path / "moved")
-    assert distill_stages(two_stages(tmp_path), tmp_path / "moved", resume=True, progress=False).finished
+    assert distill_stages(stages, tmp_path / "moved", resume=True, progress=False).finished
     assert load(tmp_path / "moved/first/dataset.safetensors").card.score == score
     shutil.move(tmp_path / "moved", tmp_path / "part")
     before = to_bytes(load(tmp_path / "part/dataset.safetensors"))
     with pytest.raises(FloppyError, match="already holds a run"):
-        distill_stages(two_stages(tmp_path), tmp_path / "part", progress=False)
+        distill_stages(stages, tmp_path / "part", progress=False)
     assert to_bytes(load(tmp_path / "part/dataset.safetensors")) == before
 
 
@@ -249,7 +254,7 @@ def earlier_runs(folder: Path) -> list[Path]:
 
 def test_stages_that_are_replaced_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else those of the earlier run would stand in the way of --resume, when the first one is stopped."""
-    files, stages = earlier_runs(tmp_path), two_stages(tmp_path)
+    files, stages = earlier_runs(tmp_path), two_stages()
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -264,7 +269,7 @@ def test_stages_that_are_replaced_go_together(tmp_path: Path, monkeypatch: pytes
 def test_finished_stages_are_asked_for_with_their_options(tmp_path: Path) -> None:
     earlier_runs(tmp_path)
     with pytest.raises(FloppyError, match=r"first holds a run that differs in seed \(1 there, 0 here\)"):
-        distill_stages(two_stages(tmp_path), tmp_path, resume=True, progress=False)
+        distill_stages(two_stages(), tmp_path, resume=True, progress=False)
 
 
 def test_a_run_knows_its_files_by_their_digests(tmp_path: Path) -> None:
@@ -281,7 +286,7 @@ def test_a_run_knows_its_files_by_their_digests(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("why", ["options", "disk"])
 def test_stages_stay_where_no_new_ones_can_begin(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, (first, last) = earlier_runs(tmp_path), two_stages(tmp_path)
+    files, (first, last) = earlier_runs(tmp_path), two_stages()
     before = [path.read_bytes() for path in files]
     if why == "options":
         first = first._replace(config=lambda _: dataclasses.replace(CONFIG, start="nowhere.safetensors"))

@@ -20,6 +20,7 @@ from floppy.outer import PPMO, Problem
 from floppy.outer.ppmo.loop import PPMOState
 from floppy.outer.teacher import Teacher, parents_of, read_teacher
 from floppy.run.config import DistillConfig
+from floppy.run.folder import About, begin
 from floppy.run.loop import Run, distill
 from floppy.tasks.registry import make_task
 from floppy.teach.merge import merge
@@ -138,6 +139,7 @@ def test_the_weight_of_a_teacher_falls_to_nothing_by_its_share_of_the_run() -> N
     np.testing.assert_allclose([weight(n) for n in (0, 20, 40, 80, 160)], [0.8, 0.6, 0.4, 0.0, 0.0], atol=1e-6)
 
 
+@pytest.mark.thorough(all_but=["continuous"])
 @pytest.mark.parametrize("outputs", [{"logits": (4.0, -4.0)}, {"means": (-2.0, 2.0)}], ids=["discrete", "continuous"])
 def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str, tuple[float, ...]]) -> None:
     """The teacher does the opposite of what earns most, and while it has weight learners follow it."""
@@ -158,6 +160,24 @@ def test_learners_imitate_their_teacher_against_their_interest(outputs: dict[str
     assert returns[-3:].mean() < returns[0]
 
 
+def test_a_card_names_the_teacher_and_another_one_is_refused(expert: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(expert.read_bytes())
+    outer = PPMO(learners=2, environments=2, horizon=8, teacher=str(teacher))
+    config = DistillConfig("cartpole", outer=outer, distribution="width=8:depth=1")
+    run = Run(config, config.problem(), "")
+    card = run.dataset(run.init(), score=False).card
+    assert card.algorithm["config"]["outer"]["teacher"] == str(teacher)
+    assert card.parents == [origin(load(expert))]
+    alone = dataclasses.replace(config, outer=dataclasses.replace(outer, teacher=""))
+    assert parents_of(alone.problem()) == []
+    begin(tmp_path / "run", config, About("", card.parents, []))
+    save(examples("ndcartpole/1"), teacher, overwrite=True)
+    with pytest.raises(FloppyError, match="run holds a run with another teacher's or start's file: put that file back"):
+        distill(config, tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.thorough
 def test_a_run_goes_on_with_the_teacher_that_it_began_with(expert: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     teacher.write_bytes(expert.read_bytes())

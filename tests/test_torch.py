@@ -86,7 +86,7 @@ def test_the_same_weights_learn_the_same(recipe: str) -> None:
     cloning, changes = RECIPES[recipe]
     dataset = dataset_of(cloning, **changes)
     lesson = unpack(dataset)
-    fresh = lesson.network().init(jax.random.key(3))
+    fresh = jax.jit(lesson.network().init)(jax.random.key(3))
     in_jax = jax.jit(lambda weights: clone(lesson.cloning, lesson.network(), lesson.distilled, weights))(fresh)
     module = module_of(fresh.layers)
     before = [weight.clone() for weight in module.parameters()]

@@ -71,6 +71,7 @@ def assert_layers(weights: Any, learner: int, wanted: list[Any]) -> None:
             np.testing.assert_allclose(layer[name][learner], by_hand[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough(all_but=["relu", "cross-entropy"])
 @pytest.mark.parametrize(
     ("distribution", "loss"),
     [

@@ -19,6 +19,7 @@ from floppy.play.normalise import (
     stored_statistics,
     update_statistics,
 )
+from floppy.run.loop import Run
 from floppy.spaces import Continuous, Discrete, space_of
 from floppy.tasks import Transition
 from floppy.tasks.registry import FAMILIES, register
@@ -92,12 +93,13 @@ def score(**units: Any) -> float:
     return float(dataset.card.score["mean"]) / task.of_rewards
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "units",
     [
         pytest.param({"of_observations": 1e6, "of_rewards": 1e-6, "offset": 1e5}, id="other units"),
-        pytest.param({"dtype": "uint8"}, id="bytes", marks=pytest.mark.thorough),
+        pytest.param({"dtype": "uint8"}, id="bytes"),
     ],
 )
 def test_discrete_tasks_are_learnt_in_any_units(units: dict[str, Any]) -> None:
@@ -149,12 +151,10 @@ def test_files_say_the_units_and_policies_act_by_them(tmp_path: Path) -> None:
         task.task_id,
         outer_steps=1,
         outer=outer,
-        score_learners=2,
-        score_episodes=1,
-        selection_learners=2,
         distribution="width=4:depth=1:initialiser=xavier",
     )
-    dataset = floppy.distill(config, progress=False).dataset
+    run = Run(config, config.problem(), "")
+    dataset = run.dataset(run.init(), score=False)
     assert (dataset.card.format, dataset.card.actions["centre"]) == (3, [150.0])
     floppy.save(dataset, tmp_path / "units.safetensors")
     assert to_bytes(floppy.load(tmp_path / "units.safetensors")) == to_bytes(dataset)
