@@ -60,6 +60,8 @@ QUICK_TASKS = 2
 """Of a family, whose best datasets `--quick` takes."""
 
 Row = Mapping[str, str]
+Tasks = Callable[[str], Row]
+"""What docs/results/zoo-tasks.csv says of a task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Found:
 # What the tables say.
 
 
-def found_on_pages(randoms: Mapping[str, float]) -> Iterator[Found]:
+def found_on_pages(tasks: Tasks) -> Iterator[Found]:
     """The best seed of every series of runs whose dataset is part of the project."""
     pages = experiments().pages.values()
     ppo = scores_of_ppo(pages)
@@ -101,11 +103,11 @@ def found_on_pages(randoms: Mapping[str, float]) -> Iterator[Found]:
             if run.kind == "distill" and run.kept and own and (ROOT / run.dataset).exists():
                 series.setdefault(run.series, []).append((run, own))
         for each in series.values():
-            if found := best_of(each, ppo, randoms):
+            if found := best_of(each, ppo, tasks):
                 yield found
 
 
-def best_of(runs: list[tuple[Run, list[Row]]], ppo: Mapping[str, float], randoms: Mapping[str, float]) -> Found | None:
+def best_of(runs: list[tuple[Run, list[Row]]], ppo: Mapping[str, float], tasks: Tasks) -> Found | None:
     """The run with the best mean; none where nothing is distilled, or the published code's errors are repeated."""
     run, rows = max(runs, key=lambda pair: float(pair[1][0]["mean"]))  # of equal ones the first
     dataset = load(ROOT / run.dataset)
@@ -113,15 +115,15 @@ def best_of(runs: list[tuple[Run, list[Row]]], ppo: Mapping[str, float], randoms
     if not dataset.examples or card.algorithm["config"].get("outer", {}).get("published_errors"):
         return None
     row = rows[0]  # of the learners that the dataset is for
-    published = experiments().published(run)
+    published, where = published_of(run, dataset.examples)
     stated = Stated(
         task=card.task,
-        unit=score_unit(make_task(card.task)),
+        unit=tasks(card.task)["unit"],
         **numbers_of(row),
-        random=randoms.get(card.task, float("nan")),
+        random=float(tasks(card.task)["random"]),
         ppo=ppo.get(card.task),
-        published=None if published is None else float(published),
-        where="" if published is None else where_of(run, dataset),
+        published=published,
+        where=where,
     )
     counted = rows if len(card.learners) > 1 else rows[:1]
     return Found(
@@ -149,16 +151,15 @@ def numbers_of(row: Row) -> dict[str, Any]:
     return {"mean": float(row["mean"]), "sd": float(row["sd"]), "interval": interval, **counts}
 
 
-def randoms_on_pages() -> dict[str, float]:
-    """Scores of random play by task, as far as the pages have them."""
-    return {
-        full_task_id(run.task): float(row["random"])
+def random_on_pages(task: str) -> float | None:
+    """Score of random play, where a page has it."""
+    rows = (
+        row
         for page in experiments().pages.values()
         for row in page.rows(RESULTS)
-        if row.get("random")
-        for run in page.runs
-        if run.owns(row)
-    }
+        if row.get("random") and full_task_id(row["task"]) == task
+    )
+    return next((float(row["random"]) for row in rows), None)
 
 
 def scores_of_ppo(pages: Iterable[Page]) -> dict[str, float]:
@@ -173,13 +174,16 @@ def scores_of_ppo(pages: Iterable[Page]) -> dict[str, float]:
     return found
 
 
-def where_of(run: Run, dataset: DistilledDataset) -> str:
-    """Where a published score stands, and its number of examples where that is another one."""
-    cell = experiments().cells.get(run.cell)
+def published_of(run: Run, examples: int) -> tuple[float | None, str]:
+    """A published score and where it stands; of several the one of as many examples, else it says of how many it is."""
+    known = experiments()
+    cells = [cell for cell in known.further.values() if run.id in (cell.run, cell.taught)]
+    cells += [known.cells[run.cell]] if run.cell else []
+    cell = next((cell for cell in cells if cell.examples == examples), cells[-1] if cells else None)
     if cell is None:
-        return run.where
-    other = "" if cell.examples == dataset.examples else f", {cell.examples} examples"
-    return f"{cell.paper}, {cell.where}{other}"
+        return run.published, run.where
+    other = "" if cell.examples == examples else f", {cell.examples} examples"
+    return float(cell.published), f"{cell.paper}, {cell.where}{other}"
 
 
 def method_of(run: Run, dataset: DistilledDataset) -> str:
@@ -230,7 +234,7 @@ def env_steps_of(run: Run, row: Row, dataset: DistilledDataset) -> int | None:
     return steps
 
 
-def found_merged() -> Iterator[Found]:
+def found_merged(tasks: Tasks) -> Iterator[Found]:
     """The merged datasets of the studies of one policy for several tasks, with their scores there."""
     for study in sorted(RESULTS.glob("studies/multitask-*")):
         asked = json.loads((study / STUDY_NAME).read_text())
@@ -253,7 +257,7 @@ def found_merged() -> Iterator[Found]:
                 "seed_means": (),
                 "teacher": "",
                 "env_steps": None,
-                "scores": tuple(merged_score(task, rows, asked) for task in dataset.card.task.split("+")),
+                "scores": tuple(merged_score(task, tasks, rows, asked) for task in dataset.card.task.split("+")),
             },
         )
 
@@ -266,14 +270,14 @@ def merged(path: Path, sources: list[Path], command: str) -> DistilledDataset:
     return merge(datasets, command=command)
 
 
-def merged_score(task: str, rows: list[Row], asked: Mapping[str, Any]) -> Stated:
+def merged_score(task: str, tasks: Tasks, rows: list[Row], asked: Mapping[str, Any]) -> Stated:
     """Of a task, by the study's learners."""
     own = [float(row["score"]) for row in rows if (row["task"], row["agent"]) == (task, "merged")]
     (random,) = (float(row["score"]) for row in rows if (row["task"], row["agent"]) == (task, "random"))
     mean = sum(own) / len(own)
     return Stated(
         task=task,
-        unit=score_unit(make_task(task)),
+        unit=tasks(task)["unit"],
         mean=mean,
         sd=(sum((each - mean) ** 2 for each in own) / (len(own) - 1)) ** 0.5,
         interval=mean_interval(own),
@@ -352,57 +356,57 @@ def own_names(found: Found, meant: Mapping[str, Found]) -> list[str]:
 # What is measured.
 
 
-def read_table(path: Path) -> dict[str, dict[str, str]]:
-    """Rows by their first column."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {next(iter(row.values())): row for row in csv.DictReader(file)}
+def task_rows(*, measure: bool) -> Tasks:
+    """What gives the rows of tasks; with `measure` those that are not there yet are made, and kept."""
+    known: dict[str, Row] = {}
+    if TASKS.exists():
+        with TASKS.open(newline="") as file:
+            known = {row["task"]: row for row in csv.DictReader(file)}
+
+    def row(task: str) -> Row:
+        if task not in known and measure:
+            known[task] = task_row(task)
+            print(*known[task].values(), file=sys.stderr, flush=True)
+            with TASKS.open("w", newline="") as file:
+                writer = csv.DictWriter(file, known[task].keys(), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(known[each] for each in sorted(known))
+        return known[task]
+
+    return row
 
 
-def write_table(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, next(iter(rows.values())).keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows))
-
-
-def measured(path: Path, wanted: Iterable[str], measure: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
-    """A table with rows for all that is wanted: what it lacks is measured; what nobody wants goes."""
-    known, wanted = read_table(path), list(wanted)
-    for each in wanted:
-        if each not in known:
-            known[each] = {name: str(value) for name, value in measure(each).items()}
-            print(*known[each].values(), file=sys.stderr, flush=True)
-            write_table(path, known)
-    kept = {each: known[each] for each in wanted}
-    if kept.keys() != known.keys():
-        write_table(path, kept)
-    return kept
-
-
-def measure_random(task: str) -> dict[str, Any]:
-    """Random play of a task, or the accuracy of the commonest class."""
-    known = make_task(task)
-    chance = chance_of(known)
-    episodes = RANDOM_EPISODES if chance is None else 0
-    score = evaluate_random(known, episodes=episodes, seed=SEED).mean if chance is None else chance
-    return {"task": task, "random": score, "episodes": episodes, "seed": SEED}
+def task_row(task: str) -> Row:
+    """What checks go by, and random play; of labelled images the accuracy of always answering with one class."""
+    made = make_task(task)
+    profile, chance, known = profile_of(made), chance_of(made), random_on_pages(task)
+    random = known if chance is None else chance
+    if random is None:
+        random = evaluate_random(made, episodes=RANDOM_EPISODES, seed=SEED).mean
+    return {
+        "task": task,
+        "profile": profile.name,
+        "is_slow": str(int(profile.is_slow)),
+        "unit": score_unit(made),
+        "random": str(random),
+        "episodes": str(RANDOM_EPISODES if chance is None else 0),
+    }
 
 
 # What is written.
 
 
-def entries(randoms: Mapping[str, float]) -> list[tuple[Entry, bytes]]:
-    """The zoo: every entry with its file's bytes."""
+def made(*, measure: bool) -> list[tuple[Entry, bytes]]:
+    """The zoo as the tables give it, every entry with its file's bytes; with `measure` what they lack is measured."""
+    tasks = task_rows(measure=measure)
     by_suffix: dict[str, Found] = {}
-    for found in (*found_on_pages(randoms), *found_merged()):  # of two with the same whole name the better one
+    for found in (*found_on_pages(tasks), *found_merged(tasks)):  # of two with the same whole name the better one
         key = found.base + found.suffix
         if key not in by_suffix or by_suffix[key].rank < found.rank:
             by_suffix[key] = found
     all_found = in_order(by_suffix.values())
     meant, quick = names_of(all_found), quick_ones(all_found)
-    return [entry_of(found, meant, is_quick=found in quick) for found in all_found]
+    return [entry_of(found, meant, tasks, is_quick=found in quick) for found in all_found]
 
 
 def in_order(all_found: Iterable[Found]) -> list[Found]:
@@ -429,14 +433,13 @@ def quick_ones(all_found: list[Found]) -> list[Found]:
     return [found for tasks in by_family.values() for found in [*tasks.values()][:QUICK_TASKS]]
 
 
-def check_of(task: str) -> tuple[int, int]:
-    """Learners and episodes of a check."""
-    profile = profile_of(make_task(task))
-    check = CHECKS[profile.name]
-    return (min(check[0], SLOW_CHECK[0]), min(check[1], SLOW_CHECK[1])) if profile.is_slow else check
+def check_of(row: Row) -> tuple[int, int]:
+    """Learners and episodes of a check, for a task."""
+    learners, episodes = CHECKS[row["profile"]]
+    return (min(learners, SLOW_CHECK[0]), min(episodes, SLOW_CHECK[1])) if int(row["is_slow"]) else (learners, episodes)
 
 
-def entry_of(found: Found, meant: Mapping[str, Found], *, is_quick: bool) -> tuple[Entry, bytes]:
+def entry_of(found: Found, meant: Mapping[str, Found], tasks: Tasks, *, is_quick: bool) -> tuple[Entry, bytes]:
     """An entry of the index, and its file."""
     card, names = found.dataset.card, own_names(found, meant)
     is_merged = found.method == "merged"
@@ -446,9 +449,9 @@ def entry_of(found: Found, meant: Mapping[str, Found], *, is_quick: bool) -> tup
         data = known.read_bytes() if known.exists() and load(known).card == card else to_bytes(found.dataset)
     else:
         data = (ROOT / found.source).read_bytes()
-    stated = found.facts["scores"][0]
-    check = check_of(stated.task)
-    is_labelled = chance_of(make_task(stated.task)) is not None  # whose episodes cost next to nothing
+    row = tasks(found.facts["scores"][0].task)
+    check = check_of(row)
+    is_labelled = not int(row["episodes"])  # whose episodes cost next to nothing
     quick = min(check[0], QUICK[0]), check[1] if is_labelled else min(check[1], QUICK[1])
     entry = Entry(
         name=names[0],
@@ -494,21 +497,6 @@ def figure(value: float | None) -> str:
 
 def page_text(all_entries: Iterable[Entry]) -> str:
     return f"{DOCS.read_text().split(MARK)[0]}{MARK}\n\n{docs_table(all_entries)}\n"
-
-
-def made(*, measure: bool) -> list[tuple[Entry, bytes]]:
-    """The zoo as the tables give it; with `measure` what they lack is measured."""
-    randoms = randoms_on_pages() | {task: float(row["random"]) for task, row in read_table(TASKS).items()}
-    if measure:
-        tasks = dict.fromkeys(
-            score.task
-            for found in found_on_pages(randoms)
-            for score in found.facts["scores"]
-            if score.task not in randoms_on_pages()
-        )
-        rows = measured(TASKS, tasks, measure_random)
-        randoms |= {task: float(row["random"]) for task, row in rows.items()}
-    return entries(randoms)
 
 
 def faults(all_made: list[tuple[Entry, bytes]]) -> list[str]:
