@@ -127,7 +127,7 @@ def entries() -> dict[str, Entry]:
     path = FOLDER / INDEX_NAME
     try:
         found = [_entry(each) for each in json.loads(read_file(path, "the zoo's index", most=MOST_INDEX))]
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise FloppyError(f"{path} is damaged ({one_line(error)}): install floppy-rl again.") from error
     return {entry.name: entry for entry in found}
 
