@@ -163,10 +163,10 @@ def random_on_pages(task: str) -> float | None:
 
 
 def scores_of_ppo(pages: Iterable[Page]) -> dict[str, float]:
-    """The best score of plain PPO by task: of runs that keep a whole policy, and no example."""
+    """The best score of plain PPO by task."""
     found: dict[str, float] = {}
     for page in pages:
-        plain = [run for run in page.runs if run.kind == "distill" and run.label == "PPO"]
+        plain = [run for run in page.runs if run.label == "PPO"]
         for row in page.rows(RESULTS) if plain else ():
             for run in (run for run in plain if run.owns(row)):
                 task = full_task_id(run.task)
