@@ -20,7 +20,7 @@ LAYERS = (
     {"teach"},
     {"outer", "evaluation"},
     {"run"},
-    {"recipes", "torch"},
+    {"recipes", "torch", "zoo"},
     {"studies", "papers"},
     {"cli"},
     {"__init__", "__main__"},

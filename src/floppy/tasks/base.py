@@ -222,6 +222,16 @@ def default_episodes(task: Task) -> int:
     return int(getattr(task, "default_episodes", usual))
 
 
+def chance_of(task: Task) -> float | None:
+    """Score that takes no learning: of labelled examples the share of the commonest class, in percent; else None.
+
+    Of a task with episodes it is that of random play, which has to be played.
+    """
+    if not isinstance(task, SupervisedTask):
+        return None
+    return float(100 * np.bincount(np.asarray(task.labelled().labels)).max() / len(task.labelled().labels))
+
+
 def selection_view(task: Task) -> Task:
     """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
     return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
