@@ -5,6 +5,9 @@ import types
 from typing import Any
 
 from floppy.draw.base import PICTURES, Kind, Scene, Target, register_picture
+from floppy.draw.cartpole import CartPole
+from floppy.draw.cells import Cells
+from floppy.draw.classic import Acrobot, Lander, MountainCar, Pendulum
 from floppy.draw.page import draw, draw_example, draw_observation, observation_size
 from floppy.draw.plain import Bars, Frames, HeatMap, Image
 from floppy.tasks.pictures import Picture
@@ -13,6 +16,12 @@ register_picture("bars", Bars())
 register_picture("heat-map", HeatMap())
 register_picture("image", Image())
 register_picture("frames", Frames())
+register_picture("cartpole", CartPole())
+register_picture("acrobot", Acrobot())
+register_picture("mountain-car", MountainCar())
+register_picture("pendulum", Pendulum())
+register_picture("lander", Lander())
+register_picture("cells", Cells())
 
 
 class _Callable(types.ModuleType):

@@ -1,0 +1,81 @@
+"""Carts and poles, one above the other where there are several dimensions."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from floppy.draw.base import BLUE, GREY, ORANGE, PALE, Scene, blank
+from floppy.draw.plain import SMALL
+from floppy.draw.shapes import arrow, box, capsule, turn
+from floppy.tasks.ndcartpole import HALF_POLE_LENGTH, POSITION_LIMIT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUMBERS = 4
+"""Of each dimension: position, velocity, angle, angular velocity."""
+POLE = 2 * HALF_POLE_LENGTH
+ROW = 2.5
+"""Height of a dimension, in metres: poles may point anywhere."""
+CART = (0.6, 0.3)
+SECONDS = 0.35
+"""Arrows of velocities are as long as the way in this time."""
+PUSH = 1.3
+"""Length of the arrow of a push that is certain, in metres."""
+
+
+class CartPole:
+    """A cart on a track, and a pole that stands on it."""
+
+    def fits(self, scene: Scene) -> bool:
+        """Four numbers for each dimension."""
+        shape = scene.observation.shape
+        return len(shape) == 1 and shape[0] % NUMBERS == 0 and shape[0] > 0 and scene.has_units
+
+    def size(self, scene: Scene) -> tuple[float, float]:
+        """A strip for each dimension."""
+        count = len(scene.observation) // NUMBERS
+        return 2.6, count * (1.25 if count == 1 else 0.95)
+
+    def draw(self, axes: "Axes", scene: Scene) -> None:
+        """In metres and radians, true to scale."""
+        blank(axes)
+        physics = scene.observation.reshape(-1, NUMBERS)
+        pushes = np.zeros((len(physics), 2)) if scene.target is None else scene.target.strength.reshape(-1, 2)
+        reach = max(POSITION_LIMIT, float(np.abs(physics[:, 0]).max())) + 0.9
+        for dimension, (numbers, push) in enumerate(zip(physics, pushes, strict=True)):
+            self._dimension(axes, numbers, push, -ROW * dimension)
+            if len(physics) > 1:
+                axes.text(-reach, -ROW * dimension + 0.4, f"{dimension + 1}", color=GREY, fontsize=SMALL + 1)
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(-ROW * (len(physics) - 1) - 1.15, 1.35)
+
+    def _dimension(self, axes: "Axes", numbers: np.ndarray, push: np.ndarray, ground: float) -> None:
+        position, velocity, angle, spin = numbers
+        axes.plot([-POSITION_LIMIT, POSITION_LIMIT], [ground] * 2, color=GREY, linewidth=1.0, zorder=1)
+        for side in (-1, 1):
+            axes.plot([side * POSITION_LIMIT] * 2, [ground - 0.15, ground + 0.15], color=GREY, linewidth=1.0, zorder=1)
+        box(axes, (position, ground), *CART, PALE)
+        tip = pole_tip(position, angle, ground)
+        capsule(axes, (position, ground), tip, 0.05, "#c69c6d", zorder=4)
+        arrow(axes, (position, ground - 0.32), (_within(SECONDS * velocity, 1.6), 0.0), BLUE, width=0.05)
+        turn(axes, tip, -spin * SECONDS * 2, 0.2, BLUE)
+        left, right = PUSH * np.clip(push, 0.0, 1.0)
+        arrow(axes, (position - CART[0] / 2, ground), (-left, 0.0), ORANGE, width=0.13)
+        arrow(axes, (position + CART[0] / 2, ground), (right, 0.0), ORANGE, width=0.13)
+
+    def caption(self, scene: Scene) -> str:
+        """What the arrows are."""
+        target = "Orange arrows: the pushes that the target asks for, as long as likely. " if scene.target else ""
+        rows = " Each line is one dimension." if len(scene.observation) > NUMBERS else ""
+        return f"{target}Blue arrows: velocities of cart and pole. Ticks: where an episode ends.{rows}"
+
+
+def pole_tip(position: float, angle: float, ground: float = 0.0) -> tuple[float, float]:
+    """Where the pole ends: an angle of 0 is upright, a positive one leans to the right."""
+    return position + POLE * math.sin(angle), ground + POLE * math.cos(angle)
+
+
+def _within(value: float, most: float) -> float:
+    return max(-most, min(most, value))
