@@ -5,6 +5,7 @@ import types
 from typing import Any
 
 from floppy.draw.base import PICTURES, Kind, Scene, Target, register_picture
+from floppy.draw.body import PosedBody
 from floppy.draw.cartpole import CartPole
 from floppy.draw.cells import Cells
 from floppy.draw.classic import Acrobot, Lander, MountainCar, Pendulum
@@ -22,6 +23,7 @@ register_picture("mountain-car", MountainCar())
 register_picture("pendulum", Pendulum())
 register_picture("lander", Lander())
 register_picture("cells", Cells())
+register_picture("body", PosedBody())
 
 
 class _Callable(types.ModuleType):

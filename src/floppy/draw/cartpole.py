@@ -18,7 +18,7 @@ NUMBERS = 4
 POLE = 2 * HALF_POLE_LENGTH
 ROW = 2.5
 """Height of a dimension, in metres: poles may point anywhere."""
-CART = (0.6, 0.3)
+CART = (0.7, 0.34)
 SECONDS = 0.35
 """Arrows of velocities are as long as the way in this time."""
 PUSH = 1.3
@@ -36,7 +36,7 @@ class CartPole:
     def size(self, scene: Scene) -> tuple[float, float]:
         """A strip for each dimension."""
         count = len(scene.observation) // NUMBERS
-        return 2.6, count * (1.25 if count == 1 else 0.95)
+        return 2.9, count * (1.25 if count == 1 else 1.0)
 
     def draw(self, axes: "Axes", scene: Scene) -> None:
         """In metres and radians, true to scale."""
@@ -49,7 +49,7 @@ class CartPole:
             if len(physics) > 1:
                 axes.text(-reach, -ROW * dimension + 0.4, f"{dimension + 1}", color=GREY, fontsize=SMALL + 1)
         axes.set_xlim(-reach, reach)
-        axes.set_ylim(-ROW * (len(physics) - 1) - 1.15, 1.35)
+        axes.set_ylim(-ROW * (len(physics) - 1) - 1.05, 1.45)
 
     def _dimension(self, axes: "Axes", numbers: np.ndarray, push: np.ndarray, ground: float) -> None:
         position, velocity, angle, spin = numbers
@@ -57,10 +57,11 @@ class CartPole:
         for side in (-1, 1):
             axes.plot([side * POSITION_LIMIT] * 2, [ground - 0.15, ground + 0.15], color=GREY, linewidth=1.0, zorder=1)
         box(axes, (position, ground), *CART, PALE)
-        tip = pole_tip(position, angle, ground)
-        capsule(axes, (position, ground), tip, 0.05, "#c69c6d", zorder=4)
-        arrow(axes, (position, ground - 0.32), (_within(SECONDS * velocity, 1.6), 0.0), BLUE, width=0.05)
-        turn(axes, tip, -spin * SECONDS * 2, 0.2, BLUE)
+        pivot = ground + CART[1] / 2
+        tip = pole_tip(position, angle, pivot)
+        capsule(axes, (position, pivot), tip, 0.06, "#c69c6d", zorder=7)
+        arrow(axes, (position, ground - 0.4), (_within(SECONDS * velocity, 1.6), 0.0), BLUE, width=0.05)
+        turn(axes, tip, -spin * SECONDS * 3, 0.22, BLUE)
         left, right = PUSH * np.clip(push, 0.0, 1.0)
         arrow(axes, (position - CART[0] / 2, ground), (-left, 0.0), ORANGE, width=0.13)
         arrow(axes, (position + CART[0] / 2, ground), (right, 0.0), ORANGE, width=0.13)
@@ -72,9 +73,9 @@ class CartPole:
         return f"{target}Blue arrows: velocities of cart and pole. Ticks: where an episode ends.{rows}"
 
 
-def pole_tip(position: float, angle: float, ground: float = 0.0) -> tuple[float, float]:
+def pole_tip(position: float, angle: float, pivot: float = 0.0) -> tuple[float, float]:
     """Where the pole ends: an angle of 0 is upright, a positive one leans to the right."""
-    return position + POLE * math.sin(angle), ground + POLE * math.cos(angle)
+    return position + POLE * math.sin(angle), pivot + POLE * math.cos(angle)
 
 
 def _within(value: float, most: float) -> float:
