@@ -9,8 +9,10 @@ from floppy.draw.body import PosedBody
 from floppy.draw.cartpole import CartPole
 from floppy.draw.cells import Cells
 from floppy.draw.classic import Acrobot, Lander, MountainCar, Pendulum
+from floppy.draw.files import save_picture
 from floppy.draw.page import draw, draw_example, draw_observation, observation_size
 from floppy.draw.plain import Bars, Frames, HeatMap, Image
+from floppy.draw.text import draw_text
 from floppy.tasks.pictures import Picture
 
 register_picture("bars", Bars())
@@ -44,6 +46,8 @@ __all__ = [
     "draw",
     "draw_example",
     "draw_observation",
+    "draw_text",
     "observation_size",
     "register_picture",
+    "save_picture",
 ]

@@ -72,6 +72,36 @@ class CartPole:
         rows = " Each line is one dimension." if len(scene.observation) > NUMBERS else ""
         return f"{target}Blue arrows: velocities of cart and pole. Ticks: where an episode ends.{rows}"
 
+    def lines(self, scene: Scene) -> list[str]:
+        """As text: the pole above its cart, and the push that is asked for most as an arrow."""
+        physics = scene.observation.reshape(-1, NUMBERS)
+        pushes = np.zeros((len(physics), 2)) if scene.target is None else scene.target.strength.reshape(-1, 2)
+        drawn = []
+        for (position, _, angle, _), (left, right) in zip(physics.tolist(), pushes.tolist(), strict=True):
+            place = round((_within(position / POSITION_LIMIT, 1.0) + 1) / 2 * (TRACK - 3)) + 1
+            track = ["-"] * TRACK
+            track[0] = track[-1] = "|"
+            for number, side in ((right, 1), (left, -1)):
+                for step in range(round(PUSH_LETTERS * min(1.0, max(0.0, number)))):
+                    at = place + side * (2 + step)
+                    if 0 <= at < TRACK:
+                        track[at] = ">" if side > 0 else "<"
+            track[place - 1 : place + 2] = "[o]"
+            drawn += [" " * (place + _LEANING[_eighth(angle)][0]) + _LEANING[_eighth(angle)][1], "".join(track)]
+        return drawn
+
+
+TRACK = 33
+"""Letters."""
+PUSH_LETTERS = 5
+"""Of a push that is certain."""
+_LEANING = ((0, "|"), (1, "/"), (1, "__"), (1, "."), (0, "!"), (-1, "."), (-2, "__"), (-1, "\\"))
+"""Where the pole's letter stands beside the cart's, and the letter, by eighths of a turn to the right."""
+
+
+def _eighth(angle: float) -> int:
+    return round(angle / (math.pi / 4)) % 8
+
 
 def pole_tip(position: float, angle: float, pivot: float = 0.0) -> tuple[float, float]:
     """Where the pole ends: an angle of 0 is upright, a positive one leans to the right."""

@@ -71,6 +71,16 @@ class Cells:
             "difference; small ones are left out."
         )
 
+    def lines(self, scene: Scene) -> list[str]:
+        """As text: the letter of a channel, a capital where there is more of it, a small one where less."""
+        rows, columns, channels = scene.observation.shape
+        grid = [["·"] * columns for _ in range(rows)]
+        for row, column, channel, strength in squares(scene):
+            letter = chr(ord("a") + channel)
+            grid[row][column] = letter.upper() if strength > 0 else letter
+        names = [f"{chr(ord('A') + channel)} {label_of(scene.names[channel])}" for channel in range(channels)]
+        return [*(" ".join(row) for row in grid), *names]
+
 
 def squares(scene: Scene) -> list[tuple[int, int, int, float]]:
     """Row, column, channel and strength of every square; of play 1, of examples -1 .. 1, the largest being ±1."""
