@@ -332,16 +332,12 @@ class Show(Command):
             return self._whole_card(result)
         dataset = load(self.dataset)
         width = shutil.get_terminal_size((100, 24)).columns
-        lines = [str(self.dataset), *(line[:width] for line in _card_lines(dataset, result))]
+        card = (line if len(line) <= width else f"{line[: width - 1]}…" for line in _card_lines(dataset, result))
         drawn = draw_text(dataset, self.examples or None, width=width)
         if not dataset.examples:
             drawn = "\nThe file holds no examples, but all layers of a trained policy."
-        end = (
-            f"\n{self.save}"
-            if self.save is not None
-            else "\n--save FILE.png draws them, --config prints all of the card."
-        )
-        return "\n".join([*lines, drawn, end])
+        hint = "--save FILE.png draws them, --config prints all of the card."
+        return "\n".join([str(self.dataset), *card, drawn, "", hint if self.save is None else str(self.save)])
 
     def _whole_card(self, result: Json) -> str:
         lines = [f"{self.dataset}: {result['examples']} examples, {result['floats']} floats"]
