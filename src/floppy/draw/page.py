@@ -151,7 +151,7 @@ class _Panels:
         side = self.actions + BARS + NUMBERS
         if _has_table(scene, self.kind):
             height += LINE * (len(scene.observation) + 1.5)
-            self.names = _longest(scene.names)
+            self.names = max(0.85, _longest(scene.names))  # the head of the column needs that
             side = max(side, self.names + COLUMN * (1 if scene.normalised is None else 2))
         self.size = (self.picture[0] + 0.25 + side, max(self.picture[1] + TITLE, height))
         fit = max(1, int((WIDEST + GAP) // (self.size[0] + GAP)))

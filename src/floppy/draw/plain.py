@@ -47,7 +47,7 @@ class Bars:
     def caption(self, scene: Scene) -> str:
         """Units."""
         if not scene.has_units:
-            return "Numbers are in normalised units: their statistics are taken anew in every evaluation."
+            return "Numbers are in normalised units."
         compared = "" if scene.normalised is None else "; the bars are as networks see them, normalised"
         return f"Numbers are in the task's units{compared}."
 
