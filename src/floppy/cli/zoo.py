@@ -103,7 +103,7 @@ def _say(done: int, count: int, name: str) -> None:
 
 
 def _list_text(datasets: list[Json]) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in datasets:
         for number, score in enumerate(each["scores"]):
             first = (each["name"], str(each["examples"])) if number == 0 else ("", "")
@@ -154,7 +154,8 @@ def _card_text(entry: Json) -> str:
 
 
 def _verified_text(result: Json) -> str:
-    rows, skipped = [], {}
+    rows: list[tuple[str, ...]] = []
+    skipped: dict[str, list[str]] = {}
     for each in result["verified"]:
         if each["skipped"]:
             skipped.setdefault(each["skipped"], []).append(each["name"])
