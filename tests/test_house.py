@@ -20,7 +20,7 @@ LAYERS = (
     {"teach"},
     {"outer", "evaluation"},
     {"run"},
-    {"recipes", "torch"},
+    {"recipes", "torch", "onnx"},
     {"studies", "papers"},
     {"cli"},
     {"__init__", "__main__"},
