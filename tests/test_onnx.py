@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import hand_dataset
 
 import floppy
 from floppy.errors import FloppyError
 from floppy.learner.activations import ACTIVATIONS
 from floppy.learner.cnn import CONVOLUTIONS
-from floppy.learner.mlp import LearnerDistribution
-from floppy.play.normalise import restored_statistics
+from floppy.learner.mlp import LearnerDistribution, Weights
+from floppy.play.normalise import normalise, restored_statistics
 from floppy.spaces import Continuous, Discrete
-from floppy.teach.policies import Policy
+from floppy.teach.policies import Policy, as_policies
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra [onnx])")
 
@@ -29,17 +27,20 @@ def policy_of(
     shape: tuple[int, ...], actions: Any, *, normalised: bool = True, **distribution: Any
 ) -> tuple[Policy, np.ndarray]:
     """A policy with random biases, of which fresh ones have none, and observations of which a few are clipped."""
-    network = LearnerDistribution(initialiser=("xavier1",), **distribution).bind(shape, actions)
+    network = LearnerDistribution(**distribution).bind(shape, actions)
     random = np.random.default_rng(0)
-    weights = network.init(jax.random.key(1))
-    layers = [layer | {"bias": jnp.asarray(random.normal(size=layer["bias"].shape))} for layer in weights.layers]
-    weights = weights._replace(
-        layers=tuple(layer | {"bias": layer["bias"].astype(jnp.float32)} for layer in layers),
-        log_std=jnp.linspace(-1.0, 0.5, actions.log_std_size),
+
+    def draw(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    layers = tuple(
+        {"kernel": draw(*kernel) / np.float32(np.prod(kernel[:-1]) ** 0.5), "bias": draw(kernel[-1])}
+        for kernel in network.kernel_shapes
     )
-    mean, var = random.normal(size=shape).astype(np.float32), random.uniform(0.0, 2.0, shape).astype(np.float32)
-    statistics = restored_statistics(mean, var) if normalised else None
-    observations = random.normal(size=(3, *shape)).astype(np.float32)
+    skip = (np.float32(0.0),) * len(layers)
+    weights: Any = Weights(layers, skip, np.linspace(-1.0, 0.5, actions.log_std_size, dtype=np.float32))  # type: ignore[arg-type]
+    statistics = restored_statistics(draw(*shape), draw(*shape) ** 2) if normalised else None
+    observations = draw(3, *shape)
     observations[0] *= 100.0
     return Policy(network, weights, statistics, task="a task"), observations
 
@@ -52,11 +53,14 @@ def outputs_of(path: Path, observations: np.ndarray) -> list[np.ndarray]:
 
 def expected(policy: Policy, observations: np.ndarray) -> np.ndarray:
     """Logits, or means in the task's units, by floppy."""
-    from floppy.teach.policies import _seen
 
-    outputs = policy.network.apply(policy.weights, _seen(policy.statistics, jnp.asarray(observations)))
-    actions = policy.network.actions
-    return np.asarray(actions.of_task(outputs) if isinstance(actions, Continuous) else outputs)
+    @jax.jit
+    def outputs(weights: Any, observations: Any) -> Any:
+        found = policy.network.apply(weights, normalise(policy.statistics, observations))
+        actions = policy.network.actions
+        return actions.of_task(found) if isinstance(actions, Continuous) else found
+
+    return np.asarray(outputs(policy.weights, observations))
 
 
 def check(policy: Policy, observations: np.ndarray, path: Path) -> list[np.ndarray]:
@@ -66,12 +70,14 @@ def check(policy: Policy, observations: np.ndarray, path: Path) -> list[np.ndarr
     return found
 
 
+@pytest.mark.thorough(all_but=["gelu"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_dense_networks(activation: str, tmp_path: Path) -> None:
     given = policy_of((4,), Discrete(3), width=(8, 8), depth=(2, 2), activation=activation)
     assert len(check(*given, tmp_path / "policy.onnx")) == 1
 
 
+@pytest.mark.thorough(all_but=["convnet-3", "nature-cnn"])
 @pytest.mark.parametrize("network", [name for name in CONVOLUTIONS if name != "mlp"])
 def test_convolutions(network: str, tmp_path: Path) -> None:
     side = 36 if network == "nature-cnn" else 9
@@ -92,14 +98,11 @@ def test_continuous_actions_are_in_the_units_of_the_task(actions: Continuous, tm
 
 
 def test_layers_that_a_policy_leaves_out_are_not_written(tmp_path: Path) -> None:
-    dataset = hand_dataset({"learners": [dataclasses.asdict(LearnerDistribution(width=(3, 8), depth=(1, 3)))]})
-    policies = floppy.train(dataset, 0, learners=6)
-    depths = set()
-    for number, policy in enumerate(policies):
-        path = tmp_path / f"{number}.onnx"
-        check(policy, np.ones((2, 4), np.float32), path)
-        depths.add(sum(node.op_type == "Tanh" for node in onnx.load(path).graph.node))
-    assert depths == {1, 2, 3}
+    policy, observations = policy_of((4,), Discrete(2), width=(3, 8), depth=(1, 3))
+    skip = tuple(map(np.float32, (0, 1, 0, 0)))
+    weights = policy.weights._replace(skip=skip)
+    check(dataclasses.replace(policy, weights=weights), observations, path := tmp_path / "policy.onnx")
+    assert sum(node.op_type == "Tanh" for node in onnx.load(path).graph.node) == 2
 
 
 def test_images_without_convolutions_are_flattened(tmp_path: Path) -> None:
@@ -111,18 +114,18 @@ def test_no_hidden_layer(tmp_path: Path) -> None:
 
 
 def test_what_is_no_such_policy_is_refused(tmp_path: Path) -> None:
-    dataset, path = hand_dataset(), tmp_path / "policy.onnx"
-    policies = floppy.train(dataset, 0, learners=2)
+    policy, _ = policy_of((4,), Discrete(2), width=(4, 4), depth=(1, 1))
+    path, policies = tmp_path / "policy.onnx", as_policies(policy, "")
     with pytest.raises(FloppyError, match="policy must be one Policy, such as"):
         floppy.onnx.export(policies, path)
     with pytest.raises(FloppyError, match="ONNX needs a network that is one of floppy's own, and no ensemble"):
         floppy.onnx.export(policies.together(), path)
     with pytest.raises(FloppyError, match="with_statistics"):
-        floppy.onnx.export(dataclasses.replace(policies[0], per_evaluation_stats=True), path)
+        floppy.onnx.export(dataclasses.replace(policy, per_evaluation_stats=True), path)
     assert not path.exists()
-    floppy.onnx.export(policies[0], path)
+    floppy.onnx.export(policy, path)
     whole = path.read_bytes()
     with pytest.raises(FloppyError, match="exists already"):
-        floppy.onnx.export(policies[0], path)
-    floppy.onnx.export(policies[0], path, overwrite=True)
+        floppy.onnx.export(policy, path)
+    floppy.onnx.export(policy, path, overwrite=True)
     assert path.read_bytes() == whole, "the same policy is the same bytes"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floppy.dataset.file import DATASET_NAME as DATASET_NAME
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode, parent_fields, with_lists
 from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, what_blocks, write_atomically
@@ -20,7 +21,6 @@ from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
 from floppy.run.loggers import WRITTEN
 
-DATASET_NAME = "dataset.safetensors"
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINT_NAME = "checkpoints/latest.safetensors"

@@ -152,7 +152,12 @@ class _Trained:
         """The fields, for pickling and copies: a compiled function, which is kept beside them, cannot be pickled."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def _check_acts(self) -> None:
+    def check_acts(self) -> None:
+        """Checks that the policies can act.
+
+        Raises:
+          FloppyError: if they are of several tasks, or have no statistics to normalise observations by.
+        """
         if self.blocks:
             names = ", ".join(block.task for block in self.blocks)
             raise FloppyError(f"These are policies of {names} together: choose a task first, policies.for_task(id).")
@@ -213,7 +218,7 @@ class Policy(_Trained):
         Raises:
           FloppyError: for policies that cannot know what to do, see `act`, and for a network of one's own.
         """
-        self._check_acts()
+        self.check_acts()
         check_offers(self.network, (PLAIN_LAYERS,), what)
         network: Any = self.network
         *hidden, output = network.plain_layers(jax.tree.map(np.asarray, self.weights))
@@ -227,7 +232,7 @@ class Policy(_Trained):
 
     @functools.cached_property
     def _program(self) -> Callable[..., jax.Array]:
-        self._check_acts()
+        self.check_acts()
         return _policy_program(self.network)
 
 
@@ -328,7 +333,7 @@ class Policies(_Trained):
 
     @functools.cached_property
     def _program(self) -> Callable[..., jax.Array]:
-        self._check_acts()
+        self.check_acts()
         return _policies_program(self.network)
 
     def _one(self, network: Network[Any], weights: Any) -> Policy:
