@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE, PAGE = ROOT / "docs/results/warm-start.csv", ROOT / "docs/exports.md"
 DATASET = ROOT / "docs/results/cartpole/lambda-1d-k2.safetensors"
 TASK, SEEDS, EPISODES = "CartPole-v1", 5, 10
-ROLLOUT = 2048
-"""Environment steps between two updates, PPO's default, and between two scores."""
-STEPS = {"cold": 20 * ROLLOUT, "warm": 8 * ROLLOUT, "warm, critic first": 8 * ROLLOUT}
+ENVIRONMENTS, ROLLOUT = 8, 2048
+"""Environment steps between two updates, PPO's default, and between two scores; they are spread over environments."""
+STEPS = {"cold": 12 * ROLLOUT, "warm": 3 * ROLLOUT, "warm, critic first": 3 * ROLLOUT}
 """Environment steps of each kind of start."""
 SCORES = (100, 200, 400, 475)
 COLUMNS = ("start", "seed", "steps", "mean", "episodes")
@@ -33,17 +33,19 @@ Row = dict[str, Any]
 
 
 def model(start: str, seed: int) -> PPO:
+    environments = make_vec_env(TASK, n_envs=ENVIRONMENTS, seed=seed)
+    options: dict[str, Any] = {"seed": seed, "n_steps": ROLLOUT // ENVIRONMENTS, "device": "cpu"}
     if start == "cold":
-        return PPO("MlpPolicy", TASK, seed=seed, device="cpu")
+        return PPO("MlpPolicy", environments, **options)
     critic_steps = ROLLOUT if start == "warm, critic first" else 0
-    return floppy.sb3.warm_start(floppy.load(DATASET), TASK, seed, critic_steps=critic_steps, device="cpu")
+    return floppy.sb3.warm_start(floppy.load(DATASET), environments, critic_steps=critic_steps, **options)
 
 
 def measure(start: str, seed: int) -> list[Row]:
     """Scores of sampled actions, in episodes of their own, after every update."""
     learner, rows = model(start, seed), []
+    played = make_vec_env(TASK, n_envs=EPISODES, seed=10_000 + seed)
     while True:
-        played = make_vec_env(TASK, n_envs=EPISODES, seed=10_000 + seed)
         mean, _ = evaluate_policy(learner, played, n_eval_episodes=EPISODES, deterministic=False)
         done = learner.num_timesteps
         rows.append({"start": start, "seed": seed, "steps": done, "mean": mean, "episodes": EPISODES})

@@ -100,7 +100,8 @@ def _play(dataset: DistilledDataset, task: Task, episodes: int, seed: int) -> Tr
     """Steps `[T, 1, E]` in which each of `E` environments has ended an episode, in NumPy arrays."""
     policies = train(dataset, seed)
     policies.check_acts()
-    key, parts = named_key(jax.random.key(seed), "minari"), []
+    key = named_key(jax.random.key(seed), "minari")
+    parts: list[Trajectory] = []
     with open_arena(task) as arena:
         environments = arena.start_environments(task, named_key(key, "start"), 1, episodes)
         ended = np.zeros(episodes, bool)

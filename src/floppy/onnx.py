@@ -59,17 +59,16 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def add(self, operator: str, *inputs: str | np.ndarray, name: str = "", **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str | np.ndarray | np.float32, name: str = "", **attributes: Any) -> str:
         """Adds a node; arrays among its inputs become constants. Gives the name of its output."""
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
         output = name or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, names, [output], **attributes))
         return output
 
-    def _constant(self, array: np.ndarray) -> str:
+    def _constant(self, array: np.ndarray | np.float32) -> str:
         name = f"constant_{len(self.constants)}"
-        values = np.ascontiguousarray(array)
-        self.constants.append(numpy_helper.from_array(values, name))
+        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
 
@@ -113,7 +112,7 @@ def _convolution(graph: _Graph, images: str, layer: PlainLayer) -> str:
     """`[k, channels, rows, columns]` after the layer, its activation and its pooling."""
     about = layer.convolution
     assert about is not None
-    form = {"strides": [about.stride] * 2, "pads": [about.padding] * 4}
+    form: dict[str, Any] = {"strides": [about.stride] * 2, "pads": [about.padding] * 4}
     kernel = layer.kernel.transpose(3, 2, 0, 1)
     if about.normalises:
         values = graph.add("Conv", images, kernel, **form)
@@ -121,8 +120,8 @@ def _convolution(graph: _Graph, images: str, layer: PlainLayer) -> str:
     else:
         values = graph.add("Conv", images, kernel, layer.bias, **form)
     values = _ACTIVATIONS[layer.activation](graph, values)
-    pool = [about.pool] * 2
-    return values if about.pool == 1 else graph.add("AveragePool", values, kernel_shape=pool, strides=pool)
+    squares: dict[str, Any] = {"kernel_shape": [about.pool] * 2, "strides": [about.pool] * 2}
+    return values if about.pool == 1 else graph.add("AveragePool", values, **squares)
 
 
 def _outputs(graph: _Graph, hidden: str, plain: PlainPolicy) -> dict[str, list[Any]]:

@@ -38,6 +38,7 @@ class FrozenNormaliser(BaseFeaturesExtractor):
 
     mean: Tensor
     deviation: Tensor
+    clip: Tensor
 
     def __init__(self, observation_space: gymnasium.spaces.Box) -> None:
         super().__init__(observation_space, features_dim=int(np.prod(observation_space.shape)))

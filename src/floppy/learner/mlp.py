@@ -315,8 +315,8 @@ class LayeredNetwork:
         for index in range(count := len(tensors) // 2):
             activation = self.distribution.activation if index < count - 1 else ""
             convolution = convolutions[index] if index < len(convolutions) else None
-            arrays = (tensors[f"layers/{index}/{name}"] for name in ("kernel", "bias"))
-            layers.append(PlainLayer(*arrays, activation, convolution))
+            kernel, bias = (tensors[f"layers/{index}/{name}"] for name in ("kernel", "bias"))
+            layers.append(PlainLayer(kernel, bias, activation, convolution))
         return layers
 
     def from_tensors(self, tensors: Mapping[str, np.ndarray], log_std: np.ndarray) -> Weights:
