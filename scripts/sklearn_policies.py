@@ -33,7 +33,7 @@ ESTIMATORS: dict[str, Any] = {
     ),
 }
 COLUMNS = ("examples", "estimator", "mean", "sd", "episodes")
-BEGIN, END = "<!-- table: written by scripts/sklearn_policies.py -->\n", "\n<!-- end of table -->"
+BEGIN, END = "<!-- table: written by scripts/sklearn_policies.py -->\n", "<!-- end of table -->"
 
 
 def returns(estimator: Any) -> np.ndarray:
@@ -68,7 +68,7 @@ def main() -> None:
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     text = markdown_table(("estimator", *DATASETS), lines, narrow=True)
-    PAGE.write_text(before + BEGIN + text + end + after, encoding="utf-8")
+    PAGE.write_text(before + BEGIN + text + "\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ DATASET = ROOT / "docs/results/cartpole/lambda-1d-k2.safetensors"
 TASK, SEEDS, EPISODES = "CartPole-v1", 5, 10
 ENVIRONMENTS, ROLLOUT = 8, 2048
 """Environment steps between two updates, PPO's default, and between two scores; they are spread over environments."""
-STEPS = {"cold": 12 * ROLLOUT, "warm": 3 * ROLLOUT, "warm, critic first": 3 * ROLLOUT}
-"""Environment steps of each kind of start."""
+STEPS = {"cold": 12 * ROLLOUT, "warm": 3 * ROLLOUT}
+"""Environment steps of each kind of start, of which a cold one ends when it has reached the last of the scores."""
 SCORES = (100, 200, 400, 475)
+AT = (0, STEPS["warm"])
 COLUMNS = ("start", "seed", "steps", "mean", "episodes")
-BEGIN, END = "<!-- table: written by scripts/warm_start.py -->\n", "\n<!-- end of table -->"
+BEGIN, END = "<!-- table: written by scripts/warm_start.py -->\n", "<!-- end of table -->"
 Row = dict[str, Any]
 
 
@@ -37,8 +38,7 @@ def model(start: str, seed: int) -> PPO:
     options: dict[str, Any] = {"seed": seed, "n_steps": ROLLOUT // ENVIRONMENTS, "device": "cpu"}
     if start == "cold":
         return PPO("MlpPolicy", environments, **options)
-    critic_steps = ROLLOUT if start == "warm, critic first" else 0
-    return floppy.sb3.warm_start(floppy.load(DATASET), environments, critic_steps=critic_steps, **options)
+    return floppy.sb3.warm_start(floppy.load(DATASET), environments, **options)
 
 
 def measure(start: str, seed: int) -> list[Row]:
@@ -49,7 +49,7 @@ def measure(start: str, seed: int) -> list[Row]:
         mean, _ = evaluate_policy(learner, played, n_eval_episodes=EPISODES, deterministic=False)
         done = learner.num_timesteps
         rows.append({"start": start, "seed": seed, "steps": done, "mean": mean, "episodes": EPISODES})
-        if done >= STEPS[start]:
+        if done >= STEPS[start] or (done >= STEPS["warm"] and mean >= SCORES[-1]):
             return rows
         learner.learn(ROLLOUT, reset_num_timesteps=False)
 
@@ -60,41 +60,45 @@ def steps_to(rows: list[Row], score: float) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """The median over seeds of the steps to each score, and the lowest score after the highest was reached."""
+    """The median over seeds of the steps to each score, and means over seeds at both ends of a warm start."""
     lines = []
     for start in STEPS:
-        runs = [[row for row in rows if (row["start"], row["seed"]) == (start, str(seed))] for seed in range(SEEDS)]
+        own = [[row for row in rows if (row["start"], row["seed"]) == (start, str(seed))] for seed in range(SEEDS)]
+        runs = [run for run in own if run]
         medians = [float(np.median([steps_to(run, score) for run in runs])) for score in SCORES]
         texts = [f"{each:,.0f}" if np.isfinite(each) else f"over {STEPS[start]:,}" for each in medians]
-        first = np.mean([float(run[0]["mean"]) for run in runs])
-        last = [float(run[-1]["mean"]) for run in runs]
-        lines.append([start, f"{first:.0f}", *texts, f"{np.mean(last):.0f}", f"{STEPS[start]:,}"])
-    head = ("start", "first score", *(f"steps to {score}" for score in SCORES), "last score", "after steps")
+        ends = [[float(row["mean"]) for run in runs for row in run if int(row["steps"]) == at] for at in AT]
+        lines.append([start, str(len(runs)), *texts, *(f"{np.mean(scores):.1f}" for scores in ends)])
+    head = ("start", "seeds", *(f"steps to {score}" for score in SCORES), *(f"score after {at:,}" for at in AT))
     return markdown_table(head, lines, narrow=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="write the table alone")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(SEEDS)))
+    given = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
     if FILE.exists():
         with FILE.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    if not parser.parse_args().table:
-        for seed in range(SEEDS):
-            for start in STEPS:
-                if any((row["start"], row["seed"]) == (start, str(seed)) for row in rows):
-                    continue
-                rows += [{name: str(value) for name, value in row.items()} for row in measure(start, seed)]
-                with FILE.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    for seed in given.seeds if not given.table else ():
+        for start in STEPS:
+            if any((row["start"], row["seed"]) == (start, str(seed)) for row in rows):
+                continue
+            measured = measure(start, seed)
+            rows += [{name: str(value) for name, value in row.items()} for row in measured]
+            is_new = not FILE.exists()
+            with FILE.open("a", newline="") as file:  # others may measure other seeds
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                if is_new:
                     writer.writeheader()
-                    writer.writerows(rows)
-                print(start, seed, rows[-1], flush=True)
+                writer.writerows(measured)
+            print(start, seed, rows[-1], flush=True)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + table(rows) + end + after, encoding="utf-8")
+    PAGE.write_text(before + BEGIN + table(rows) + "\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

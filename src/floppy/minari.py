@@ -77,7 +77,9 @@ def export(
         if aside.exists():
             aside.rename(place)
         if isinstance(error, OSError):
-            raise FloppyError(f"{place} cannot be written ({one_line(error)}): free some room.") from error
+            raise FloppyError(
+                f"{place} cannot be written ({one_line(error)}): let MINARI_DATASETS_PATH be a whole path, with room left."
+            ) from error
         raise
     shutil.rmtree(aside, ignore_errors=True)
 
