@@ -78,7 +78,7 @@ def export(
             aside.rename(place)
         if isinstance(error, OSError):
             raise FloppyError(
-                f"{place} cannot be written ({one_line(error)}): let MINARI_DATASETS_PATH be a whole path, with room left."
+                f"{place} cannot be written ({one_line(error)}): let MINARI_DATASETS_PATH be a whole path, with room."
             ) from error
         raise
     shutil.rmtree(aside, ignore_errors=True)
