@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from floppy.dataset.file import DistilledDataset as DistilledDataset
     from floppy.dataset.file import load as load
     from floppy.dataset.file import save as save
+    from floppy.dataset.folder import save_folder as save_folder
     from floppy.errors import FloppyError as FloppyError
     from floppy.evaluation.evaluate import evaluate as evaluate
     from floppy.evaluation.evaluate import evaluate_policies as evaluate_policies
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from floppy.run.loop import distill as distill
     from floppy.tasks.registry import list_tasks as list_tasks
     from floppy.tasks.registry import make_task as make_task
+    from floppy.teach.arrays import export_npz as export_npz
     from floppy.teach.arrays import import_npz as import_npz
     from floppy.teach.merge import merge as merge
     from floppy.teach.policies import Policies as Policies
@@ -64,7 +66,7 @@ _MODULES = {
         "register_cloning",
         "register_loss",
     ),
-    "floppy.dataset": ("Card", "DistilledDataset", "load", "save"),
+    "floppy.dataset": ("Card", "DistilledDataset", "load", "save", "save_folder"),
     "floppy.errors": ("FloppyError",),
     "floppy.evaluation.evaluate": ("evaluate", "evaluate_policies", "evaluate_random"),
     "floppy.evaluation.score": ("Score",),
@@ -76,15 +78,15 @@ _MODULES = {
     "floppy.run.config": ("DistillConfig",),
     "floppy.run.loop": ("DistillResult", "distill"),
     "floppy.tasks.registry": ("list_tasks", "make_task"),
-    "floppy.teach.arrays": ("import_npz",),
+    "floppy.teach.arrays": ("export_npz", "import_npz"),
     "floppy.teach.merge": ("merge",),
     "floppy.teach.policies": ("Policies", "Policy", "ensemble_outputs", "policy_outputs", "train"),
     "floppy.teach.policy_file": ("load_policies", "save_policies"),
 }
 """Where public names live. They are imported when they are first asked for (PEP 562), and with them JAX."""
 
-_SUBMODULES = ("draw", "studies", "tasks", "torch", "zoo")
-"""Modules of the public API that need no import of their own; `torch` is the one that imports PyTorch."""
+_SUBMODULES = ("draw", "minari", "onnx", "sb3", "studies", "tasks", "torch", "zoo")
+"""Modules of the public API that need no import of their own; `minari`, `onnx`, `sb3` and `torch` need an extra."""
 
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -21,6 +21,7 @@ from floppy.errors import FloppyError, listed, must_be_one_of, one_line, raised,
 from floppy.learner.user_networks import NETWORKS, register_network
 from floppy.parallel import is_first_process, losses_said
 from floppy.run.cache import enable_compilation_cache
+from floppy.run.loggers import LOGGERS
 from floppy.studies.base import plain_json
 from floppy.tasks.base import episode_word, score_unit
 from floppy.tasks.faults import patience, stalls_end
@@ -29,7 +30,7 @@ from floppy.tasks.registry import import_module, make_task
 
 Json = dict[str, Any]
 
-LISTS: dict[str, Names] = {"distribution": lambda: NETWORKS}
+LISTS: dict[str, Names] = {"distribution": lambda: NETWORKS, "log": lambda: LOGGERS}
 """Options whose help ends with the names that are known."""
 
 

@@ -33,6 +33,7 @@ HOMES = {
     "evaluate": "datasets:Evaluate",
     "baseline": "runs:Baseline",
     "import": "datasets:Import",
+    "export": "exports:ExportDataset",
     "show": "datasets:Show",
     "tasks": "datasets:Tasks",
     "merge": "datasets:Merge",

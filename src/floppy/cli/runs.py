@@ -108,6 +108,9 @@ class Distill(Command):
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a run ends in which nothing moves: a reset or step of a host environment, or a compiled call
     that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
+    log: tuple[str, ...] = ()
+    """Loggers that are told what metrics.jsonl says too; of another name than csv they need an extra. They are no part
+    of the run: it goes on with others, and if one of them fails."""
     shared: Processes = dataclasses.field(default_factory=Processes)
 
     @classmethod
@@ -143,6 +146,7 @@ class Distill(Command):
             command=call.typed,
             resume=self.resume,
             overwrite=self.overwrite,
+            log=self.log,
             step_timeout=self.step_timeout,
         )
         _say_how_to_go_on(result)

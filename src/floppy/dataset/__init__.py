@@ -2,5 +2,6 @@
 
 from floppy.dataset.card import Card
 from floppy.dataset.file import DistilledDataset, load, save
+from floppy.dataset.folder import save_folder
 
-__all__ = ["Card", "DistilledDataset", "load", "save"]
+__all__ = ["Card", "DistilledDataset", "load", "save", "save_folder"]

@@ -20,10 +20,13 @@ from safetensors import SafetensorError, safe_open
 from floppy.dataset import zoo_index
 from floppy.dataset.card import EPSILON, FORMAT, Card
 from floppy.errors import FloppyError, check_kind, listed, one_line, shown
-from floppy.files import MEBIBYTE, as_path, check_file, check_new_file, size_text, write_atomically
+from floppy.files import MEBIBYTE, as_path, check_file, check_new_file, is_there, size_text, write_atomically
 
 METADATA_KEY = "floppy"
 """The key of the safetensors metadata under which the card stands."""
+
+DATASET_NAME = "dataset.safetensors"
+"""Of the dataset in a folder: that of a run, or one that `save_folder` wrote."""
 
 Content = TypeVar("Content")
 
@@ -263,8 +266,8 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
     """Reads a dataset from a file that `save` or another writer of the format made, or one of the zoo's by its name.
 
     Args:
-      path: the file; or a name of the zoo (docs/zoo.md), such as `cartpole` or `brax/hopper@4`, if there is no file of
-        that name.
+      path: the file, or a folder that holds it as `dataset.safetensors`, such as a run's or one of `save_folder`; or a
+        name of the zoo (docs/zoo.md), such as `cartpole` or `brax/hopper@4`, if nothing of that name is there.
 
     Returns:
       The dataset, valid in every respect that `DistilledDataset.validate` checks.
@@ -273,6 +276,8 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
       FloppyError: if there is no such file, or if it is anything else than a valid dataset of a known format.
     """
     path = zoo_index.located(path)
+    if is_there(inside := as_path(path) / DATASET_NAME):
+        path = inside
     return read_safetensors(path, _read, "a dataset", "a .safetensors file that floppy wrote", most=MOST_BYTES)
 
 

@@ -14,9 +14,9 @@ from floppy.errors import FloppyError, check_number, must_be_one_of, shown
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.learner.activations import ACTIVATIONS
-from floppy.learner.cnn import CONVOLUTIONS
+from floppy.learner.cnn import CONVOLUTIONS, Convolution
 from floppy.learner.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orthogonal
-from floppy.learner.network import FEATURES, LAYERS, Layer
+from floppy.learner.network import FEATURES, LAYERS, PLAIN_LAYERS, Layer
 from floppy.spaces import ActionSpace
 
 MAX_UNITS, MAX_DEPTH = 100_000, 1_000
@@ -36,6 +36,19 @@ class Weights(NamedTuple):
     """`[]` each, per layer: 1.0 where a hidden layer is left out (random depth), else 0.0. Never trained."""
     log_std: jax.Array
     """`[a]` for continuous actions, `[0]` for discrete ones."""
+
+
+class PlainLayer(NamedTuple):
+    """A layer of one policy in NumPy arrays, for what is written in other libraries."""
+
+    kernel: np.ndarray
+    """`[in, out]`, of a convolution `[height, width, in, out]`."""
+    bias: np.ndarray
+    """`[out]`"""
+    activation: str = ""
+    """That follows; none after the output layer."""
+    convolution: Convolution | None = None
+    """Of a convolution, all but its weights; the first dense layer reads `[rows, columns, channels]`, flattened."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +183,7 @@ class LayeredNetwork:
     @property
     def offers(self) -> frozenset[str]:
         """All abilities."""
-        return frozenset({FEATURES, LAYERS})
+        return frozenset({FEATURES, LAYERS, PLAIN_LAYERS})
 
     @property
     def is_costly_on_images(self) -> bool:
@@ -294,6 +307,17 @@ class LayeredNetwork:
             for index, layer in enumerate(used)
             for name in ("kernel", "bias")
         }
+
+    def plain_layers(self, weights: Weights) -> list[PlainLayer]:
+        """The layers of one policy from input to output, without those that it leaves out."""
+        tensors, convolutions = self.to_tensors(weights), CONVOLUTIONS[self.distribution.network]
+        layers = []
+        for index in range(count := len(tensors) // 2):
+            activation = self.distribution.activation if index < count - 1 else ""
+            convolution = convolutions[index] if index < len(convolutions) else None
+            kernel, bias = (tensors[f"layers/{index}/{name}"] for name in ("kernel", "bias"))
+            layers.append(PlainLayer(kernel, bias, activation, convolution))
+        return layers
 
     def from_tensors(self, tensors: Mapping[str, np.ndarray], log_std: np.ndarray) -> Weights:
         """The weights of one policy, from what `to_tensors` gave; layers left out become zeros."""

@@ -19,6 +19,8 @@ FEATURES = "features"
 """The ability of a network whose output is a dense layer on features: `features`, `readout`, `with_readout`."""
 LAYERS = "layers"
 """The ability of a network that is a stack of layers: `kernel_shapes`, `without_layers`, `with_layers`."""
+PLAIN_LAYERS = "plain layers"
+"""The ability of a network that can be written in another library from its `plain_layers`."""
 
 
 class PolicyWeights(Protocol):
@@ -48,7 +50,7 @@ class Network(Protocol[W]):
 
     @property
     def offers(self) -> frozenset[str]:
-        """Its optional abilities: `FEATURES` (see `FeatureNetwork`), `LAYERS` (see `LayerNetwork`), both or none."""
+        """Its optional abilities: `FEATURES` (see `FeatureNetwork`), `LAYERS` (see `LayerNetwork`), `PLAIN_LAYERS`."""
 
     @property
     def is_costly_on_images(self) -> bool:
@@ -157,6 +159,7 @@ def check_offers(network: Network[Any], needs: Iterable[str], what: str) -> None
     told = {
         FEATURES: "has features and a readout (an output layer of its own)",
         LAYERS: "is a stack of layers",
+        PLAIN_LAYERS: "is one of floppy's own, and no ensemble",
     }
     for ability in needs:
         if ability not in network.offers:

@@ -74,6 +74,12 @@ def restored_statistics(mean: ArrayLike, var: ArrayLike, epsilon: float = EPSILO
     return RunningStatistics(jnp.zeros(()), jnp.asarray(mean), jnp.asarray(var), floor)
 
 
+def mean_and_deviation(statistics: RunningStatistics) -> tuple[np.ndarray, np.ndarray]:
+    """What `normalise` takes away and divides by, `[*obs]` each, in NumPy arrays."""
+    mean, var, floor = (np.asarray(part, np.float32) for part in statistics[1:])
+    return mean, np.sqrt(var + floor[0] + floor[1] * mean**2)
+
+
 def as_floats(observations: jax.Array) -> jax.Array:
     """Pixels, which are bytes, as numbers from 0 to 1; all other observations as they are."""
     return observations.astype(jnp.float32) / 255.0 if observations.dtype == jnp.uint8 else observations

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floppy.dataset.file import DATASET_NAME as DATASET_NAME
 from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import encode, parent_fields, with_lists
 from floppy.files import MEBIBYTE, append_to, is_there, read_file, remove_leftovers, what_blocks, write_atomically
 from floppy.parallel import first_process_says, is_first_process
 from floppy.run.config import DistillConfig
+from floppy.run.loggers import WRITTEN
 
-DATASET_NAME = "dataset.safetensors"
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINT_NAME = "checkpoints/latest.safetensors"
@@ -116,6 +117,8 @@ def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[
             for name in files_of_run(each):
                 if each != folder or name != CONFIG_NAME:  # whose place is taken
                     (each / name).unlink()
+            for written in (path for pattern in WRITTEN for path in each.glob(pattern)):
+                written.unlink()
 
     _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
 
@@ -245,17 +248,17 @@ def _brief(value: Any) -> str:
     return str(value["kind"]) if isinstance(value, dict) and "kind" in value else shown(value)
 
 
-def append_metrics(path: Path, figures: Figures, first: int, **last: Any) -> None:
-    """Writes a line per outer step from number `first` on; `last` goes to the last line alone."""
+def append_metrics(path: Path, figures: Figures, first: int, **last: Any) -> list[dict[str, Any]]:
+    """Writes a line per outer step from number `first` on; `last` goes to the last line alone. Gives the lines."""
     count = len(next(iter(figures.values()), ()))
     lines: list[dict[str, Any]] = [
         {"step": first + row + 1} | {name: float(values[row]) for name, values in figures.items()}
         for row in range(count)
     ]
-    if not lines:
-        return
-    lines[-1] |= last
-    append_to(path, "".join(json.dumps(line) + "\n" for line in lines))
+    if lines:
+        lines[-1] |= last
+        append_to(path, "".join(json.dumps(line) + "\n" for line in lines))
+    return lines
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

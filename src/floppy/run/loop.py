@@ -53,6 +53,7 @@ from floppy.run.folder import (
 )
 from floppy.run.interrupts import Stop, Watchdog, stoppable
 from floppy.run.lock import Held, hold
+from floppy.run.loggers import Loggers, find_loggers
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
 from floppy.tasks.faults import as_step_timeout, on_stall_now, patience_now
@@ -103,6 +104,7 @@ def distill(
     time_limit: float | None = None,
     command: str = "",
     progress: bool | ProgressCallback = True,
+    log: str | Sequence[str] = (),
     step_timeout: float | None = None,
     on_stall: Callable[[str], None] | None = None,
     replaces: Sequence[Path] = (),
@@ -123,6 +125,8 @@ def distill(
         outer step.
       command: written on the card.
       progress: whether to show a bar on stderr, or what is called after each compiled call instead.
+      log: names of loggers that are told the lines of `metrics.jsonl` too, see `floppy.run.loggers`. One that fails
+        while the run goes on is left out with a line on stderr.
       step_timeout: seconds after which a reset or step of a host environment has failed, and a compiled call counts as
         stalled, see `Watchdog`; by default 600, or what `floppy.tasks.patience` says.
       on_stall: called with a sentence when a compiled call has stalled, which nothing but the end of the process can
@@ -134,8 +138,8 @@ def distill(
 
     Raises:
       FloppyError: for a configuration that is not allowed, an `out` that is taken, a checkpoint that does not fit, a
-        run that diverged, or an environment that failed (a `FaultyEnvironmentError`), in which case
-        `out` holds what was reached.
+        logger that is unknown or not installed, a run that diverged, or an environment that failed (a
+        `FaultyEnvironmentError`), in which case `out` holds what was reached.
     """
     clock = Clock(time_limit)
     if step_timeout is not None:
@@ -145,6 +149,7 @@ def distill(
     problem = config.problem()
     folder = None if out is None else as_path(out)
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
+    loggers = find_loggers(log, folder)
     with contextlib.ExitStack() as held:
         arena = held.enter_context(open_arena(problem.task, step_timeout=step_timeout))
         show = held.enter_context(_shown(progress, config))
@@ -158,6 +163,11 @@ def distill(
         for each in taken:
             held.enter_context(hold(each))
         state = _prepare(run, folder, fresh, taken, resume=resume, overwrite=overwrite)
+        if folder is not None and loggers and is_first_process():
+            held.callback(run.loggers.close)
+            run.loggers.begin(loggers, folder, config.as_dict(), read_metrics(folder))
+        if isinstance(show, ProgressBar):
+            show.ends(clock.left, run.scoring_estimate)
         limit = math.inf if arena.has_own_limits else step_timeout or patience_now()
         watchdog = held.enter_context(Watchdog(limit, on_stall or on_stall_now() or _say))
         with stoppable() as interrupted:
@@ -219,9 +229,13 @@ class Clock:
         self._lap_began = now
         return 0.0 if began is None else now - began
 
+    def left(self) -> float:
+        """Seconds to the time limit; infinite without one."""
+        return math.inf if self._limit is None else self._limit - self.seconds()
+
     def is_late(self, reserve: float) -> bool:
         """Whether the time limit leaves less than a reserve."""
-        return self._limit is not None and self.seconds() + reserve > self._limit
+        return self.left() < reserve
 
 
 class Run:
@@ -244,6 +258,7 @@ class Run:
         self.compiles = True
         self.stop: Stop | None = None  # what a signal means
         self.held: Held | None = None
+        self.loggers = Loggers()
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
 
@@ -559,8 +574,9 @@ def _advance(
         if score >= previous_best:
             save(run.dataset(state, score=False), folder / DATASET_NAME, overwrite=True)
         said = score if np.isfinite(score) else None  # JSON has no infinity
-        append_metrics(folder / METRICS_NAME, figures, first, selection_score=said, **_clock_figures(run))
+        lines = append_metrics(folder / METRICS_NAME, figures, first, selection_score=said, **_clock_figures(run))
         save_checkpoint(state, folder / CHECKPOINT_NAME, previous=folder / PREVIOUS_NAME)
+        run.loggers.log(lines)
     run.compiles = False
     if progress is not None:
         latest = {name: float(values[-1]) for name, values in figures.items()}
@@ -584,8 +600,9 @@ def _keep_what_was_reached(
         state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
     if not (folder / DATASET_NAME).exists():
         save(run.dataset(state, score=False), folder / DATASET_NAME)
-    append_metrics(folder / METRICS_NAME, figures, first, **_clock_figures(run))
+    lines = append_metrics(folder / METRICS_NAME, figures, first, **_clock_figures(run))
     save_checkpoint(state, folder / CHECKPOINT_NAME, previous=folder / PREVIOUS_NAME)
+    run.loggers.log(lines)
     which = "the latest dataset, never evaluated," if state.best_score == -jnp.inf else "the best dataset so far"
     return FaultyEnvironmentError(
         f"{str(fault).removesuffix('.')}; the run stopped after outer step {int(state.step)}, from where --resume "

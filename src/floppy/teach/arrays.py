@@ -1,6 +1,8 @@
-"""Datasets from arrays made elsewhere."""
+"""Datasets from arrays made elsewhere, and their arrays for elsewhere."""
 
+import io
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import numpy as np
 from floppy.cloning import Cloning, Distilled, GradientStep
 from floppy.dataset import DistilledDataset
 from floppy.dataset.card import NORMALISERS
+from floppy.dataset.file import check_dataset
 from floppy.errors import FloppyError, must_be_one_of
-from floppy.files import MEBIBYTE, as_path, size_text
+from floppy.files import MEBIBYTE, as_path, check_new_file, size_text, write_atomically
 from floppy.learner.distribution import parse_distributions
 from floppy.learner.network import Layer
 from floppy.npz import listed_arrays, read_npz
@@ -98,6 +101,27 @@ def import_npz(
     lesson.task(task)
     lesson.network()
     return dataset
+
+
+def export_npz(dataset: DistilledDataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Writes a dataset's arrays to an `.npz` file, by the names of its tensors, and its card as the text `card`.
+
+    `import_npz` reads them back where the card has no units of actions, no `epsilon` and no encoder; all else, the
+    recipe among it, is to be said again.
+
+    Args:
+      dataset: what to write.
+      path: the file.
+      overwrite: whether a file that stands there may be replaced.
+
+    Raises:
+      FloppyError: for anything but a dataset, if the file exists and `overwrite` is false, or if it cannot be written.
+    """
+    check_dataset(dataset)
+    check_new_file(path, overwrite=overwrite)
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, card=np.array(dataset.card.to_json()), **dataset.numpy())
+    write_atomically(path, data.getvalue())
 
 
 def _distilled(path: Path, arrays: dict[str, np.ndarray], task: Task, published: dict[str, Any]) -> Distilled:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
-from floppy.learner.network import LAYERS, Learners, Network
-from floppy.play.normalise import RunningStatistics, normalise, restored_statistics
+from floppy.learner.mlp import PlainLayer
+from floppy.learner.network import LAYERS, PLAIN_LAYERS, Learners, Network, check_offers
+from floppy.play.normalise import RunningStatistics, mean_and_deviation, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
 from floppy.tasks.registry import make_task
@@ -37,6 +38,19 @@ class Origin:
     """What they were trained on: its task, and `sha256:` with the digest of its file."""
     seed: int | None = None
     """Of their initial weights, where it was given as a number."""
+
+
+class PlainPolicy(NamedTuple):
+    """One policy of a built-in network, in NumPy arrays."""
+
+    layers: list[PlainLayer]
+    """From input to output, which gives logits, or means in the task's units."""
+    log_std: np.ndarray
+    """`[a]`, in the task's units; `[0]` for discrete actions."""
+    mean: np.ndarray | None
+    """`[*obs]`, taken away from observations; None where they are not normalised."""
+    deviation: np.ndarray | None
+    """`[*obs]`, by which they are divided then, before they are clipped."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -138,7 +152,12 @@ class _Trained:
         """The fields, for pickling and copies: a compiled function, which is kept beside them, cannot be pickled."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def _check_acts(self) -> None:
+    def check_acts(self) -> None:
+        """Checks that the policies can act.
+
+        Raises:
+          FloppyError: if they are of several tasks, or have no statistics to normalise observations by.
+        """
         if self.blocks:
             names = ", ".join(block.task for block in self.blocks)
             raise FloppyError(f"These are policies of {names} together: choose a task first, policies.for_task(id).")
@@ -190,9 +209,30 @@ class Policy(_Trained):
             raise _wrong_shape(given, shape, "a batch [k, {}]")
         return _as_given(given, self._program(self.weights, self.statistics, given, key))
 
+    def plain(self, what: str) -> "PlainPolicy":
+        """The policy in NumPy arrays, for what is written in other libraries.
+
+        Args:
+          what: needs it, as messages call it.
+
+        Raises:
+          FloppyError: for policies that cannot know what to do, see `act`, and for a network of one's own.
+        """
+        self.check_acts()
+        check_offers(self.network, (PLAIN_LAYERS,), what)
+        network: Any = self.network
+        *hidden, output = network.plain_layers(jax.tree.map(np.asarray, self.weights))
+        log_std, actions = np.asarray(self.weights.log_std), network.actions
+        if getattr(actions, "half_width", ()):
+            centre, half = (np.array(each, np.float32) for each in (actions.centre, actions.half_width))
+            output = output._replace(kernel=output.kernel * half, bias=centre + half * output.bias)
+            log_std = log_std + np.log(half)
+        seen = (None, None) if self.statistics is None else mean_and_deviation(self.statistics)
+        return PlainPolicy([*hidden, output], log_std, *seen)
+
     @functools.cached_property
     def _program(self) -> Callable[..., jax.Array]:
-        self._check_acts()
+        self.check_acts()
         return _policy_program(self.network)
 
 
@@ -293,7 +333,7 @@ class Policies(_Trained):
 
     @functools.cached_property
     def _program(self) -> Callable[..., jax.Array]:
-        self._check_acts()
+        self.check_acts()
         return _policies_program(self.network)
 
     def _one(self, network: Network[Any], weights: Any) -> Policy:
