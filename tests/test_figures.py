@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from tiny_runs import TINY
 
+from floppy import figure as module
 from floppy.cli.main import main
 from floppy.cli.studies import study_text
 from floppy.errors import FloppyError
 from floppy.evaluation import score as score_module
+from floppy.figure import label_of, picture_of, take_literally
 from floppy.studies import STUDIES, Compare, Ensemble, Transfer, draw_study, read_rows, run_study
-from floppy.studies import figure as module
 from floppy.studies import folder as folder_module
-from floppy.studies.figure import label_of, picture_of, take_literally
 from floppy.studies.runs import dataset_label
 
 KEPT = Path(__file__).parents[1] / "docs/results/studies"
@@ -199,7 +199,7 @@ def test_where_nothing_can_be_drawn_nothing_is_measured(tmp_path: Path, monkeypa
 
 DRAW = """
 import sys
-from floppy.studies.figure import picture_of
+from floppy.figure import picture_of
 
 def draw(figure):
     figure.subplots().plot([1, 2], label="a$b")

@@ -14,11 +14,11 @@ SOURCE = Path(__file__).parents[1] / "src/floppy"
 
 LAYERS = (
     {"errors"},
-    {"fields", "files", "npz", "keys", "parallel", "spaces"},
+    {"fields", "figure", "files", "npz", "keys", "parallel", "spaces"},
     {"dataset", "learner", "tasks"},
     {"cloning", "play"},
     {"teach"},
-    {"outer", "evaluation"},
+    {"outer", "evaluation", "draw"},
     {"run"},
     {"recipes", "torch"},
     {"studies", "papers"},

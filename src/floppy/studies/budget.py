@@ -8,8 +8,9 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.fields import bounded, check_fields
+from floppy.figure import label_of
 from floppy.studies.base import UNIT, Row, by, check_some, column, error_bars, spread_of_runs, unit_of
-from floppy.studies.figure import label_of, scale_by_two
+from floppy.studies.figure import scale_by_two
 from floppy.studies.runs import BASELINES, LABELS, BudgetedRun, configure_method, try_run
 from floppy.tasks.base import score_unit
 from floppy.tasks.registry import make_task

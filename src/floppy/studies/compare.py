@@ -8,8 +8,8 @@ from tyro.conf import Positional
 
 from floppy.evaluation.score import interquartile_mean
 from floppy.fields import bounded, check_fields
+from floppy.figure import label_of
 from floppy.studies.base import UNIT, Row, by, check_some, column, spread_of_runs, unit_of
-from floppy.studies.figure import label_of
 from floppy.studies.runs import LABELS, BudgetedRun, configure_method, try_run
 from floppy.tasks.base import score_unit
 from floppy.tasks.registry import make_task

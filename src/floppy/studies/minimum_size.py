@@ -17,12 +17,12 @@ from tyro.conf import Positional
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluation_of
 from floppy.fields import bounded, check_fields, one_of
+from floppy.figure import label_of
 from floppy.keys import named_key
 from floppy.learner.distribution import describe_distribution, parse_distributions
 from floppy.play import open_arena
 from floppy.recipes import ONE_RUN, recipe
 from floppy.studies.base import Row, by, check_some, column, scores_of
-from floppy.studies.figure import label_of
 from floppy.studies.runs import BudgetedRun, configure_method, run
 from floppy.tasks.base import Task
 from floppy.tasks.registry import full_task_id, make_task

@@ -13,10 +13,10 @@ from floppy.dataset import DistilledDataset, load
 from floppy.evaluation.evaluate import evaluate_random, evaluation_of
 from floppy.evaluation.score import mean_interval
 from floppy.fields import bounded, check_fields
+from floppy.figure import label_of
 from floppy.keys import named_key
 from floppy.play import open_arena
 from floppy.studies.base import Row, by, column, error_bars, finite, interval_where_finite, scores_of
-from floppy.studies.figure import label_of
 from floppy.tasks.base import Task
 from floppy.teach.codec import unpack
 from floppy.teach.merge import merge

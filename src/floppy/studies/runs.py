@@ -10,6 +10,7 @@ import numpy as np
 
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import DivergedError, must_be_one_of
+from floppy.figure import label_of
 from floppy.recipes import (
     ONE_RUN,
     apply_budget,
@@ -21,7 +22,6 @@ from floppy.recipes import (
 from floppy.run.config import DistillConfig
 from floppy.run.folder import CONFIG_NAME, DATASET_NAME, read_metrics
 from floppy.run.loop import distill
-from floppy.studies.figure import label_of
 
 BASELINES = {"ppo": ppo_baseline, "neuroevolution": neuroevolution_baseline}
 HADES_F = "hades-f"

@@ -12,6 +12,7 @@ from floppy.errors import FloppyError
 from floppy.spaces import Discrete
 from floppy.tasks.base import Profile
 from floppy.tasks.lookup import import_optional, unknown_task
+from floppy.tasks.pictures import Picture, atari_picture
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -102,6 +103,11 @@ class AtariTask:
         """That of the emulator."""
         return "ale-py"
 
+    @property
+    def picture(self) -> Picture:
+        """Frames."""
+        return atari_picture(self.game)
+
     def make_vector(self, count: int, *, training: bool) -> "VectorEnv":
         """Makes `count` copies; see `HostTask`. No copy rests."""
         options: dict[str, Any] = {"max_num_frames_per_episode": MAX_FRAMES, "frameskip": FRAME_SKIP}
@@ -119,6 +125,11 @@ def make(rest: str) -> AtariTask:
             f"{FAMILY}/{rest}", [f"{FAMILY}/{name}{end}" for name in known for end in ("", f"/{STICKY}")]
         )
     return AtariTask(game, sticky=bool(slash))
+
+
+def picture(rest: str) -> Picture:
+    """How `ale/rest` is drawn."""
+    return atari_picture(rest.partition("/")[0])
 
 
 def names() -> list[str]:

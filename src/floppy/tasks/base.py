@@ -11,6 +11,7 @@ import numpy as np
 from floppy.errors import FloppyError
 from floppy.fields import LARGEST
 from floppy.spaces import ActionSpace, Discrete
+from floppy.tasks.pictures import Picture
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -92,7 +93,7 @@ class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `card_notes`,
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `card_notes`,
     `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say what is usual
     for its kind.
     """
@@ -207,6 +208,12 @@ def usual_profile(task: Task) -> Profile:
     if task.actions.log_std_size:
         return Profile("continuous", is_slow=kind == HOST)
     return Profile("grid" if len(task.observation_shape) == 3 else "vector", is_slow=kind == HOST)
+
+
+def picture_of(task: Task) -> Picture:
+    """How observations are drawn: the task's own `picture`, or one without names that suits any shape."""
+    own = getattr(task, "picture", None)
+    return own if isinstance(own, Picture) else Picture()
 
 
 def score_unit(task: Task) -> str:

@@ -15,6 +15,7 @@ from floppy.errors import FloppyError
 from floppy.spaces import Continuous
 from floppy.tasks.base import Profile, Transition, lenient_broadcasting, strong_types
 from floppy.tasks.lookup import import_optional, unknown_task
+from floppy.tasks.pictures import Picture, brax_picture
 
 DESCRIPTION = (
     "physics on JAX, brax/NAME, or brax/NAME/BACKEND for spring and generalized; needs pip install 'floppy-rl[brax]'"
@@ -128,6 +129,11 @@ class BraxTask:
         """That of continuous actions, and how long the HaDES paper clones."""
         return Profile("continuous", is_quickly_cloned=self.name in QUICKLY_CLONED)
 
+    @property
+    def picture(self) -> Picture:
+        """The body, posed."""
+        return brax_picture(self.name)
+
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
         """Starts an episode."""
         environment = make_environment(self.name, self.backend)
@@ -159,6 +165,11 @@ def make(rest: str) -> BraxTask:
         known = [f"brax/{name}{suffix}" for name in NAMES for suffix in ("", *(f"/{b}" for b in BACKENDS))]
         raise unknown_task(f"brax/{rest}", known)
     return BraxTask(name, backend or BACKENDS[0])
+
+
+def picture(rest: str) -> Picture:
+    """How `brax/rest` is drawn."""
+    return brax_picture(rest.partition("/")[0])
 
 
 def names() -> list[str]:

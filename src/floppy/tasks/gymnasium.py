@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import join, parse, split
 from floppy.tasks.lookup import import_module, import_optional, unknown_task
+from floppy.tasks.pictures import Picture, gymnasium_picture
 from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ class GymnasiumTask:
         """What observations were before they were flattened, where they were no box."""
         return str(self._description.notes)
 
+    @property
+    def picture(self) -> Picture:
+        """MuJoCo's bodies, posed, and classic control have pictures of their own."""
+        return picture(self.name)
+
     def make_vector(self, count: int, *, training: bool) -> "SyncVectorEnv":
         """Makes `count` copies, stepped one after the other in this process; see `HostTask`."""
         del training
@@ -154,6 +160,11 @@ def with_arguments(rest: str, pairs: Sequence[str]) -> str:
     """
     identifier, _, given = rest.partition("?")
     return join(identifier, parse([*(given.split("&") if given else ()), *pairs]))
+
+
+def picture(rest: str) -> Picture:
+    """How `gymnasium/rest` is drawn; arguments do not count, for what does not fit an observation is not drawn."""
+    return gymnasium_picture(rest.partition("?")[0])
 
 
 def names() -> list[str]:

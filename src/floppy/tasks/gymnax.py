@@ -13,6 +13,7 @@ from floppy.errors import FloppyError, one_line
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import Profile, Transition, lenient_broadcasting, strong_types, usual_profile
 from floppy.tasks.lookup import import_optional, unknown_task
+from floppy.tasks.pictures import Picture, gymnax_picture
 
 DESCRIPTION = "every environment of gymnax; needs pip install 'floppy-rl[gymnax]'"
 SHORT_NAMES = {
@@ -116,6 +117,11 @@ class GymnaxTask:
         """The usual one; MinAtar's images are of zeros and ones, and so are its rewards."""
         return usual_profile(self)._replace(is_of_unit_size=self.name.endswith("-MinAtar"))
 
+    @property
+    def picture(self) -> Picture:
+        """Classic control and MinAtar have pictures of their own."""
+        return gymnax_picture(self.name)
+
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Starts an episode."""
         environment, parameters, *_ = make_environment(self.name)
@@ -149,6 +155,11 @@ def make(rest: str) -> GymnaxTask:
     if rest not in known:
         raise unknown_task(f"gymnax/{rest}", [f"gymnax/{name}" for name in known])
     return GymnaxTask(rest)
+
+
+def picture(rest: str) -> Picture:
+    """How `gymnax/rest` is drawn."""
+    return gymnax_picture(rest)
 
 
 def names() -> list[str]:

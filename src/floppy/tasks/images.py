@@ -16,6 +16,7 @@ from floppy.spaces import Discrete
 from floppy.tasks.base import Labelled
 from floppy.tasks.image_files import RAW, ImageSets, folders_named, holds_idx, read_idx_folder, read_image_npz, spelling
 from floppy.tasks.lookup import import_optional, unknown_task
+from floppy.tasks.pictures import FASHION, Picture, image_picture
 
 DESCRIPTION = (
     "labelled images, images/FILE.npz for a file with images and labels, mnist and fashion-mnist from their own files "
@@ -90,6 +91,11 @@ class ImageTask:
     def package(self) -> str:
         """That of the data."""
         return "scikit-learn" if self.name == "digits" else "numpy"
+
+    @property
+    def picture(self) -> Picture:
+        """Images."""
+        return picture(self.name) if self.name in NAMES else image_picture(self.classes)
 
     def labelled(self, split: Split | None = None) -> Labelled:
         """The images of a split, by default those that are played."""
@@ -233,6 +239,13 @@ def from_file(rest: str, command: str) -> str:
         f"The file is of task {shown(f'images/{rest}')}, and no path is opened because a file names it: say where the "
         f"images are, by --data, --task images/FILE{NPZ} or {DATA_VARIABLE}."
     )
+
+
+def picture(rest: str) -> Picture:
+    """How `images/rest` is drawn; what the classes of a file are called its card says."""
+    if rest == "fashion-mnist":
+        return image_picture(FASHION)
+    return image_picture(tuple(range(10)) if rest in NAMES else ())
 
 
 def names() -> list[str]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from floppy.errors import FloppyError, shown
 from floppy.spaces import Discrete
 from floppy.tasks.base import Profile, Transition
+from floppy.tasks.pictures import Picture, cart_pole
 
 DESCRIPTION = "cart-pole in N dimensions, ndcartpole/N for every N from 1"
 SHORT_NAMES = {"cartpole": "1"}
@@ -93,6 +94,11 @@ class NDCartPole:
         return Profile("cartpole", dimensions=self.dimensions)
 
     @property
+    def picture(self) -> Picture:
+        """Carts and poles."""
+        return cart_pole(self.dimensions)
+
+    @property
     def max_return(self) -> float:
         """One per step of a full episode."""
         return float(self.max_steps)
@@ -123,6 +129,11 @@ def make(rest: str) -> NDCartPole:
             f"ndcartpole/{shown(rest)} is no task: give a number of dimensions from 1 to 9999, as in ndcartpole/2."
         )
     return NDCartPole(int(rest))
+
+
+def picture(rest: str) -> Picture:
+    """How `ndcartpole/rest` is drawn."""
+    return make(rest).picture
 
 
 def names() -> list[str]:

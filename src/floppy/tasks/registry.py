@@ -10,6 +10,7 @@ from floppy.errors import FloppyError, check_kind, raised, shown
 from floppy.fields import is_same_member
 from floppy.tasks.base import REQUIRED, Task
 from floppy.tasks.lookup import import_module, unknown_task
+from floppy.tasks.pictures import Picture
 
 FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",
@@ -26,8 +27,9 @@ A module offers `make(rest)`, which makes the task `prefix/rest`; `names()`, the
 `DESCRIPTION`, a line on the tasks that there are; and, if it likes, `SHORT_NAMES` from short names to `rest`. One whose
 `make` imports or opens what `rest` names also offers `from_file(rest, command)`, see `untrusted.py`: it refuses what
 the user has not given, and returns the `rest` to be made. One whose ids may hold arguments offers
-`with_arguments(rest, pairs)`, see the function of this name. Importing the module must be quick, and must work without
-the packages that its tasks need: it imports those in functions.
+`with_arguments(rest, pairs)`, see the function of this name. `picture(rest)`, if there is one, says how the task `rest`
+is drawn, and makes nothing. Importing the module must be quick, and must work without the packages that its tasks need:
+it imports those in functions.
 """
 
 
@@ -152,6 +154,19 @@ def family_of(prefix: str) -> Any:
     if isinstance(family, str):
         return importlib.import_module(family)
     return SimpleNamespace(make=_fenced(prefix, family), names=list, DESCRIPTION="tasks of your own")
+
+
+def picture_by_name(name: str) -> Picture | None:
+    """How the observations of a task are drawn, without making it; None where its family does not know.
+
+    Raises:
+      FloppyError: for a name that the family refuses.
+    """
+    prefix, _, rest = full_task_id(name).partition("/")
+    if prefix not in FAMILIES:
+        return None
+    ask: Callable[[str], Picture] | None = getattr(family_of(prefix), "picture", None)
+    return None if ask is None else ask(rest)
 
 
 def _fenced(prefix: str, factory: Callable[[str], Task]) -> Callable[[str], Task]:
