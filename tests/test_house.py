@@ -22,6 +22,7 @@ LAYERS = (
     {"run"},
     {"recipes", "torch"},
     {"studies", "papers"},
+    {"report"},
     {"cli"},
     {"__init__", "__main__"},
 )

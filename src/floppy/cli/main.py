@@ -38,6 +38,7 @@ HOMES = {
     "merge": "datasets:Merge",
     "redraw": "studies:Redraw",
     "reproduce": "studies:Reproduce",
+    "report": "report:Report",
     "completion": "datasets:Completion",
 }
 """Commands that are no studies by name: the module in this folder, and the class."""

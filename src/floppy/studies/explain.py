@@ -5,7 +5,7 @@ All learners of a study start from the same weights and meet the same episodes, 
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,8 +27,8 @@ from floppy.play.arena import statistics_of_batch
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
 from floppy.studies.explain_figure import draw_rows
-from floppy.tasks.base import few_episodes, score_unit
-from floppy.teach.changes import parts_of, with_part_flipped, with_part_shifted, without_example
+from floppy.tasks.base import few_episodes, picture_of, score_unit
+from floppy.teach.changes import Part, feature_name, parts_of, with_part_flipped, with_part_shifted, without_example
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS, train
 
@@ -104,7 +104,9 @@ class Explain:
             cells += [{"what": WITHOUT, "which": index, "change": ""} for index in self._chosen(count)]
         if FEATURES in self.parts:
             cells += [
-                {"what": PART, "which": part.name, "change": change} for part in parts_of(shape) for change in (SHIFT, FLIP)
+                {"what": PART, "which": part.name, "change": change}
+                for part in self._parts(lesson)
+                for change in (SHIFT, FLIP)
             ]
         if cells:
             cells.insert(0, {"what": WHOLE, "which": "", "change": ""})
@@ -123,7 +125,7 @@ class Explain:
         with open_arena(lesson.task()) as arena:
             if cell["what"] == MAP:
                 return list(self._map_rows(lesson, arena))
-            return self._score_rows(lesson, self._changed(lesson.dataset, cell), arena)
+            return self._score_rows(lesson, self._changed(lesson, cell), arena)
 
     def summary(self, rows: list[Row]) -> Row:
         """The score, and by how much it falls with every change, with 95% intervals over the learners."""
@@ -173,12 +175,17 @@ class Explain:
         """The examples that are left out."""
         return [int(index) for index in np.linspace(0, count - 1, min(self.examples, count)).round()]
 
-    def _changed(self, dataset: DistilledDataset, cell: Row) -> DistilledDataset:
+    def _parts(self, lesson: Lesson) -> list[Part]:
+        """Of an observation."""
+        return parts_of(lesson.dataset.observation_shape, picture_of(lesson.task()).names)
+
+    def _changed(self, lesson: Lesson, cell: Row) -> DistilledDataset:
+        dataset = lesson.dataset
         if cell["what"] == WITHOUT:
             return without_example(dataset, cell["which"])
         if cell["what"] == WHOLE:
             return dataset
-        (part,) = (each for each in parts_of(dataset.observation_shape) if each.name == cell["which"])
+        part = next(each for each in self._parts(lesson) if each.name == cell["which"])
         flips = cell["change"] == FLIP
         return with_part_flipped(dataset, part) if flips else with_part_shifted(dataset, part, self.shift)
 
@@ -204,23 +211,26 @@ class Explain:
         first, second = self.features or _influential(functools.partial(outputs_of, dataset), seen)
         points = _grid(seen, first, second, self.grid)
         whole = outputs_of(dataset, points)
-        place = {"x_feature": f"feature {first}", "y_feature": f"feature {second}"}
+        picture = picture_of(lesson.task())
+        place = dict(
+            zip(
+                ("x_feature", "y_feature"), (feature_name(each, picture.names) for each in (first, second)), strict=True
+            )
+        )
         averaged = jax.nn.softmax(whole).mean(axis=0) if not actions.log_std_size else actions.clip(whole.mean(axis=0))
         values = np.asarray(averaged, float)
         shown = int(values.std(axis=0).argmax()) if actions.log_std_size else None
         chosen = values.argmax(axis=1) if shown is None else np.full(len(values), shown)
         about = {"actions": 0 if actions.log_std_size else actions.size}
-        yield from _point_rows("", points[:, [first, second]], chosen, values, place | about)
+        points_of = functools.partial(_point_rows, points[:, [first, second]], picture.actions, place | about)
+        yield from points_of("", chosen, values)
         contributions = self._contributions(lesson, outputs_of, points, whole)
         size = {index: float(np.abs(each).mean()) for index, each in contributions.items()}
         for index in sorted(sorted(size, key=lambda each: -size[each])[: self.kernels]):
             given = contributions[index]
             output = int(given.std(axis=0).argmax() if actions.log_std_size else dataset.targets[index].argmax())
             at = _in_units_of_task(dataset.observations[index], statistics)[[first, second]]
-            place_of = {"example_x": float(at[0]), "example_y": float(at[1])}
-            yield from _point_rows(
-                index, points[:, [first, second]], np.full(len(given), output), given, place | about | place_of
-            )
+            yield from points_of(index, np.full(len(given), output), given, (float(at[0]), float(at[1])))
 
     def _contributions(self, lesson: Lesson, outputs_of: Any, points: np.ndarray, whole: Any) -> dict[int, np.ndarray]:
         """By example: what it changes in the mean outputs `[n, a]`; of logits in their distances from their mean."""
@@ -253,9 +263,9 @@ class Explain:
     def _interval(self, values: np.ndarray) -> list[float]:
         return list(mean_interval(values, self.seed))
 
-    def _outputs(self, rows: list[Row]) -> list[int]:
+    def _outputs(self, rows: list[Row]) -> list[str]:
         """Actions that are the likeliest somewhere on the map; of continuous ones the one that varies most."""
-        return sorted({int(row["output"]) for row in rows if row["example"] == ""})
+        return sorted({str(row["output_name"]) for row in rows if row["example"] == ""})
 
 
 def _has_map(shape: tuple[int, ...]) -> bool:
@@ -307,8 +317,17 @@ def _in_units_of_task(observation: np.ndarray, statistics: RunningStatistics | N
 
 
 def _point_rows(
-    example: Any, points: np.ndarray, outputs: np.ndarray, values: np.ndarray, more: Row
+    points: np.ndarray,
+    names: Sequence[str],
+    more: Row,
+    example: Any,
+    outputs: np.ndarray,
+    values: np.ndarray,
+    at: tuple[float, float] | None = None,
 ) -> Iterator[Row]:
-    """Rows of a map: the value of the chosen output at every point."""
-    for (x, y), output, value in zip(points, outputs, values, strict=True):
-        yield {"example": example, "x": float(x), "y": float(y), "output": int(output), "value": float(value[output])} | more
+    """Rows of a map: the value `[n, a]` of the chosen output `[n]` at every point; `at` is where the example lies."""
+    place = {} if at is None else {"example_x": at[0], "example_y": at[1]}
+    for (x, y), output, value in zip(points, outputs.tolist(), values, strict=True):
+        name = feature_name(output, names, "action")
+        here = {"example": example, "x": float(x), "y": float(y), "output": output, "output_name": name}
+        yield here | {"value": float(value[output])} | more | place

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from floppy.figure import label_of
 from floppy.studies.base import Row, by, column, error_bars
-from floppy.studies.figure import label_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +63,8 @@ def draw_features(features: Sequence[Row], unit: str, axes: "Axes") -> None:
     axes.set_yticks(places, [label_of(feature["feature"]) for feature in features], fontsize="small")
     axes.invert_yaxis()
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_xlabel(f"fall of the {unit}")
-    axes.legend(title="feature in all examples", fontsize="small", title_fontsize="small")
+    axes.set_xlabel(f"fall of the {unit}, changed in all examples")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(changes), fontsize="small", frameon=False)
 
 
 def draw_map(example: Any, points: Sequence[Row], axes: "Axes") -> None:
@@ -80,28 +80,33 @@ def draw_map(example: Any, points: Sequence[Row], axes: "Axes") -> None:
         _draw_contribution(example, points[0], values, shape, axes)
     elif count == 0:
         image = axes.imshow(values, cmap="PuOr", **shape)
-        axes.set_title(f"action {outputs.flat[0]}", fontsize="medium")
+        axes.set_title(label_of(points[0]["output_name"]), fontsize="medium")
         axes.figure.colorbar(image, ax=axes)
     elif count == 2:
-        image = axes.imshow(np.where(outputs == 1, values, 1 - values), cmap="PuOr", vmin=0, vmax=1, **shape)
-        axes.set_title("probability of action 1", fontsize="medium")
+        first = points[0]
+        shown = np.where(outputs == first["output"], values, 1 - values)
+        image = axes.imshow(shown, cmap="PuOr", vmin=0, vmax=1, **shape)
+        axes.set_title(label_of(f"probability of: {first['output_name']}"), fontsize="medium")
         axes.figure.colorbar(image, ax=axes)
     else:
-        _draw_likeliest(outputs, values, shape, axes)
+        names = {int(point["output"]): point["output_name"] for point in points}
+        _draw_likeliest(outputs, values, names, shape, axes)
 
 
 def _draw_contribution(example: Any, first: Row, values: np.ndarray, shape: dict[str, Any], axes: "Axes") -> None:
     most = float(np.abs(values).max()) or 1.0
     image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, **shape)
     axes.figure.colorbar(image, ax=axes)
-    axes.set_title(f"example {example}: change of action {first['output']}", fontsize="medium")
+    axes.set_title(label_of(f"example {example} adds to: {first['output_name']}"), fontsize="medium")
     (left, right, low, high), place = shape["extent"], (first["example_x"], first["example_y"])
     x, y = float(np.clip(place[0], left, right)), float(np.clip(place[1], low, high))
     is_inside = (x, y) == place
     axes.plot(x, y, "o", color="black", markerfacecolor="black" if is_inside else "none", clip_on=False, markersize=7)
 
 
-def _draw_likeliest(outputs: np.ndarray, values: np.ndarray, shape: dict[str, Any], axes: "Axes") -> None:
+def _draw_likeliest(
+    outputs: np.ndarray, values: np.ndarray, names: dict[int, str], shape: dict[str, Any], axes: "Axes"
+) -> None:
     """The likeliest of several actions by colour, paler where it is less likely."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
@@ -112,7 +117,8 @@ def _draw_likeliest(outputs: np.ndarray, values: np.ndarray, shape: dict[str, An
     axes.imshow(1 - strength * (1 - colours[outputs]), **shape)
     axes.set_title("likeliest action", fontsize="medium")
     axes.legend(
-        handles=[Patch(color=tuple(colours[action]), label=f"action {action}") for action in shown], fontsize="small"
+        handles=[Patch(color=tuple(colours[action]), label=label_of(names[action])) for action in shown],
+        fontsize="small",
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,18 +25,22 @@ class Part(NamedTuple):
     """`[*obs]` bool."""
 
 
-def parts_of(shape: tuple[int, ...]) -> list[Part]:
-    """The parts into which an observation of a shape is divided, 20 at most for an image of four channels.
+def parts_of(shape: tuple[int, ...], names: Sequence[str] = ()) -> list[Part]:
+    """The parts into which an observation is divided, at most 20 of an image with four channels.
 
     A vector's are its features, or neighbouring ones together where it has more than 16. An image's are its channels,
     if it has several, and tiles of its pixels, 4 by 4 of them.
+
+    Args:
+      shape: of the observation.
+      names: of the features or channels, as far as they are known.
     """
     if len(shape) not in (2, 3):
-        return [Part(*each) for each in _spans("feature", math.prod(shape), shape)]
+        return [Part(*each) for each in _spans("feature", math.prod(shape), shape, names)]
     channels = shape[2] if len(shape) == 3 else 1
     found = []
     if channels > 1:
-        for name, mask in _spans("channel", channels, (channels,)):
+        for name, mask in _spans("channel", channels, (channels,), names):
             found.append(Part(name, np.broadcast_to(mask[None, None, :], shape)))
     rows, columns = (np.array_split(np.arange(side), min(TILES, side)) for side in shape[:2])
     for some_rows in rows:
@@ -47,13 +52,18 @@ def parts_of(shape: tuple[int, ...]) -> list[Part]:
     return found
 
 
-def _spans(word: str, count: int, shape: tuple[int, ...]) -> list[tuple[str, np.ndarray]]:
+def feature_name(index: int, names: Sequence[str], word: str = "feature") -> str:
+    """Such as `angle (rad)`, or `feature 2` where it has no name."""
+    return names[index] if index < len(names) else f"{word} {index}"
+
+
+def _spans(word: str, count: int, shape: tuple[int, ...], names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """`count` numbers in at most 16 parts, by name."""
     found = []
     for span in np.array_split(np.arange(count), min(MOST_FEATURES, count)):
         mask = np.zeros(count, bool)
         mask[span] = True
-        name = f"{word} {span[0]}" if len(span) == 1 else f"{word}s {span[0]}-{span[-1]}"
+        name = feature_name(span[0], names, word) if len(span) == 1 else f"{word}s {span[0]}-{span[-1]}"
         found.append((name, mask.reshape(shape)))
     return found
 
