@@ -71,9 +71,14 @@ def take_literally(figure: "Figure") -> None:
             text.set_parse_math(False)
 
 
+def printable(value: Any) -> str:
+    """A value's text on one line, without codes that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
+
+
 def label_of(name: Any) -> str:
     """A name as a figure has room for it: on one line, and with its middle left out where it is long."""
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(name))
+    text = printable(name)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
     return f" {text}" if text.startswith("_") else text  # legends leave out what begins with it

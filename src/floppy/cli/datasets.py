@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import textwrap
 import time
 import warnings
@@ -18,11 +19,15 @@ from floppy.cli.parsing import completion
 from floppy.cloning import Cloning, GradientStep
 from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.cloning.losses import LOSSES
-from floppy.dataset import load, save
+from floppy.dataset import DistilledDataset, load, save
 from floppy.dataset.card import NORMALISERS, SPANS
+from floppy.draw import draw, draw_text
+from floppy.draw.files import check_picture, save_picture
+from floppy.draw.scenes import groups_of
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
 from floppy.fields import as_seed, one_of
+from floppy.figure import printable
 from floppy.files import check_new_file
 from floppy.learner.distribution import parse_distribution
 from floppy.play import has_own_limits
@@ -293,25 +298,75 @@ class Import(Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Show(Command):
-    """Shows a dataset's card and tensors."""
+    """Shows a dataset: what its card says in short, and its examples; --save draws them."""
 
     name: ClassVar[str] = "show"
     positional: ClassVar[tuple[str, ...]] = ("dataset",)
     dataset: Path
     """The dataset's file."""
+    examples: tuple[int, ...] = ()
+    """Numbers of the examples that are shown, from 0; by default the first ones."""
+    config: bool = False
+    """Print the whole card, with the configuration that made the dataset, in place of the examples."""
+    save: Path | None = None
+    """Draw the examples to this file, of which the name ends in .png, .svg or .pdf."""
+    overwrite: bool = False
+    """Replace the file of --save."""
 
     def run(self, call: Call) -> Json:
-        """Reads and checks the file."""
-        return load(self.dataset).describe()
+        """Reads and checks the file, and draws it."""
+        chosen, more = self.examples or None, {}
+        if self.save is not None:
+            check_picture(self.save, overwrite=self.overwrite)
+        dataset = load(self.dataset)
+        if self.save is not None:
+            save_picture(draw(dataset, chosen), self.save, overwrite=self.overwrite)
+            more = {"picture": str(self.save)}
+        elif chosen:
+            groups_of(dataset, chosen)  # whose complaint belongs here, before anything is printed
+        return dataset.describe() | more
 
     def text(self, result: Json) -> str:
-        """Tensors, then the card."""
+        """The card in short and the examples, or all of the card."""
+        if self.config:
+            return self._whole_card(result)
+        dataset = load(self.dataset)
+        width = shutil.get_terminal_size((100, 24)).columns
+        card = (line if len(line) <= width else f"{line[: width - 1]}…" for line in _card_lines(dataset, result))
+        drawn = draw_text(dataset, self.examples or None, width=width)
+        if not dataset.examples:
+            drawn = "\nThe file holds no examples, but all layers of a trained policy."
+        hint = "--save FILE.png draws them, --config prints all of the card."
+        return "\n".join([str(self.dataset), *card, drawn, "", hint if self.save is None else str(self.save)])
+
+    def _whole_card(self, result: Json) -> str:
         lines = [f"{self.dataset}: {result['examples']} examples, {result['floats']} floats"]
         lines += [f"  {name} {list(tensor['shape'])}" for name, tensor in result["tensors"].items()]
         for key, value in result["card"].items():
             text = json.dumps(value)
             lines.append(f"  {key}: {text if len(text) < LONG else textwrap.indent(json.dumps(value, indent=2), '  ')}")
         return "\n".join(lines)
+
+
+def _card_lines(dataset: DistilledDataset, result: Json) -> Iterator[str]:
+    """What matters of a card, a line each."""
+    card = dataset.card
+    shapes = ", ".join(f"{name} {tensor['shape']}" for name, tensor in result["tensors"].items())
+    entries = {"task": card.task, "examples": f"{result['examples']}, {result['floats']} numbers in all: {shapes}"}
+    if card.score is not None:
+        mean, sd = (f"{each:.1f}" if isinstance(each, int | float) else each for each in _of(card.score, "mean", "sd"))
+        learners, episodes = _of(card.score, "learners", "episodes")
+        entries["score"] = f"{mean} (sd {sd}) of {learners} fresh learners x {episodes} episodes"
+    loss = f", loss {card.cloning['loss']}" if "loss" in card.cloning else ""
+    entries |= {"cloning": f"{card.cloning['kind']}{loss}", "made by": card.algorithm["name"]}
+    entries |= {"command": card.command, "notes": card.notes}
+    for name, value in entries.items():
+        if value:
+            yield f"  {name:<9} {printable(value)}"
+
+
+def _of(entry: Json, *names: str) -> list[Any]:
+    return [entry[name] for name in names]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

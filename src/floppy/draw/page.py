@@ -29,10 +29,14 @@ MOST_ACTIONS = 20
 WIDEST = 14.0
 MARGIN = 0.25
 GAP = 0.35
+BETWEEN = 0.22
+"""Rows of panels."""
 TITLE = 0.26
 LINE = 0.155
-NAMES, BARS, NUMBERS = 1.15, 1.0, 0.55
-SIDE = NAMES + BARS + NUMBERS
+BARS, NUMBERS, COLUMN = 1.0, 0.45, 0.6
+"""Widths of the target's bars, of the numbers beside them, and of a column of the observation's numbers."""
+LETTER = 0.058
+"""Width of a letter of a name."""
 LETTERS = 15.5
 """Letters of a caption in an inch."""
 
@@ -136,15 +140,20 @@ class _Panels:
         self.group, self.kind = group, None
         self.columns = self.rows = 0
         self.size = self.picture = (0.0, 0.0)
+        self.actions = self.names = 0.0
         if not group.scenes:
             return
         scene = group.scenes[0]
         self.kind = kind_of(scene)
         self.picture = self.kind.size(scene)
-        side = TITLE + LINE * (_bar_count(scene) + 0.5)
+        height = TITLE + LINE * (_bar_count(scene) + 0.5)
+        self.actions = _longest(scene.target.names if scene.target else ())
+        side = self.actions + BARS + NUMBERS
         if _has_table(scene, self.kind):
-            side += LINE * (len(scene.observation) + 1.5)
-        self.size = (self.picture[0] + 0.3 + SIDE, max(self.picture[1] + TITLE, side))
+            height += LINE * (len(scene.observation) + 1.5)
+            self.names = _longest(scene.names)
+            side = max(side, self.names + COLUMN * (1 if scene.normalised is None else 2))
+        self.size = (self.picture[0] + 0.25 + side, max(self.picture[1] + TITLE, height))
         fit = max(1, int((WIDEST + GAP) // (self.size[0] + GAP)))
         self.rows = -(-len(group.scenes) // fit)
         self.columns = -(-len(group.scenes) // self.rows)
@@ -157,7 +166,7 @@ class _Panels:
     @property
     def height(self) -> float:
         """Of all of them."""
-        return max(0.0, self.rows * (self.size[1] + GAP) - GAP)
+        return max(0.0, self.rows * (self.size[1] + BETWEEN) - BETWEEN)
 
     def draw(self, figure: "Figure", top: float, *, is_titled: bool) -> None:
         """Draws them from a height on downwards."""
@@ -165,7 +174,7 @@ class _Panels:
             row, column = divmod(number, self.columns)
             left = MARGIN + column * (self.size[0] + GAP)
             name = f"{label_of(self.group.task)}, example {index}" if is_titled else f"example {index}"
-            self._panel(figure, left, top - row * (self.size[1] + GAP), name, scene)
+            self._panel(figure, left, top - row * (self.size[1] + BETWEEN), name, scene)
 
     def _panel(self, figure: "Figure", left: float, top: float, name: str, scene: Scene) -> None:
         assert self.kind is not None
@@ -175,13 +184,13 @@ class _Panels:
         kind.draw(_axes(figure, left, top - TITLE - height, width, height), scene)
         if scene.target is None:
             return
-        left += width + 0.3
-        title = "target: probability of each action" if scene.target.is_discrete else "target action"
+        left += width + 0.25
+        title = "target probabilities" if scene.target.is_discrete else "target action"
         _text(figure, left, top - 0.1, title, size=SMALL + 0.5, colour=ORANGE, weight="bold")
         bottom = top - TITLE - LINE * _bar_count(scene)
-        _bars(_axes(figure, left + NAMES, bottom, BARS, top - TITLE - bottom), scene.target)
+        _bars(_axes(figure, left + self.actions, bottom, BARS, top - TITLE - bottom), scene.target)
         if _has_table(scene, kind):
-            _table(figure, left, bottom - LINE, scene)
+            _table(figure, left, bottom - LINE, self.names, scene)
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -205,6 +214,11 @@ def _text(
     """A line at a place in inches."""
     across, up = figure.get_size_inches()
     figure.text(x / across, y / up, text, fontsize=size, color=colour, va="center", **options)
+
+
+def _longest(names: Sequence[str]) -> float:
+    """The width that names need, in inches."""
+    return 0.15 + LETTER * max((len(label_of(name)) for name in names), default=0)
 
 
 def _bar_count(scene: Scene) -> int:
@@ -240,9 +254,9 @@ def _bars(axes: "Axes", target: Target) -> None:
         spine.set_visible(False)
 
 
-def _table(figure: "Figure", left: float, top: float, scene: Scene) -> None:
+def _table(figure: "Figure", left: float, top: float, width: float, scene: Scene) -> None:
     """Names and numbers, in the task's units and as networks see them."""
-    right, far = left + NAMES + 0.95, left + SIDE
+    right, far = left + width + COLUMN, left + width + 2 * COLUMN
     units = "task's units" if scene.has_units else "normalised"
     _text(figure, left, top, "observation", size=SMALL + 0.5, weight="bold")
     _text(figure, right, top, units, size=SMALL - 0.5, colour=GREY, ha="right")

@@ -36,14 +36,13 @@ class Bars:
         places = np.arange(len(lengths))
         axes.barh(places, lengths, height=0.7, color=BLUE)
         axes.axvline(0.0, color=GREY, linewidth=0.8)
-        axes.set_xlim(-1.05 * reach, 1.05 * reach)
+        axes.set_xlim(-4.0 * reach, 1.0 * reach)  # names and numbers stand on the left
         axes.set_ylim(len(lengths) - 0.5, -0.5)
-        texts = [f"{label_of(name)}  {number_text(value)}" for name, value in zip(scene.names, scene.observation)]
-        axes.set_yticks(places, texts, fontsize=SMALL)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xticks([])
-        for side in ("top", "right", "bottom", "left"):
-            axes.spines[side].set_visible(False)
+        along = axes.get_yaxis_transform()
+        for place, name, value in zip(places.tolist(), scene.names, scene.observation, strict=True):
+            axes.text(0.0, place, label_of(name), transform=along, fontsize=SMALL, va="center")
+            axes.text(0.59, place, number_text(value), transform=along, fontsize=SMALL, va="center", ha="right")
+        axes.set_axis_off()
 
     def caption(self, scene: Scene) -> str:
         """Units."""
@@ -77,11 +76,9 @@ class HeatMap:
 
     def caption(self, scene: Scene) -> str:
         """How to read it."""
-        order = " row by row" if scene.observation.ndim == 1 else ""
+        order = ", row by row" if scene.observation.ndim == 1 else ""
         units = "normalised" if scene.normalised is not None or not scene.has_units else "in the task's units"
-        return f"Each cell is a number of the observation,{order} {units}: red above 0, blue below.".replace(
-            ", n", " n"
-        )
+        return f"Each cell is a number of the observation{order}, {units}: red above 0, blue below."
 
 
 class Image:
