@@ -149,8 +149,12 @@ def test_distill_prints_its_score_and_writes_a_run() -> None:
     assert done.returncode == 0, done.stderr
     assert "step 2/2" in done.stderr, "progress and results keep apart"
     result = json.loads(done.stdout)
-    keys = "task dataset score outer_steps env_steps seconds finished interrupted"
+    keys = "task dataset score beside_random outer_steps env_steps seconds finished interrupted"
     assert list(result) == keys.split()
+    beside = result["beside_random"]
+    assert beside["episodes"] == 20
+    assert 10 < beside["random"] < 40
+    assert beside["difference"] == pytest.approx(result["score"]["mean"] - beside["random"])
     assert (result["task"], result["dataset"]) == ("ndcartpole/1", "a run/dataset.safetensors")
     assert (result["outer_steps"], result["env_steps"]) == (2, 2 * 2 * 2 * 8)
     assert result["seconds"] > 0

@@ -20,7 +20,7 @@ LAYERS = (
     {"teach"},
     {"outer", "evaluation", "draw"},
     {"run"},
-    {"recipes", "torch"},
+    {"recipes", "torch", "zoo"},
     {"studies", "papers"},
     {"report"},
     {"cli"},

@@ -96,6 +96,11 @@ class Command:
         """The result for people."""
         raise NotImplementedError
 
+    def exit_code(self, result: Json) -> int:
+        """Of the program, once the result is printed."""
+        del result
+        return 0
+
     @classmethod
     def given(cls, words: list[str]) -> Json:
         """Parts of the command that depend on its first words, see `Parser`."""
@@ -132,8 +137,8 @@ class Command:
         return command
 
 
-def carry_out(name: str, words: list[str], call: Call) -> str:
-    """Parses a command and runs it; gives what is to be printed, nothing in a process that only helps."""
+def carry_out(name: str, words: list[str], call: Call) -> tuple[str, int]:
+    """Parses a command and runs it; gives what is to be printed, nothing in a process that only helps, and the code."""
     enable_compilation_cache()
     words = hyphenated(words)
     # A call that hangs and cannot be ended ends the program.
@@ -147,8 +152,9 @@ def carry_out(name: str, words: list[str], call: Call) -> str:
         with contextlib.redirect_stdout(sys.stderr), losses_said():
             result = parsed.run(call)
             if _only_helps(parsed):
-                return ""
-            return json.dumps(plain_json(result), allow_nan=False) if parsed.json else parsed.text(result)
+                return "", 0
+            said = json.dumps(plain_json(result), allow_nan=False) if parsed.json else parsed.text(result)
+            return said, parsed.exit_code(result)
 
 
 def _only_helps(command: Command) -> bool:

@@ -39,6 +39,7 @@ HOMES = {
     "redraw": "studies:Redraw",
     "reproduce": "studies:Reproduce",
     "report": "report:Report",
+    "zoo": "zoo:Zoo",
     "completion": "datasets:Completion",
 }
 """Commands that are no studies by name: the module in this folder, and the class."""
@@ -89,13 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_stdout()
     try:
         with _faults_of_closing() as faults:
-            if said := _answer(words):
+            said, code = _answer(words)
+            if said:
                 print(said, flush=True)
         for fault in faults:
             if "--traceback" in words:
                 traceback.print_exception(fault.__cause__)
             print(f"floppy: {fault}", file=sys.stderr)
-        return USER_ERROR if faults else 0
+        return USER_ERROR if faults else code
     except SystemExit as stop:  # a command's --help
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
@@ -161,12 +163,12 @@ def overview() -> str:
     return "\n".join(["usage: floppy COMMAND [options]", "", *lines, "", "Studies:", *studies, "", last])
 
 
-def _answer(words: list[str]) -> str:
-    """What is to be printed."""
+def _answer(words: list[str]) -> tuple[str, int]:
+    """What is to be printed, and the exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
-        return overview()
+        return overview(), 0
     if words[0] == "--version":
-        return metadata.version("floppy-rl")
+        return metadata.version("floppy-rl"), 0
     began = time.monotonic()
     with _useless_settings_said():
         from floppy.cli.base import Call, carry_out  # with them come JAX and tyro

@@ -16,12 +16,13 @@ from floppy.cli.parsing import peek
 from floppy.cloning.base import CLONINGS
 from floppy.errors import MAX_COUNT, FloppyError, check_number, must_be_one_of
 from floppy.evaluation.evaluate import evaluate, evaluate_random
+from floppy.evaluation.random_play import Comparison, beside_random
 from floppy.fields import CHOICES, bounded, check_fields, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
 from floppy.outer import OUTER_LOOPS
 from floppy.outer.base import is_for
-from floppy.parallel import LostProcessError, Processes
+from floppy.parallel import LostProcessError, Processes, is_first_process
 from floppy.recipes import RECIPES, STAGED, apply_budget, ppo_baseline, recipe, with_strategy
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
@@ -35,6 +36,10 @@ from floppy.tasks.registry import make_task
 
 RANDOM = "random"
 """The baseline of random actions."""
+
+RANDOM_SECONDS = 10.0
+RANDOM_SHARE = 0.05
+"""What a budget of time keeps for random play after the run: so many seconds, or so much of a short budget."""
 
 GROUPS = (
     Group(
@@ -134,17 +139,19 @@ class Distill(Command):
         make: Any = partial(distill_stages, stages) if (stages := self.stages(config)) else partial(distill, config)
         result: DistillResult = make(
             folder,
-            time_limit=call.left(time_limit),
+            time_limit=_less_random_play(call.left(time_limit)),
             command=call.typed,
             resume=self.resume,
             overwrite=self.overwrite,
             step_timeout=self.step_timeout,
         )
         _say_how_to_go_on(result)
+        beside = None if result.interrupted else _beside_random(result)
         return {
             "task": result.dataset.card.task,
             "dataset": str(folder / DATASET_NAME),
             "score": result.dataset.card.score,
+            "beside_random": None if beside is None else beside.as_json(),
             "outer_steps": result.outer_steps,
             "env_steps": result.env_steps,
             "seconds": result.seconds,
@@ -172,7 +179,7 @@ class Distill(Command):
         return (
             f"{task}: {score_text(task, score)} over {played}, "
             f"after {result['outer_steps']} outer steps ({result['env_steps']:,} {seen}) in {result['seconds']:.0f} s\n"
-            f"{result['dataset']}"
+            f"{_beside_text(result['beside_random'])}{result['dataset']}"
         )
 
 
@@ -288,6 +295,30 @@ class Baseline(Command):
         """The score."""
         task, score = result["task"], result["score"]
         return f"{task}, {result['method']}: {score_text(task, score)} over {episodes_text(task, score)}"
+
+
+def _less_random_play(seconds: float | None) -> float | None:
+    """A budget of time without what random play may take after the run."""
+    return None if seconds is None else seconds - min(RANDOM_SECONDS, RANDOM_SHARE * seconds)
+
+
+def _beside_random(result: DistillResult) -> Comparison | None:
+    """How the score stands to random play; the process that prints the result asks."""
+    card = result.dataset.card
+    if card.score is None or not is_first_process():
+        return None
+    return beside_random(make_task(card.task), card.score, card.seed or 0)
+
+
+def _beside_text(beside: Json | None) -> str:
+    """The same in a sentence, on a line of its own."""
+    if beside is None:
+        return ""
+    random, episodes = f"{beside['random']:.1f}", beside["episodes"]
+    what = f"random play, {random} over {episodes} episodes" if episodes else f"the commonest class, {random}"
+    if beside["is_clear"]:
+        return f"{beside['difference']:.1f} above {what}\n"
+    return f"not clearly above {what}: a longer run, or another --outer or --recipe, may do better\n"
 
 
 def plan_text(result: Json) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
+from floppy.dataset import zoo_index
 from floppy.dataset.card import EPSILON, FORMAT, Card
 from floppy.errors import FloppyError, check_kind, listed, one_line, shown
 from floppy.files import MEBIBYTE, as_path, check_file, check_new_file, size_text, write_atomically
@@ -259,10 +260,11 @@ def origin(dataset: DistilledDataset) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> DistilledDataset:
-    """Reads a dataset from a file that `save` or another writer of the format made.
+    """Reads a dataset from a file that `save` or another writer of the format made, or one of the zoo's by its name.
 
     Args:
-      path: the file.
+      path: the file; or a name of the zoo (docs/zoo.md), such as `cartpole` or `brax/hopper@4`, if there is no file of
+        that name.
 
     Returns:
       The dataset, valid in every respect that `DistilledDataset.validate` checks.
@@ -270,6 +272,7 @@ def load(path: str | os.PathLike[str]) -> DistilledDataset:
     Raises:
       FloppyError: if there is no such file, or if it is anything else than a valid dataset of a known format.
     """
+    path = zoo_index.located(path)
     return read_safetensors(path, _read, "a dataset", "a .safetensors file that floppy wrote", most=MOST_BYTES)
 
 

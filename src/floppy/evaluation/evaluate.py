@@ -19,7 +19,7 @@ from floppy.learner.distribution import NAMED_DISTRIBUTIONS, as_learners, descri
 from floppy.learner.ensemble import MAX_MEMBERS, EnsembleNetwork, assemble
 from floppy.learner.network import Learners, Network
 from floppy.parallel import replicate
-from floppy.play import Arena, open_arena
+from floppy.play import Arena, Played, open_arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.normalise import RunningStatistics
 from floppy.tasks.base import Task, default_episodes
@@ -230,9 +230,16 @@ def evaluate_random(task: Task, *, episodes: int = 1000, seed: int = 0) -> Score
     check_own_task(task, is_registered=False)
     key = named_key(jax.random.key(seed), "evaluate random")
     with open_arena(task) as arena:
-        play = jax.jit(arena.play_random, static_argnums=(0, 2)) if arena.is_pure else arena.play_random
-        played = play(task, key, episodes)
+        play = _compiled_random if arena.is_pure else _play_random
+        played = play(arena, task, key, episodes)
     return score_returns(np.asarray(played.returns), task.max_return, seed, complaint=RANDOM_DIVERGED)
+
+
+def _play_random(arena: Arena[Any], task: Task, key: jax.Array, episodes: int) -> Played:
+    return arena.play_random(task, key, episodes)
+
+
+_compiled_random = jax.jit(_play_random, static_argnums=(0, 1, 3))
 
 
 def evaluate_policies(

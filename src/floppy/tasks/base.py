@@ -237,6 +237,16 @@ def few_episodes(task: Task) -> int:
     return min(default_episodes(task), FEW_LABELS if kind_of(task) == LABELLED else FEW_EPISODES)
 
 
+def chance_of(task: Task) -> float | None:
+    """Score that takes no learning: of labelled examples the share of the commonest class, in percent; else None.
+
+    Of a task with episodes it is that of random play, which has to be played.
+    """
+    if not isinstance(task, SupervisedTask):
+        return None
+    return float(100 * np.bincount(np.asarray(task.labelled().labels)).max() / len(task.labelled().labels))
+
+
 def selection_view(task: Task) -> Task:
     """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
     return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
