@@ -1,7 +1,7 @@
 """Draws the two figures at the head of the README from datasets in docs/results: `python scripts/figures.py`.
 
 `distillation.svg` is after Figure 1 of the HaDES paper: two examples, one step, a policy. `examples.svg` is after
-Figure 3 of the PPMO paper: the examples of cart-pole as carts and poles.
+Figure 3 of the PPMO paper: the examples of cart-pole in three dimensions as carts and poles.
 """
 
 import itertools
@@ -16,7 +16,6 @@ import floppy
 from floppy.draw import Scene
 from floppy.draw.base import BLUE, GREY, INK, ORANGE
 from floppy.draw.page import kind_of
-from floppy.draw.plain import number_text
 from floppy.draw.scenes import groups_of
 from floppy.figure import figure_bytes, usual_settings
 from floppy.files import write_atomically
@@ -26,7 +25,7 @@ RESULTS = ROOT / "docs/results"
 FIGURES = ROOT / "docs/figures"
 CART_POLE = "cartpole/lambda-1d-k2.safetensors"
 HOPPER = "brax/hopper-k4.safetensors"
-SHORT = ("position", "velocity", "angle", "angular velocity")
+THREE = "cartpole/lambda-3d-k4.safetensors"
 
 
 def scenes_of(name: str) -> tuple[Scene, ...]:
@@ -56,10 +55,8 @@ def picture(figure: Figure, scene: Scene, left: float, bottom: float, width: flo
     kind_of(scene).draw(place(figure, left, bottom, width, height), scene)
 
 
-def step(whole: Axes, start: tuple[float, float], end: tuple[float, float], text: str) -> None:
-    """A thick grey arrow with words above."""
+def arrow(whole: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     whole.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=22, linewidth=3, color=GREY))
-    whole.text((start[0] + end[0]) / 2, start[1] + 0.18, text, ha="center", va="bottom", fontsize=10, color=INK)
 
 
 def asked(scene: Scene) -> str:
@@ -71,43 +68,45 @@ def asked(scene: Scene) -> str:
 
 def distillation() -> Figure:
     """Examples, one step, a policy: for cart-pole above, for the hopper below."""
-    width, height = 10.4, 5.6
+    width, height = 10.4, 4.9
     figure, whole = page(width, height)
-    titles = ((2.55, "a distilled dataset"), (6.85, "one training step"), (9.0, "a policy that plays"))
+    titles = ((2.5, "a distilled dataset"), (6.4, "training, no environment"), (9.2, "a policy that plays"))
     for x, title in titles:
-        whole.text(x, height - 0.4, title, ha="center", fontsize=13, weight="bold", color=INK)
-    rows = ((CART_POLE, 3.05, "CartPole: {} examples", slice(2)), (HOPPER, 0.45, "Brax Hopper: {} examples", slice(4)))
+        whole.text(x, height - 0.42, title, ha="center", fontsize=13, weight="bold", color=INK)
+    rows = ((CART_POLE, 2.5, "CartPole: {} examples", 2), (HOPPER, 0.4, "Hopper: {} examples", 4))
     for name, bottom, words, shown in rows:
-        dataset, scenes = floppy.load(RESULTS / name), scenes_of(name)[shown]
+        dataset, scenes = floppy.load(RESULTS / name), scenes_of(name)[:shown]
         each = 4.4 / len(scenes)
         for number, scene in enumerate(scenes):
-            left = 0.35 + number * each
-            picture(figure, scene, left, bottom + 0.32, each - 0.08, 1.35)
-            note = asked(scene) if scene.target and scene.target.is_discrete else "torques"
-            whole.text(left + each / 2, bottom + 0.2, note, ha="center", fontsize=9, color=ORANGE)
-        whole.text(2.55, bottom + 1.85, words.format(dataset.examples), ha="center", fontsize=11, color=INK)
-        middle = bottom + 0.95
-        whole.text(5.85, middle + 0.75, "a fresh network", ha="center", fontsize=10, color=INK)
-        network(whole, 5.85, middle)
-        step(whole, (4.9, middle), (5.35, middle), "")
-        step(whole, (6.4, middle), (7.75, middle), "")
+            left = 0.3 + number * each
+            picture(figure, scene, left, bottom + 0.25, each - 0.08, 1.3)
+            assert scene.target is not None
+            if scene.target.is_discrete:
+                whole.text(left + each / 2, bottom + 0.3, asked(scene), ha="center", fontsize=9.5, color=ORANGE)
+        whole.text(2.5, bottom + 1.6, words.format(dataset.examples), ha="center", fontsize=11, color=INK)
+        middle = bottom + 0.9
+        whole.text(5.75, middle + 0.68, "a fresh network", ha="center", fontsize=10, color=INK)
+        network(whole, 5.75, middle)
+        arrow(whole, (4.75, middle), (5.25, middle))
+        arrow(whole, (6.3, middle), (8.0, middle))
         steps = int(dataset.card.cloning["steps"])
         word = "1 gradient step" if steps == 1 else f"{steps} gradient steps"
-        whole.text(7.05, middle + 0.2, word, ha="center", fontsize=10, color=INK)
-        assert dataset.card.score is not None
-        score = dataset.card.score
-        whole.text(9.0, middle + 0.28, f"{score['mean']:.0f}", ha="center", fontsize=24, weight="bold", color=BLUE)
-        whole.text(9.0, middle - 0.02, "mean return", ha="center", fontsize=10, color=INK)
-        many = f"{score['learners']} fresh networks,\n{score['episodes']} episodes each"
-        whole.text(9.0, middle - 0.2, many, ha="center", va="top", fontsize=9, color="#57606a")
-    whole.text(
-        0.35,
-        0.25,
-        "Orange: what an example asks for, the push or the torques. Blue: velocities in the example.",
-        fontsize=9,
-        color="#57606a",
-    )
+        whole.text(7.1, middle + 0.16, word, ha="center", fontsize=10, color=INK)
+        returns(whole, dataset, 9.2, middle)
+    note = "Orange: what an example asks for, the push of the cart or the torques at the joints. Blue: velocities."
+    whole.text(0.35, 0.25, note, fontsize=9, color="#57606a")
     return figure
+
+
+def returns(whole: Axes, dataset: floppy.DistilledDataset, x: float, y: float) -> None:
+    """The score on a card."""
+    score, most = dataset.card.score, floppy.make_task(dataset.card.task).max_return
+    assert score is not None
+    whole.text(x, y + 0.24, f"{score['mean']:.0f}", ha="center", fontsize=24, weight="bold", color=BLUE)
+    of = "" if most is None else f", of at most {most:.0f}"
+    whole.text(x, y - 0.02, f"mean return{of}", ha="center", fontsize=10, color=INK)
+    many = f"{score['learners']} fresh networks,\n{score['episodes']} episodes each"
+    whole.text(x, y - 0.2, many, ha="center", va="top", fontsize=9, color="#57606a")
 
 
 def network(whole: Axes, x: float, y: float) -> None:
@@ -126,30 +125,23 @@ def network(whole: Axes, x: float, y: float) -> None:
 
 
 def examples() -> Figure:
-    """Both examples of cart-pole, with their numbers and targets in words."""
-    scenes = scenes_of(CART_POLE)
-    width, height = 9.0, 3.5
+    """The examples of cart-pole in three dimensions, and what each asks for most."""
+    scenes = scenes_of(THREE)
+    width, height = 10.4, 4.75
     figure, whole = page(width, height)
-    title = f"All that a fresh network needs to balance CartPole-v1: {len(scenes)} examples"
-    whole.text(width / 2, height - 0.4, title, ha="center", fontsize=13, weight="bold", color=INK)
-    each = (width - 0.6) / len(scenes)
+    title = f"All that a fresh network needs to balance three poles at once: {len(scenes)} examples"
+    whole.text(width / 2, height - 0.42, title, ha="center", fontsize=13, weight="bold", color=INK)
+    each = (width - 0.5) / len(scenes)
     for number, scene in enumerate(scenes):
-        left = 0.3 + number * each
-        picture(figure, scene, left, 1.15, each - 0.2, 1.75)
-        assert scene.target is not None
-        chances = ", ".join(
-            f"{name} {value:.0%}" for name, value in zip(scene.target.names, scene.target.values, strict=True)
-        )
-        whole.text(left + each / 2, 1.0, f"target: {chances}", ha="center", fontsize=10, color=ORANGE)
-        units = ("m", "m/s", "rad", "rad/s")
-        numbers = [
-            f"{name} {number_text(value)} {unit}"
-            for name, value, unit in zip(SHORT, scene.observation, units, strict=True)
-        ]
-        for line, pair in enumerate((numbers[:2], numbers[2:])):
-            whole.text(left + each / 2, 0.74 - 0.2 * line, ", ".join(pair), ha="center", fontsize=9.5, color=INK)
-    note = "Orange arrows: the pushes that the target asks for. Blue arrows: velocities of cart and pole."
-    whole.text(width / 2, 0.22, note, ha="center", fontsize=9, color="#57606a")
+        left = 0.25 + number * each
+        picture(figure, scene, left, 0.9, each, 3.0)
+        whole.text(left + each / 2, height - 0.75, f"example {number + 1}", ha="center", fontsize=10, color=INK)
+        whole.text(left + each / 2, 0.68, f"pole {asked(scene)}", ha="center", fontsize=10, color=ORANGE)
+    note = (
+        "Each line is one of the three carts. Orange: the pushes that the target asks for, as long as likely. "
+        "Blue: velocities of carts and poles."
+    )
+    whole.text(width / 2, 0.3, note, ha="center", fontsize=9, color="#57606a")
     return figure
 
 

@@ -17,7 +17,7 @@ def arrow(axes: "Axes", start: Any, move: Any, colour: str, *, width: float = 0.
 
     start, move = np.asarray(start, float), np.asarray(move, float)
     length = float(np.hypot(*move))
-    if not length > 0.5 * width:
+    if not length > 2.0 * width:
         return
     head = min(3.2 * width, 0.6 * length)
     axes.add_patch(
@@ -40,7 +40,7 @@ def turn(axes: "Axes", centre: Any, angle: float, radius: float, colour: str, *,
     """An arrow around `centre [2]` by `angle` radians, anticlockwise where positive, from the top on."""
     from matplotlib.patches import Polygon
 
-    if not abs(angle) > 0.1:
+    if not abs(angle) > 0.3:
         return
     centre = np.asarray(centre, float)
     span = math.copysign(min(abs(angle), 5.2), angle)
