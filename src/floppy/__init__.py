@@ -83,7 +83,7 @@ _MODULES = {
 }
 """Where public names live. They are imported when they are first asked for (PEP 562), and with them JAX."""
 
-_SUBMODULES = ("draw", "studies", "tasks", "torch", "zoo")
+_SUBMODULES = ("draw", "report", "studies", "tasks", "torch", "zoo")
 """Modules of the public API that need no import of their own; `torch` is the one that imports PyTorch."""
 
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -154,18 +154,25 @@ def other_sizes(lesson: Lesson) -> dict[str, Any]:
         raise FloppyError("These learners are a network of the maker's own, whose size nothing here can change.")
     if lesson.distilled.encoder:
         raise FloppyError("The file holds trained layers, which fit networks of their own size alone.")
-    low, high = own.width
-    found = {"a quarter as wide": {"width": (max(1, low // 4), max(1, high // 4))}}
-    found["four times as wide"] = {"width": (4 * low, 4 * high)}
-    if own.depth[0] > 0:
-        found["one layer deeper"] = {"depth": (own.depth[0] + 1, own.depth[1] + 1)}
+    (low, high), (least, most) = own.width, own.depth
+    narrow, wide, deep = (max(1, low // 4), max(1, high // 4)), (4 * low, 4 * high), (least + 1, most + 1)
+    found = {}
+    if most > 0:  # else the width has no meaning, but for some kinds of convolutions
+        found[f"a quarter as wide ({_span(narrow)} units a layer)"] = {"width": narrow}
+        found[f"four times as wide ({_span(wide)} units a layer)"] = {"width": wide}
+        found[f"one layer deeper ({_span(deep)} hidden layers)"] = {"depth": deep}
+    else:
+        found["one hidden layer more"] = {"depth": (1, 1)}
     return {name: dataclasses.replace(own, init_seed=-1, **change) for name, change in found.items()}
+
+
+def _span(bounds: tuple[int, int]) -> str:
+    low, high = bounds
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _transfer(lesson: Lesson, extent: Extent) -> dict[str, Score]:
     others = other_sizes(lesson)
     options: Any = {"learners": extent.learners, "episodes": extent.episodes, "seed": extent.seed}
     scores = evaluate(lesson.dataset, distributions=list(others.values()), **options)
-    return {
-        f"{name} ({describe_distribution(each)})": scores[describe_distribution(each)] for name, each in others.items()
-    }
+    return {name: scores[describe_distribution(each)] for name, each in others.items()}

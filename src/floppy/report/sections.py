@@ -1,6 +1,7 @@
 """The sections of a report, in words that a stranger understands."""
 
 import importlib.metadata
+import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from floppy.draw.page import kind_of as picture_kind
 from floppy.draw.plain import number_text
 from floppy.draw.scenes import groups_of
 from floppy.files import MEBIBYTE, size_text
+from floppy.learner.distribution import describe_distribution
 from floppy.report import html
 from floppy.report.measures import Extent, Measured
 from floppy.report.pictures import (
@@ -129,8 +131,8 @@ def _examples(story: Story) -> str:
         else "how large each action is to be; a bar to the left is a negative number"
     )
     head = (
-        f"What the network learns from: {shown}. Each picture is an observation that was made up; the bars beside it "
-        f"say {target}."
+        f"What the network learns from: {shown}. Each picture is an observation, which need not look like anything "
+        f"that happens in the task; the bars below it say {target}."
     )
     cards = [_example(scene, index) for scene, index in zip(group.scenes, group.indexes, strict=True)]
     caption = html.paragraph(picture_kind(first).caption(first), "note")
@@ -145,7 +147,12 @@ def _example(scene: Scene, index: int) -> str:
         return html.figure(scene_picture(scene, name))
     order = np.sort(np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS])
     rows = [
-        (target.names[i], float(target.strength[i]), number_text(float(target.values[i])), target.is_discrete)
+        (
+            target.names[i],
+            float(target.strength[i]),
+            f"{target.values[i]:.0%}" if target.is_discrete else number_text(float(target.values[i])),
+            target.is_discrete,
+        )
         for i in order
     ]
     said = ", ".join(f"{who} {text}" for who, _, text, _ in rows)
@@ -183,8 +190,8 @@ def _score(story: Story) -> str:
     )
     many = "" if plain else f"Each of {extent.learners} networks with weights of its own was taught, and then "
     text = f"{many}{'It' if plain else 'it'} played {score.episodes} {episode_word(story.task)}" + (
-        ". The interval says how far the mean is known: it would hold the mean of ever more networks in 95 of 100 "
-        "reports like this one. What others have published was not measured here."
+        ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
+        "all possible networks within it. Scores without an interval were not measured here."
     )
     if score.diverged:
         text += f" {score.diverged} networks diverged in training, and count as the worst."
@@ -284,13 +291,13 @@ def _making(story: Story) -> str:
         ("method", name),
         ("seed", "" if card.seed is None else card.seed),
         ("environment steps", _whole(card.algorithm.get("env_steps"))),
-        ("networks", ", ".join(map(str, map(_describe, story.lesson.learners)))),
+        ("networks", ", ".join(map(describe_distribution, story.lesson.learners))),
         ("training", f"{card.cloning.get('kind', '')}, {story.steps}"),
         ("versions", ", ".join(f"{package} {version}" for package, version in sorted(card.versions.items()))),
         ("licence", card.licence),
         ("notes", card.notes),
     ]
-    score = f"floppy evaluate {story.source.file_name} --learners {story.extent.learners}"
+    score = f"floppy evaluate {shlex.quote(story.source.typed)} --learners {story.extent.learners}"
     score += f" --episodes {story.extent.episodes} --seed {story.extent.seed}"
     return html.section(
         "How it was made",
@@ -317,12 +324,6 @@ def _left_out(heading: str, story: Story, part: str) -> str:
     """A section that says why it is empty; nothing where there is no reason."""
     reason = story.measured.reasons.get(part, "")
     return html.section(heading, html.paragraph(reason, "note")) if reason else ""
-
-
-def _describe(learners: Any) -> str:
-    from floppy.learner.distribution import describe_distribution
-
-    return describe_distribution(learners)
 
 
 def _number(value: Any) -> str:

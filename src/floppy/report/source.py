@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from floppy.dataset.file import DistilledDataset, load, to_bytes
+from floppy.dataset.zoo_index import find
 from floppy.errors import FloppyError
 from floppy.files import as_path, is_there
 from floppy.run.folder import CONFIG_NAME, DATASET_NAME, read_metrics
@@ -32,6 +33,12 @@ class Source(NamedTuple):
         else:
             stem = "-".join(self.path.parts[-2:]) if not self.path.suffix else self.path.stem
         return f"{stem or 'dataset'}.safetensors"
+
+    @property
+    def typed(self) -> str:
+        """How a command names it: by its name in the zoo, else by the file as it is offered."""
+        name = self.path.as_posix()
+        return name if find(name) is not None and not is_there(self.path) else self.file_name
 
     @property
     def data(self) -> bytes:
