@@ -423,4 +423,4 @@ def browse(path: Path, folder: Path, *options: str) -> "subprocess.CompletedProc
     quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
     still = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
     words = [str(CHROMIUM), *quiet, *still, f"--user-data-dir={folder / 'profile'}", *options, path.as_uri()]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
