@@ -376,7 +376,7 @@ def plain_policy() -> DistilledDataset:
 
 def test_a_dataset_without_examples_says_what_it_holds() -> None:
     figure = draw(plain_policy())
-    assert any("holds no examples" in text for text in texts(figure))
+    assert any("there are no examples" in text for text in texts(figure))
     with pytest.raises(FloppyError, match="no examples"):
         draw_example(plain_policy(), 0)
     with pytest.raises(FloppyError, match="DistilledDataset"):

@@ -177,7 +177,8 @@ def test_the_stages_of_the_taught_recipe() -> None:
     stages = taught_stages(last, imitation_steps=7)
     assert [stage.name for stage in stages] == ["teacher", "imitation", ""]
     teacher, imitation, alone = (stage.config(path) for stage, path in zip(stages, ("", "t.x", "i.x"), strict=True))
-    assert teacher == recipe("breakout", seed=3, encoder_layers=1)
+    scoring = {"score_learners": last.score_learners, "score_episodes": last.score_episodes}
+    assert teacher == recipe("breakout", seed=3, encoder_layers=1, **scoring)
     assert (imitation.outer.teacher, imitation.outer_steps, imitation.held_rates) == ("t.x", 7, ())  # type: ignore[attr-defined]
     assert alone == dataclasses.replace(last, start="i.x")
     for config in (imitation, alone):
@@ -185,7 +186,7 @@ def test_the_stages_of_the_taught_recipe() -> None:
         assert (config.observation_deviation, config.examples) == (0.5, 16)
     assert {config.seed for config in (teacher, imitation, alone)} == {3}
     assert taught_stages(last)[1].config("t.x").outer_steps == IMITATION_STEPS
-    assert taught_stages(recipe("cartpole", "taught"))[0].config("") == ppo_baseline("cartpole")
+    assert taught_stages(recipe("cartpole", "taught"))[0].config("") == ppo_baseline("cartpole", **scoring)
     for options, held in (({}, ("readout_rate",)), ({"cloning": "ImplicitStep"}, ())):
         last = recipe("gymnasium/Hopper-v5", "taught", held_rates=(), **options)
         assert taught_stages(last)[1].config("t.x").held_rates == held

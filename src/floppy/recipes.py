@@ -480,7 +480,8 @@ def taught_stages(last: DistillConfig, *, teacher_steps: int = 0, imitation_step
 
 
 def _teacher(last: DistillConfig, steps: int) -> DistillConfig:
-    same: Row = {"seed": last.seed, "scaled_actions": last.scaled_actions}
+    kept = ("seed", "scaled_actions", "score_learners", "score_episodes")
+    same: Row = {name: getattr(last, name) for name in kept}
     row = TEACHERS.get(_row_name(make_task(last.task)))
     config = ppo_baseline(last.task, **same) if row is None else recipe(last.task, "ppmo", **same, **row)
     return dataclasses.replace(config, outer_steps=steps or config.outer_steps)

@@ -357,7 +357,7 @@ def _card_lines(dataset: DistilledDataset, result: Json) -> Iterator[str]:
         mean, sd = (f"{each:.1f}" if isinstance(each, int | float) else each for each in _of(card.score, "mean", "sd"))
         learners, episodes = _of(card.score, "learners", "episodes")
         entries["score"] = f"{mean} (sd {sd}) of {learners} fresh learners x {episodes} episodes"
-    loss = f", loss {card.cloning['loss']}" if "loss" in card.cloning else ""
+    loss = f", loss {name}" if (name := card.cloning.get("loss")) else ""
     entries |= {"cloning": f"{card.cloning['kind']}{loss}", "made by": card.algorithm["name"]}
     entries |= {"command": card.command, "notes": card.notes}
     for name, value in entries.items():

@@ -62,7 +62,7 @@ def draw(dataset: DistilledDataset, examples: Sequence[int] | None = None) -> "F
     groups = groups_of(dataset, examples)
     panels = [_Panels(group) for group in groups]
     head, notes = _heading(dataset, groups), _notes(dataset, panels)
-    width = max(5.0, *(each.width for each in panels)) + 2 * MARGIN
+    width = max(6.5, *(each.width for each in panels)) + 2 * MARGIN
     heading = textwrap.wrap(head, int((width - 2 * MARGIN) * LETTERS * 0.72))
     caption = [line for note in notes for line in textwrap.wrap(note, int((width - 2 * MARGIN) * LETTERS))]
     top, bottom = 0.2 + 0.2 * len(heading), 0.15 + 0.15 * len(caption)
@@ -151,7 +151,7 @@ class _Panels:
         side = self.actions + BARS + NUMBERS
         if _has_table(scene, self.kind):
             height += LINE * (len(scene.observation) + 1.5)
-            self.names = _longest(scene.names)
+            self.names = max(0.85, _longest(scene.names))  # the head of the column needs that
             side = max(side, self.names + COLUMN * (1 if scene.normalised is None else 2))
         self.size = (self.picture[0] + 0.25 + side, max(self.picture[1] + TITLE, height))
         fit = max(1, int((WIDEST + GAP) // (self.size[0] + GAP)))
@@ -297,11 +297,8 @@ def _notes(dataset: DistilledDataset, panels: list[_Panels]) -> list[str]:
     if any(not target.is_discrete for target in targets):
         notes.append("Grey bands: the range of each action; what goes beyond it the task cuts off.")
     if dataset.card.is_plain_policy:
-        notes.append(
-            "This dataset holds no examples: all layers of a policy are in its file, as plain PPO has trained them."
-            if not dataset.examples
-            else "All layers of a policy are in the file, which need no examples any more."
-        )
+        more = "it needs the examples no more" if dataset.examples else "there are no examples"
+        notes.append(f"All layers of a trained policy are in the file: {more}.")
     elif dataset.card.encoder is not None:
         layers = dataset.card.encoder["layers"]
         notes.append(f"The first {layers} layers of the network are stored in the file; the others learn from this.")

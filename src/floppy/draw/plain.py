@@ -47,7 +47,7 @@ class Bars:
     def caption(self, scene: Scene) -> str:
         """Units."""
         if not scene.has_units:
-            return "Numbers are in normalised units: their statistics are taken anew in every evaluation."
+            return "Numbers are in normalised units."
         compared = "" if scene.normalised is None else "; the bars are as networks see them, normalised"
         return f"Numbers are in the task's units{compared}."
 
@@ -116,7 +116,7 @@ class Frames:
     def size(self, scene: Scene) -> tuple[float, float]:
         """A square for each."""
         rows, columns, channels = scene.observation.shape
-        return 1.35 * channels * min(2.0, max(0.5, columns / rows)), 1.5
+        return 1.35 * channels * min(2.0, max(0.5, columns / rows)), 1.6
 
     def draw(self, axes: "Axes", scene: Scene) -> None:
         """From left to right, their names above."""
@@ -129,6 +129,7 @@ class Frames:
             name = label_of(scene.names[channel])
             axes.text(start + columns / 2 - 0.5, -0.03 * rows, name, ha="center", va="bottom", fontsize=SMALL)
         axes.imshow(strip, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
+        axes.set_ylim(rows - 0.5, -0.13 * rows)  # with room for the names
         axes.set_axis_off()
 
     def caption(self, scene: Scene) -> str:

@@ -35,7 +35,16 @@ def cart_pole(dimensions: int) -> Picture:
     )
 
 
-_LANDER = ("x", "y", "x velocity", "y velocity", "angle (rad)", "angular velocity", "left leg touches", "right leg")
+_LANDER = (
+    "x",
+    "y",
+    "x velocity",
+    "y velocity",
+    "angle (rad)",
+    "angular velocity",
+    "left leg touches",
+    "right leg touches",
+)
 _CAR = ("position", "velocity")
 
 CLASSIC = {
@@ -61,7 +70,7 @@ MINATAR = {
     ),
     "SpaceInvaders": Picture(
         "cells",
-        ("cannon", "alien", "alien, moving left", "alien, moving right", "own bullet", "enemy bullet"),
+        ("cannon", "alien", "moving left", "moving right", "own bullet", "enemy bullet"),
         ("stay", "left", "right", "fire"),
     ),
     "Seaquest": Picture(
