@@ -56,8 +56,8 @@ SLOW_CHECK = (10, 2)
 """The most where Python steps the environments."""
 QUICK = (6, 2)
 """The most for `--quick`."""
-QUICK_TASKS = 2
-"""Of a family, whose best datasets `--quick` takes."""
+QUICK_TASKS = {"brax": 1, "merged": 1}
+"""How many of a family `--quick` takes where that is not 2: Brax takes long to compile."""
 
 Row = Mapping[str, str]
 Tasks = Callable[[str], Row]
@@ -163,10 +163,10 @@ def random_on_pages(task: str) -> float | None:
 
 
 def scores_of_ppo(pages: Iterable[Page]) -> dict[str, float]:
-    """The best score of plain PPO by task: of runs that keep a whole policy, and no example."""
+    """The best score of plain PPO by task."""
     found: dict[str, float] = {}
     for page in pages:
-        plain = [run for run in page.runs if run.kind == "distill" and run.label == "PPO"]
+        plain = [run for run in page.runs if run.label == "PPO"]
         for row in page.rows(RESULTS) if plain else ():
             for run in (run for run in plain if run.owns(row)):
                 task = full_task_id(run.task)
@@ -426,11 +426,15 @@ def family_of(found: Found) -> str:
 
 
 def quick_ones(all_found: list[Found]) -> list[Found]:
-    """The best dataset of each of a family's first tasks."""
+    """The best datasets of some tasks of every family, those of the fewest examples."""
     by_family: dict[str, dict[str, Found]] = {}
     for found in all_found:
         by_family.setdefault(family_of(found), {}).setdefault(found.base, found)
-    return [found for tasks in by_family.values() for found in [*tasks.values()][:QUICK_TASKS]]
+    return [
+        found
+        for family, tasks in by_family.items()
+        for found in sorted(tasks.values(), key=lambda each: each.dataset.examples)[: QUICK_TASKS.get(family, 2)]
+    ]
 
 
 def check_of(row: Row) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pytest
 
 import floppy
 from floppy.cli.main import main
+from floppy.cli.runs import _beside_text, _less_random_play
 from floppy.dataset import zoo_index
 from floppy.dataset.file import origin
 from floppy.dataset.zoo_index import Stated
@@ -356,6 +357,24 @@ def test_labelled_images_are_compared_with_the_commonest_class(monkeypatch: pyte
     found = beside_random(task, {"mean": 80.0, "sd": 1.0, "learners": 4}, 0)  # type: ignore[arg-type]
     assert found is not None
     assert (found.random, found.episodes, found.difference, found.is_clear) == (50.0, 0, 30.0, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "11.0 above random play, 20.0 over 20 episodes\n"),
+        ({"is_clear": False}, "not clearly above random play, 20.0 over 20 episodes: a longer run"),
+        ({"episodes": 0}, "11.0 above the commonest class, 20.0\n"),
+    ],
+)
+def test_distill_says_how_its_score_stands(changes: dict[str, Any], said: str) -> None:
+    beside = compared({"mean": 31.0, "sd": 30.0, "learners": 100}, 20.0, (12.16, 27.84), 20).as_json()
+    assert _beside_text(beside | changes).startswith(said)
+    assert _beside_text(None) == ""
+
+
+def test_a_budget_of_time_keeps_some_for_random_play() -> None:
+    assert [_less_random_play(seconds) for seconds in (None, 60.0, 600.0)] == [None, 57.0, 590.0]
 
 
 def test_an_environment_that_fails_after_the_run_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ LIST, SHOW, COPY, VERIFY = ACTIONS = ("list", "show", "copy", "verify")
 OPTIONS = {"quick": (VERIFY,), "seed": (VERIFY,), "overwrite": (COPY,)}
 """What they go with."""
 
-WRAP = textwrap.TextWrapper(110, subsequent_indent=" " * 17, break_long_words=False, break_on_hyphens=False)
+WIDTH = 110
+"""Of a card."""
+WRAP = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 17, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,10 +117,11 @@ def _card_text(entry: Json) -> str:
     lines = [f"{entry['name']}: {entry['examples']} examples of {entry['task']}"]
     for score in entry["scores"]:
         low, high = score["interval"]
-        lines.append(
+        reached = (
             f"  {score['task']}: {score['unit']} {_spread(score)}, 95% interval {_number(low)} to {_number(high)}, "
             f"over {score['learners']} fresh networks x {score['episodes']} (evaluation seed {score['seed']})"
         )
+        lines += textwrap.wrap(reached, WIDTH, subsequent_indent="    ")
         beside = {"random play": score["random"], "plain PPO": score["ppo"], "published": score["published"]}
         known = [f"{what} {_number(value)}" for what, value in beside.items() if value is not None]
         where = f" ({score['where']})" if score["where"] else ""
