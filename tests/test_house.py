@@ -23,6 +23,7 @@ LAYERS = (
     {"recipes", "torch", "onnx", "sb3", "minari", "zoo"},
     {"exports"},
     {"studies", "papers"},
+    {"report"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -85,7 +85,7 @@ _MODULES = {
 }
 """Where public names live. They are imported when they are first asked for (PEP 562), and with them JAX."""
 
-_SUBMODULES = ("draw", "minari", "onnx", "sb3", "studies", "tasks", "torch", "zoo")
+_SUBMODULES = ("draw", "minari", "onnx", "report", "sb3", "studies", "tasks", "torch", "zoo")
 """Modules of the public API that need no import of their own; `minari`, `onnx`, `sb3` and `torch` need an extra."""
 
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -19,8 +19,8 @@ LONGEST = 40
 """Characters of a label."""
 
 
-def picture_of(draw: Callable[["Figure"], None]) -> bytes:
-    """What a function draws on an empty figure of 6 by 4 inches, as PNG."""
+def picture_of(draw: Callable[["Figure"], None], dpi: int = 100) -> bytes:
+    """What a function draws on an empty figure of 6 by 4 inches, which it may resize, as PNG."""
     with usual_settings(), warnings.catch_warnings():
         # Axes may stay empty where everything diverged.
         warnings.simplefilter("ignore", UserWarning)
@@ -30,7 +30,7 @@ def picture_of(draw: Callable[["Figure"], None]) -> bytes:
         figure = Figure(figsize=(6, 4), layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
-        return figure_bytes(figure)
+        return figure_bytes(figure, dpi=dpi)
 
 
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}

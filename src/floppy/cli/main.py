@@ -39,6 +39,7 @@ HOMES = {
     "merge": "datasets:Merge",
     "redraw": "studies:Redraw",
     "reproduce": "studies:Reproduce",
+    "report": "report:Report",
     "zoo": "zoo:Zoo",
     "completion": "datasets:Completion",
 }

@@ -95,6 +95,11 @@ STUDIES = Studies(
             "Ensemble",
             "Scores ensembles of ever more fresh learners, against single ones.",
         ),
+        "explain": Shipped(
+            "explain",
+            "Explain",
+            "Shows which examples matter, to which features the score is sensitive, and what policies do where.",
+        ),
         "rollback": Shipped(
             "rollback",
             "Rollback",

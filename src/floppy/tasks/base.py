@@ -25,6 +25,9 @@ LARGE_IMAGE = 16
 DEFAULT_EPISODES = 100
 """Per learner, in an evaluation."""
 
+FEW_EPISODES, FEW_LABELS = 4, 500
+"""The same where a rough score will do."""
+
 MOST_ACTIONS = 2**16
 """Of a discrete space: a policy puts out a number for each."""
 
@@ -227,6 +230,11 @@ def default_episodes(task: Task) -> int:
     """How many episodes a learner plays where nothing else is asked for: of labelled examples all."""
     usual = len(task.labelled().labels) if isinstance(task, SupervisedTask) else DEFAULT_EPISODES
     return int(getattr(task, "default_episodes", usual))
+
+
+def few_episodes(task: Task) -> int:
+    """How many episodes a learner plays where a rough score will do; a label is seen in no time, an episode is not."""
+    return min(default_episodes(task), FEW_LABELS if kind_of(task) == LABELLED else FEW_EPISODES)
 
 
 def chance_of(task: Task) -> float | None:

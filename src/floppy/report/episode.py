@@ -1,0 +1,107 @@
+"""One episode of a freshly cloned policy, as a moving picture."""
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from floppy.draw import draw_observation, observation_size
+from floppy.files import MEBIBYTE
+from floppy.keys import named_key
+from floppy.play import Arena
+from floppy.play.arena import Trajectory
+from floppy.tasks.base import Task
+from floppy.teach.policies import Policies
+
+MOST_STEPS = 500
+"""Of an episode, that are shown."""
+MOST_FRAMES = 100
+MILLISECONDS = 100
+"""Per frame."""
+MOST_BYTES = MEBIBYTE * 15 // 16
+COLOURS = 64
+INCHES = (4.0, 3.0)
+"""At most, of a frame."""
+
+
+class Episode(NamedTuple):
+    """What a policy saw."""
+
+    observations: np.ndarray
+    """`[T, *obs]`, in the task's units."""
+    has_ended: bool
+    """Whether that is all of the episode."""
+
+
+def play_episode(task: Task, policies: Policies, arena: Arena[Any], seed: int) -> Episode:
+    """Has the first of several policies play from the start of an episode, with sampled actions.
+
+    Args:
+      task: with episodes.
+      policies: trained for it.
+      arena: where they play.
+      seed: of the episode.
+
+    Returns:
+      The first 500 steps, or less where the episode ended.
+    """
+    key = named_key(jax.random.key(seed), "report episode")
+    weights = jax.tree.map(lambda leaf: leaf[:1], policies.weights)
+
+    def play(weights: Any, statistics: Any, key: jax.Array) -> Trajectory:
+        environments = arena.start_environments(task, named_key(key, "start"), 1, 1)
+        steps = min(MOST_STEPS, task.max_steps)
+        return arena.collect(
+            task, policies.network, weights, environments, named_key(key, "play"), steps=steps, statistics=statistics
+        )[1]
+
+    played = (jax.jit(play) if arena.is_pure else play)(weights, policies.statistics, key)
+    ended = np.asarray(played.terminated | played.truncated)[:, 0, 0]
+    steps = int(ended.argmax()) + 1 if ended.any() else len(ended)
+    return Episode(np.asarray(played.observations)[:steps, 0, 0], bool(ended.any()))
+
+
+def frames_of(episode: Episode) -> np.ndarray:
+    """The observations `[n, *obs]` that are shown: 100 at most, of a grid, whose things jump, the first ones."""
+    count = len(episode.observations)
+    if episode.observations.ndim == 4:
+        return episode.observations[:MOST_FRAMES]
+    return episode.observations[:: -(-count // MOST_FRAMES)]
+
+
+def draw_frames(task: Task, observations: Sequence[np.ndarray] | np.ndarray) -> list[Any]:
+    """A picture for each observation, all of one size: images of Pillow's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    size = np.minimum(observation_size(task), INCHES)
+    figure = Figure(figsize=tuple(size), dpi=80, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    frames = []
+    for observation in observations:
+        axes.clear()
+        draw_observation(axes, task, observation)
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+    return frames
+
+
+def as_gif(frames: Sequence[Any]) -> bytes:
+    """Frames as an animated GIF of less than 1 MB: every second one is left out, and again, until it is."""
+    # One palette for all of them, else colours flicker.
+    palette = frames[len(frames) // 2].quantize(COLOURS)
+    kept = [frame.quantize(palette=palette, dither=0) for frame in frames]
+    step = 1
+    while True:
+        picture = io.BytesIO()
+        first, *others = kept[::step]
+        first.save(
+            picture, "GIF", save_all=True, append_images=others, duration=MILLISECONDS * step, loop=0, optimize=True
+        )
+        if picture.tell() <= MOST_BYTES or step >= len(kept):
+            return picture.getvalue()
+        step *= 2

@@ -1,0 +1,100 @@
+"""The pictures of a report, as files: examples, curves, scores, maps. They are narrow, for phones."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from floppy.draw.base import Scene
+from floppy.draw.page import kind_of
+from floppy.figure import label_of, picture_of
+from floppy.report.episode import Episode, as_gif, draw_frames, frames_of
+from floppy.report.html import Picture
+from floppy.studies.explain_figure import draw_examples, draw_map
+from floppy.tasks.base import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 4.6
+"""Inches of a figure."""
+DPI = 160
+
+
+def drawn(draw: Callable[["Figure"], None], width: float = WIDTH, height: float = 3.0) -> bytes:
+    """A PNG of what a function draws."""
+
+    def resized(figure: "Figure") -> None:
+        figure.set_size_inches(width, height)
+        draw(figure)
+
+    return picture_of(resized, dpi=DPI)
+
+
+def scene_picture(scene: Scene, alt: str) -> Picture:
+    """An example's observation."""
+    kind = kind_of(scene)
+    width, height = kind.size(scene)
+    data = drawn(lambda figure: kind.draw(figure.subplots(), scene), width + 0.1, height + 0.1)
+    return Picture(data, "png", alt)
+
+
+def episode_picture(task: Task, episode: Episode, alt: str, caption: str) -> Picture:
+    """An episode as a GIF, and its first frame for people who want nothing to move."""
+    frames = draw_frames(task, frames_of(episode))
+    still = io.BytesIO()
+    frames[0].save(still, "PNG")
+    return Picture(as_gif(frames), "gif", alt, caption, still.getvalue())
+
+
+def curve_picture(log: Sequence[dict[str, Any]], unit: str, random: float, alt: str, caption: str) -> Picture | None:
+    """The scores of a run's evaluations over its environment steps; None where it had less than two."""
+    steps = np.cumsum([line.get("env_steps", 0.0) for line in log])
+    points = [(taken, line["selection_score"]) for taken, line in zip(steps, log, strict=True) if _is_scored(line)]
+    if len(points) < 2:
+        return None
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.plot(*zip(*points, strict=True), "o-", markersize=3)
+        axes.axhline(random, color="grey", linestyle="--", label="random actions")
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel(unit)
+        axes.legend()
+
+    return Picture(drawn(draw), "png", alt, caption)
+
+
+def _is_scored(line: dict[str, Any]) -> bool:
+    return line.get("selection_score") is not None
+
+
+def scores_picture(
+    rows: Sequence[tuple[str, float, tuple[float, float] | None]], unit: str, alt: str, caption: str
+) -> Picture:
+    """A dot per score, with a line for its interval."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for place, (_, mean, interval) in enumerate(rows):
+            low, high = interval or (mean, mean)
+            colour = "C1" if place == 0 else "C0"
+            axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.5)
+            axes.plot(mean, place, "o", color=colour)
+        axes.set_yticks(range(len(rows)), [label_of(who) for who, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(unit)
+        axes.grid(axis="x", alpha=0.3)
+
+    return Picture(drawn(draw, height=0.9 + 0.35 * len(rows)), "png", alt, caption)
+
+
+def influence_picture(examples: Sequence[dict[str, Any]], unit: str, alt: str, caption: str) -> Picture:
+    """A bar per example that was left out."""
+    return Picture(drawn(lambda figure: draw_examples(examples, unit, figure.subplots())), "png", alt, caption)
+
+
+def map_picture(points: Sequence[dict[str, Any]], alt: str, caption: str) -> Picture:
+    """What clones do over two features."""
+    return Picture(drawn(lambda figure: draw_map("", points, figure.subplots())), "png", alt, caption)

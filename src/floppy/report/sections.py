@@ -1,0 +1,341 @@
+"""The sections of a report, in words that a stranger understands."""
+
+import importlib.metadata
+import shlex
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from floppy.draw.base import Scene
+from floppy.draw.page import kind_of as picture_kind
+from floppy.draw.plain import number_text
+from floppy.draw.scenes import groups_of
+from floppy.files import MEBIBYTE, size_text
+from floppy.learner.distribution import describe_distribution
+from floppy.report import html
+from floppy.report.measures import Extent, Measured
+from floppy.report.pictures import (
+    curve_picture,
+    episode_picture,
+    influence_picture,
+    map_picture,
+    scene_picture,
+    scores_picture,
+)
+from floppy.report.references import references_of
+from floppy.report.source import Source
+from floppy.tasks.base import EPISODIC, Task, episode_word, kind_of, picture_of, score_unit
+from floppy.tasks.descriptions import description_of
+from floppy.teach.codec import DISTRIBUTION, Lesson, unpack
+
+MOST_EXAMPLES = 16
+"""That are drawn."""
+MOST_ACTIONS = 6
+"""Of a target, the largest, in their order."""
+MOST_DOWNLOAD = 3 * MEBIBYTE
+
+
+class Story(NamedTuple):
+    """All that the sections are made from."""
+
+    source: Source
+    lesson: Lesson
+    task: Task
+    measured: Measured
+    extent: Extent
+
+    @property
+    def unit(self) -> str:
+        """What a score is called."""
+        return score_unit(self.task)
+
+    @property
+    def count(self) -> str:
+        """How many examples, in words."""
+        count = self.source.dataset.examples
+        return f"{count} example{'' if count == 1 else 's'}"
+
+    @property
+    def steps(self) -> str:
+        """How many training steps, in words."""
+        steps = self.lesson.cloning.steps
+        return "one training step" if steps == 1 else f"{steps} training steps"
+
+
+def page_of(source: Source, measured: Measured, extent: Extent) -> str:
+    """The page about a dataset: HTML, in which nothing that the card, folder or file says is taken for markup."""
+    lesson = unpack(source.dataset)
+    story = Story(source, lesson, lesson.task(), measured, extent)
+    sections: tuple[Callable[[Story], str], ...] = (
+        _lead,
+        _about_task,
+        _examples,
+        _episode,
+        _score,
+        _curve,
+        _influence,
+        _map,
+        _transfer,
+        _making,
+        _download,
+    )
+    title = f"{source.dataset.card.task}, taught by {story.count}"
+    version = importlib.metadata.version(DISTRIBUTION)
+    return html.page(title, filter(None, (section(story) for section in sections)), version)
+
+
+def _lead(story: Story) -> str:
+    score, random = story.measured.score, story.measured.random
+    best = "" if story.task.max_return is None else f", of at most {_number(story.task.max_return)}"
+    if story.source.dataset.card.is_plain_policy:
+        text = "This file holds a whole trained policy; nothing is left to learn."
+        return html.paragraph(f"{text} It reaches a {story.unit} of {_number(score.mean)}{best}.", "lead")
+    return html.paragraph(
+        f"A neural network with random weights takes {story.steps} on {story.count} that a computer has made up, and "
+        f"then reaches a {story.unit} of {_number(score.mean)}{best}. Random actions reach {_number(random.mean)}. It "
+        "has never seen the task itself.",
+        "lead",
+    )
+
+
+def _about_task(story: Story) -> str:
+    task, picture = story.task, picture_of(story.task)
+    shape = task.observation_shape
+    is_flat = len(shape) == 1
+    sees = f"{shape[0]} numbers" if is_flat else " × ".join(map(str, shape[:2])) + " pixels or cells"
+    if len(shape) == 3 and shape[2] > 1:
+        sees += f" in {shape[2]} layers"
+    if picture.names and len(picture.names) <= 12:
+        sees += f" ({', '.join(picture.names)})"
+    named = f" ({', '.join(picture.actions)})" if 0 < len(picture.actions) <= 10 else ""
+    actions = story.lesson.actions
+    does = f"sets {actions.size} numbers" if actions.log_std_size else f"chooses one of {actions.size} actions"
+    parts = [description_of(task), f"A policy sees {sees}, and {does}{named}."]
+    if kind_of(task) in EPISODIC:
+        parts.append(f"An episode ends after at most {task.max_steps:,} steps; its return is the sum of all rewards.")
+    return html.section("The task", html.paragraph(" ".join(filter(None, parts))))
+
+
+def _examples(story: Story) -> str:
+    dataset = story.source.dataset
+    if not dataset.examples:
+        return ""
+    chosen = np.linspace(0, dataset.examples - 1, min(MOST_EXAMPLES, dataset.examples)).round().astype(int)
+    (group,) = groups_of(dataset, chosen.tolist())
+    shown = "all of them" if len(chosen) == dataset.examples else f"{len(chosen)} of them, at equal distances"
+    first = group.scenes[0]
+    target = (
+        "how likely each action is to be"
+        if first.target is None or first.target.is_discrete
+        else "how large each action is to be; a bar to the left is a negative number"
+    )
+    head = (
+        f"What the network learns from: {shown}. Each picture is an observation, which need not look like anything "
+        f"that happens in the task; the bars below it say {target}."
+    )
+    cards = [_example(scene, index) for scene, index in zip(group.scenes, group.indexes, strict=True)]
+    caption = html.paragraph(picture_kind(first).caption(first), "note")
+    return html.section("The examples", html.paragraph(head), f'<div class="examples">{"".join(cards)}</div>', caption)
+
+
+def _example(scene: Scene, index: int) -> str:
+    """An example's picture, and its target as bars."""
+    target = scene.target
+    name = f"Example {index}"
+    if target is None:
+        return html.figure(scene_picture(scene, name))
+    order = np.sort(np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS])
+    rows = [
+        (
+            target.names[i],
+            float(target.strength[i]),
+            f"{target.values[i]:.0%}" if target.is_discrete else number_text(float(target.values[i])),
+            target.is_discrete,
+        )
+        for i in order
+    ]
+    said = ", ".join(f"{who} {text}" for who, _, text, _ in rows)
+    omitted = len(target.values) - len(order)
+    more = f"and {omitted} smaller ones" if omitted else ""
+    picture = scene_picture(scene, f"{name}: an observation. Target: {said}")
+    return html.example(picture, name, rows, more)
+
+
+def _episode(story: Story) -> str:
+    episode = story.measured.episode
+    if episode is None:
+        return _left_out("How it plays", story, "episode")
+    steps = len(episode.observations)
+    length = f"It lasted {steps} steps." if episode.has_ended else f"These are its first {steps} steps."
+    first = "One policy, trained a moment before on the examples above and on nothing else, plays an episode."
+    picture = episode_picture(
+        story.task, episode, f"An episode of {story.task.task_id}, {steps} steps, as a moving picture", length
+    )
+    return html.section("How it plays", html.paragraph(first), html.figure(picture))
+
+
+def _score(story: Story) -> str:
+    score, random, extent = story.measured.score, story.measured.random, story.extent
+    plain = story.source.dataset.card.is_plain_policy
+    rows: list[tuple[str, float, tuple[float, float] | None]] = [
+        ("the policy in this file" if plain else "fresh networks, taught by this", score.mean, score.ci95),
+        ("random actions", random.mean, random.ci95),
+        *((each.who, each.mean, None) for each in references_of(story.source.dataset)),
+    ]
+    table = html.table(
+        ("who", story.unit, "95% interval"),
+        [(who, _number(mean), _interval(interval)) for who, mean, interval in rows],
+        own=0,
+    )
+    many = "" if plain else f"Each of {extent.learners} networks with weights of its own was taught, and then "
+    text = f"{many}{'It' if plain else 'it'} played {score.episodes} {episode_word(story.task)}" + (
+        ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
+        "all possible networks within it. Scores without an interval were not measured here."
+    )
+    if score.diverged:
+        text += f" {score.diverged} networks diverged in training, and count as the worst."
+    alt = ", ".join(f"{who} {_number(mean)}" for who, mean, _ in rows)
+    picture = scores_picture(
+        rows, story.unit, f"Scores: {alt}", f"Dots are scores ({story.unit}), bars their intervals."
+    )
+    return html.section("The score", html.paragraph(text), html.figure(picture), table, _of_card(story))
+
+
+def _of_card(story: Story) -> str:
+    score = story.source.dataset.card.score
+    if not score:
+        return ""
+    return html.paragraph(
+        f"Its card says {_number(score['mean'])} (standard deviation {_number(score['sd'])}), of {score['learners']} "
+        f"networks x {score['episodes']} {episode_word(story.task)}.",
+        "note",
+    )
+
+
+def _curve(story: Story) -> str:
+    if not story.source.log:
+        return ""
+    picture = curve_picture(
+        story.source.log,
+        story.unit,
+        story.measured.random.mean,
+        "A curve of the score of fresh networks over the environment steps of the run",
+        "Every dot is a test: fresh networks were taught by the examples as they stood.",
+    )
+    if picture is None:
+        return ""
+    text = "The examples began as noise, or nearly so, and were improved step by step."
+    return html.section("How the examples were learned", html.paragraph(text), html.figure(picture))
+
+
+def _influence(story: Story) -> str:
+    found = story.measured.influence
+    heading = "Which example matters most"
+    if story.source.dataset.examples < 2:
+        return ""
+    if found is None:
+        return _left_out(heading, story, "influence")
+    examples = [each for each in found.summary.get("examples", []) if each["fall"] is not None]
+    if not examples:
+        return ""
+    most = max(examples, key=lambda each: each["fall"])
+    text = (
+        "Each example is left out in turn, and the same networks learn from the others. The higher a bar, the more the "
+        f"score falls. Example {most['example']} matters most: without it the {story.unit} is "
+        f"{_number(most['score'])} in place of {_number(found.summary['score']['mean'])}."
+    )
+    alt = "Fall of the score without example " + ", ".join(
+        f"{each['example']}: {_number(each['fall'])}" for each in examples
+    )
+    picture = influence_picture(
+        examples, story.unit, alt, "Thin lines are 95% intervals; below 0 it helps to leave it out."
+    )
+    return html.section(heading, html.paragraph(text), html.figure(picture))
+
+
+def _map(story: Story) -> str:
+    found = story.measured.influence
+    if found is None or not found.points:
+        return ""
+    first, second = found.summary["map"]["features"]
+    text = (
+        f"The two numbers of an observation that matter most here, {first} and {second}, are varied; all others are as "
+        f"they usually are. The colour says what {story.extent.learners} policies do on average."
+    )
+    alt = f"A map of actions over {first} and {second}; outputs shown: {', '.join(found.summary['map']['outputs'])}"
+    return html.section("What policies do where", html.paragraph(text), html.figure(map_picture(found.points, alt, "")))
+
+
+def _transfer(story: Story) -> str:
+    found = story.measured.transfer
+    heading = "Other networks"
+    if story.source.dataset.card.is_plain_policy:
+        return ""
+    if found is None:
+        return _left_out(heading, story, "transfer")
+    rows = [("its own kind of network", story.measured.score), *found.items()]
+    text = "Whether the same examples teach networks of sizes for which they were not made."
+    table = html.table(
+        ("network", story.unit, "95% interval"),
+        [(who, _number(score.mean), _interval(score.ci95)) for who, score in rows],
+        own=0,
+    )
+    return html.section(heading, html.paragraph(text), table)
+
+
+def _making(story: Story) -> str:
+    card = story.source.dataset.card
+    name = card.algorithm.get("name", "")
+    known = [
+        ("method", name),
+        ("seed", "" if card.seed is None else card.seed),
+        ("environment steps", _whole(card.algorithm.get("env_steps"))),
+        ("networks", ", ".join(map(describe_distribution, story.lesson.learners))),
+        ("training", f"{card.cloning.get('kind', '')}, {story.steps}"),
+        ("versions", ", ".join(f"{package} {version}" for package, version in sorted(card.versions.items()))),
+        ("licence", card.licence),
+        ("notes", card.notes),
+    ]
+    score = f"floppy evaluate {shlex.quote(story.source.typed)} --learners {story.extent.learners}"
+    score += f" --episodes {story.extent.episodes} --seed {story.extent.seed}"
+    return html.section(
+        "How it was made",
+        html.paragraph("The command that made the examples, as their card has it:"),
+        html.command(card.command or "none is known"),
+        html.paragraph("The command that repeats the score above:"),
+        html.command(score),
+        html.facts((key, value) for key, value in known if value not in ("", None)),
+    )
+
+
+def _download(story: Story) -> str:
+    data = story.source.data
+    size = size_text(len(data))
+    text = "All that was learned is in one small file, which any language can read (a safetensors file)."
+    if len(data) > MOST_DOWNLOAD:
+        where = f"With {size} it is too large for this page; it lies in {story.source.path}."
+        return html.section("The data", html.paragraph(text), html.paragraph(where))
+    link = html.download(data, story.source.file_name, f"Download {html.short(story.source.file_name)} ({size})")
+    return html.section("The data", html.paragraph(text), link)
+
+
+def _left_out(heading: str, story: Story, part: str) -> str:
+    """A section that says why it is empty; nothing where there is no reason."""
+    reason = story.measured.reasons.get(part, "")
+    return html.section(heading, html.paragraph(reason, "note")) if reason else ""
+
+
+def _number(value: Any) -> str:
+    """A number of a score; a card's may be anything."""
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.1f}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _whole(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, int | float) else ""
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}"

@@ -1,0 +1,52 @@
+"""What tasks are about, in a sentence for people who have never met them."""
+
+import re
+
+from floppy.tasks.base import Task
+
+_HOP = "Hop forward on one leg without falling."
+_DOUBLE = "Keep two poles, one on top of the other, upright on a cart."
+_SENTENCES = {
+    "cartpole": "Keep a pole upright that stands on a cart, by pushing the cart.",
+    "pendulum": "Swing a pendulum up and keep it upright with a weak motor.",
+    "acrobot": "Swing the tip of a two-link arm above a line, with a motor at the joint between the links.",
+    "mountaincar": "Drive an underpowered car out of a valley by swinging back and forth.",
+    "mountaincarcontinuous": "Drive an underpowered car out of a valley by swinging back and forth.",
+    "lunarlander": "Land a spacecraft on a pad with its engines.",
+    "lunarlandercontinuous": "Land a spacecraft on a pad with its engines.",
+    "breakoutminatar": "Clear bricks with a bouncing ball that a paddle must not miss, on a grid of 10 by 10 cells.",
+    "asterixminatar": "Collect gold and keep away from enemies, on a grid of 10 by 10 cells.",
+    "freewayminatar": "Cross a road between cars as often as possible, on a grid of 10 by 10 cells.",
+    "spaceinvadersminatar": "Shoot rows of aliens before they land, on a grid of 10 by 10 cells.",
+    "seaquestminatar": "Rescue divers with a submarine among enemies, on a grid of 10 by 10 cells.",
+    "hopper": _HOP,
+    "walker2d": "Walk forward on two legs without falling.",
+    "halfcheetah": "Run forward as fast as possible on two legs.",
+    "ant": "Walk forward on four legs.",
+    "humanoid": "Walk forward on two legs without falling, as a body with arms.",
+    "humanoidstandup": "Stand up from lying on the ground.",
+    "reacher": "Reach a target with the tip of a two-link arm.",
+    "invertedpendulum": "Keep a pole upright that stands on a cart.",
+    "inverteddoublependulum": _DOUBLE,
+    "swimmer": "Swim forward as a chain of three links.",
+    "centipede": "The Atari game: shoot a centipede before it reaches the bottom.",
+    "spaceinvaders": "The Atari game: shoot rows of aliens before they land.",
+    "mspacman": "The Atari game: eat all pellets of a maze and keep away from ghosts.",
+    "pong": "The Atari game: table tennis against the computer.",
+    "breakout": "The Atari game: clear bricks with a bouncing ball that a paddle must not miss.",
+    "digits": "Say which digit an image of handwriting shows.",
+    "mnist": "Say which digit an image of handwriting shows.",
+    "fashionmnist": "Say which piece of clothing an image shows.",
+}
+"""By the names of environments in small letters, without their versions; libraries share them."""
+
+
+def description_of(task: Task) -> str:
+    """What a task is about: its own `description`, or what is known of an environment of its name; else empty."""
+    own = getattr(task, "description", "")
+    if isinstance(own, str) and own:
+        return own
+    family, _, name = task.task_id.partition("?")[0].partition("/")
+    name = re.sub(r"-v[0-9]+$", "", name.rpartition(":")[2])
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _SENTENCES.get(plain.removesuffix("sticky")) or _SENTENCES.get(family.removeprefix("nd"), "")
