@@ -90,11 +90,13 @@ def _lead(story: Story) -> str:
     best = "" if story.task.max_return is None else f", of at most {_number(story.task.max_return)}"
     if story.source.dataset.card.is_plain_policy:
         text = "This file holds a whole trained policy; nothing is left to learn."
-        return html.paragraph(f"{text} It reaches a {story.unit} of {_number(score.mean)}{best}.", "lead")
+        return html.paragraph(f"{text} It reaches {_number(score.mean)}{best} ({story.unit}).", "lead")
+    layers = len(story.lesson.distilled.encoder)
+    stored = f" Its first {layers} layers are not random: they come trained, with the examples." if layers else ""
     return html.paragraph(
         f"A neural network with random weights takes {story.steps} on {story.count} that a computer has made up, and "
-        f"then reaches a {story.unit} of {_number(score.mean)}{best}. Random actions reach {_number(random.mean)}. It "
-        "has never seen the task itself.",
+        f"then reaches {_number(score.mean)}{best} ({story.unit}). Random actions reach {_number(random.mean)}. It "
+        f"has never seen the task itself.{stored}",
         "lead",
     )
 
