@@ -94,8 +94,8 @@ def _lead(story: Story) -> str:
     layers = len(story.lesson.distilled.encoder)
     stored = f" Its first {layers} layers are not random: they come trained, with the examples." if layers else ""
     return html.paragraph(
-        f"A neural network with random weights takes {story.steps} on {story.how_many} that a computer has made up, and "
-        f"then reaches {_number(score.mean)}{best} ({story.unit}). Random actions reach {_number(random.mean)}. It "
+        f"A neural network with random weights takes {story.steps} on {story.how_many} that a computer has made up, "
+        f"and then reaches {_number(score.mean)}{best} ({story.unit}). Random actions reach {_number(random.mean)}. It "
         f"has never seen the task itself.{stored}",
         "lead",
     )
