@@ -51,7 +51,7 @@ class Story(NamedTuple):
         return score_unit(self.task)
 
     @property
-    def count(self) -> str:
+    def how_many(self) -> str:
         """How many examples, in words."""
         count = self.source.dataset.examples
         return f"{count} example{'' if count == 1 else 's'}"
@@ -80,7 +80,7 @@ def page_of(source: Source, measured: Measured, extent: Extent) -> str:
         _making,
         _download,
     )
-    title = f"{source.dataset.card.task}, taught by {story.count}"
+    title = f"{source.dataset.card.task}, taught by {story.how_many}"
     version = importlib.metadata.version(DISTRIBUTION)
     return html.page(title, filter(None, (section(story) for section in sections)), version)
 
@@ -90,11 +90,13 @@ def _lead(story: Story) -> str:
     best = "" if story.task.max_return is None else f", of at most {_number(story.task.max_return)}"
     if story.source.dataset.card.is_plain_policy:
         text = "This file holds a whole trained policy; nothing is left to learn."
-        return html.paragraph(f"{text} It reaches a {story.unit} of {_number(score.mean)}{best}.", "lead")
+        return html.paragraph(f"{text} It reaches {_number(score.mean)}{best} ({story.unit}).", "lead")
+    layers = len(story.lesson.distilled.encoder)
+    stored = f" Its first {layers} layers are not random: they come trained, with the examples." if layers else ""
     return html.paragraph(
-        f"A neural network with random weights takes {story.steps} on {story.count} that a computer has made up, and "
-        f"then reaches a {story.unit} of {_number(score.mean)}{best}. Random actions reach {_number(random.mean)}. It "
-        "has never seen the task itself.",
+        f"A neural network with random weights takes {story.steps} on {story.how_many} that a computer has made up, "
+        f"and then reaches {_number(score.mean)}{best} ({story.unit}). Random actions reach {_number(random.mean)}. It "
+        f"has never seen the task itself.{stored}",
         "lead",
     )
 

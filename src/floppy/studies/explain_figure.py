@@ -75,7 +75,7 @@ def draw_map(example: Any, points: Sequence[Row], axes: "Axes") -> None:
     count = int(points[0]["actions"])
     axes.set_xlabel(label_of(points[0]["x_feature"]))
     axes.set_ylabel(label_of(points[0]["y_feature"]))
-    shape = {"origin": "lower", "extent": (x[0], x[-1], y[0], y[-1]), "aspect": "auto"}
+    shape: dict[str, Any] = {"origin": "lower", "extent": (x[0], x[-1], y[0], y[-1]), "aspect": "auto"}
     if example != "":
         _draw_contribution(example, points[0], values, shape, axes)
     elif count == 0:
