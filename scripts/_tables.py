@@ -427,7 +427,8 @@ def papers_readme(found: Experiments, results: Path) -> str:
     for name, title in README_CELLS.items():
         cell = found.cells[name]
         ours = {answer.runs[0].taught: bold(f"{answer.mean:,.1f}", answer.is_reached) for answer in known[name]}
-        lines.append([title, str(cell.examples), ours.get(False, "–"), ours.get(True, ""), f"{cell.published:,}"])
+        examples = str(known[name][0].runs[0].examples)
+        lines.append([title, examples, ours.get(False, "–"), ours.get(True, ""), f"{cell.published:,}"])
     reached, alone, cells = (sum(column) for column in zip(*reached_counts(found, results).values(), strict=True))
     said = f"Of all {cells} published scores {reached} are reached or passed, {alone} of these by reward alone."
     return f"{markdown_table(['task', 'examples', 'floppy', 'taught', 'paper'], lines)}\n\n{said}"
