@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo test test-quick test-all lint format benchmark stress stress-long clean distclean
+.PHONY: help demo docs notebook test test-quick test-all lint format benchmark stress stress-long clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
@@ -21,6 +21,8 @@ help:
 	@echo 'make test-all   the same with the thorough tests: every case of a kind, every combination of members'
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
+	@echo 'make docs       build the documentation into site/, without a network'
+	@echo 'make notebook   execute the notebook in docs again, in place'
 	@echo 'make benchmark  run the scripts in benchmarks/'
 	@echo 'make stress     mutate 100,000 files, kill 60 runs, fill up disks: half an hour'
 	@echo 'make stress-long run every outer loop for an hour, side by side'
@@ -45,6 +47,14 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 demo: $(VENV)/.installed
 	$(BIN)/floppy distill cartpole --examples 2 --evaluate-every 10 --out runs/demo --overwrite
 	$(BIN)/floppy evaluate runs/demo/dataset.safetensors --distribution lambda --learners 100 --episodes 20
+
+# Material for MkDocs announces in a warning what its makers do next.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	@echo 'The documentation is in site/index.html'
+
+notebook: $(VENV)/.installed-dev
+	cd docs/notebooks && ../../$(BIN)/python -m nbconvert --to notebook --execute --inplace first-steps.ipynb
 
 # pytest comes last, so that its summary ends the output.
 test: lint
@@ -84,7 +94,7 @@ benchmark: $(VENV)/.installed-dev
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src tests scripts benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean

@@ -1,4 +1,4 @@
-"""The tables of each kind of page, of the README, and the columns of the CSVs that they are made from."""
+"""The tables of each kind of page, of those that sum them up, and the columns of the CSVs that they are made from."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -113,7 +113,7 @@ def cartpole_table(rows: Rows) -> str:
     return markdown_table(["task", "k", "seed", "", *DISTRIBUTIONS], lines, narrow=True)
 
 
-def cartpole_readme(rows: Rows) -> str:
+def cartpole_summary(rows: Rows) -> str:
     """The datasets distilled for Λ, evaluated under Λ."""
     shown = [row for row in rows if row["set"] == row["distribution"] == "lambda"]
     lines = [[f"{row['dimensions']}D", row["examples"], mean_sd(row), row["paper"]] for row in shown]
@@ -146,7 +146,7 @@ def hades_tables(page: Page, rows: Rows, results: Path) -> list[str]:
     ]
 
 
-def hades_readme(rows: Rows) -> str:
+def hades_summary(rows: Rows) -> str:
     """What fresh learners of the searched width reach."""
     names = ("set", "width", "own_draw", "distillation_seed")
     lines = [
@@ -191,7 +191,7 @@ GAME_CURVES: Columns = {
 }
 
 
-def ppmo_readme(rows: Rows) -> str:
+def ppmo_summary(rows: Rows) -> str:
     """What fresh learners reach, over all networks of all seeds of a distillation."""
     own = [row for row in rows if row["method"] in OWN_PPMO]
     lines = []
@@ -366,21 +366,76 @@ FAMILIES = {
 PAPER_HEAD = ("score", "k", "published", "ours", "interval", "networks", "seeds", "taught", "env steps", "minutes")
 
 
+README_CELLS = {
+    "ppmo-table1/1d-k2": "CartPole",
+    "ppmo-table1/5d-k6": "cart-pole in five dimensions",
+    "hades-table1/mnist-hades": "MNIST, accuracy in %",
+    "hades-table1/fashion-mnist-hades": "Fashion-MNIST, accuracy in %",
+    "hades-table3/breakout": "MinAtar Breakout",
+    "hades-table3/space-invaders": "MinAtar Space Invaders",
+    "hades-table3/asterix": "MinAtar Asterix",
+    "hades-table3/freeway": "MinAtar Freeway",
+    "hades-table2/hopper": "Brax hopper",
+    "hades-table2/inverted-double-pendulum": "Brax inverted double pendulum",
+    "ppmo-table4/Hopper-v4": "MuJoCo Hopper-v4",
+    "ppmo-table4/HalfCheetah-v4": "MuJoCo HalfCheetah-v4",
+    "ppmo-table4/Walker2d-v4": "MuJoCo Walker2d-v4",
+    "ppmo-table2/centipede-l0": "Atari Centipede",
+    "ppmo-table2/pong-l4": "Atari Pong, four layers stored",
+}
+"""Scores of every family, reached and not, and what the README calls them."""
+
+
 def papers_tables(found: Experiments, results: Path) -> list[str]:
     """How many published scores are reached, by family, and all answers to them."""
     known = answers(found, results)
-    counts, parts = [], []
+    parts = []
     for prefix, title in FAMILIES.items():
-        cells = {name: known[name] for name in found.cells if name.startswith(f"{prefix}/")}
-        alone = {name: [answer for answer in each if not answer.runs[0].taught] for name, each in cells.items()}
-        counts.append([title, *(str(n) for n in (count_reached(cells), count_reached(alone), len(cells)))])
-        lines = [line for name, each in cells.items() for line in papers_lines(found.cells[name], each)]
+        lines = [
+            line
+            for name, cell in found.cells.items()
+            if name.startswith(f"{prefix}/")
+            for line in papers_lines(cell, known[name])
+        ]
         parts.append(f"### {title}\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
     lines = [line for name, cell in found.further.items() for line in papers_lines(cell, known[name])]
     parts.append(f"### Further scores (HaDES)\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
-    total = ["all", *(str(sum(int(line[column]) for line in counts)) for column in (1, 2, 3))]
+    return [papers_counts(found, results), *parts]
+
+
+def papers_counts(found: Experiments, results: Path) -> str:
+    """How many published scores are reached, by family."""
+    counts = reached_counts(found, results)
+    total = ["all", *(sum(line[column] for line in counts.values()) for column in range(3))]
     head = ["", "at or above the published score", "of these by reward alone", "scores"]
-    return [markdown_table(head, [*counts, total]), *parts]
+    return markdown_table(head, [list(map(str, line)) for line in [*([k, *v] for k, v in counts.items()), total]])
+
+
+def reached_counts(found: Experiments, results: Path) -> dict[str, tuple[int, int, int]]:
+    """By family: scores that are reached, those that are by reward alone, and how many there are."""
+    known, counts = answers(found, results), {}
+    for prefix, title in FAMILIES.items():
+        cells = {name: known[name] for name in found.cells if name.startswith(f"{prefix}/")}
+        alone = {name: [answer for answer in each if not answer.runs[0].taught] for name, each in cells.items()}
+        counts[title] = (count_reached(cells), count_reached(alone), len(cells))
+    return counts
+
+
+def papers_readme(found: Experiments, results: Path) -> str:
+    """Some scores beside the papers', by reward alone and taught, and how many there are in all."""
+    known, lines = answers(found, results), []
+    for name, title in README_CELLS.items():
+        cell = found.cells[name]
+        ours = {answer.runs[0].taught: bold(f"{answer.mean:,.1f}", answer.is_reached) for answer in known[name]}
+        examples = str(known[name][0].runs[0].examples)
+        lines.append([title, examples, ours.get(False, "–"), ours.get(True, ""), f"{cell.published:,}"])
+    reached, alone, cells = (sum(column) for column in zip(*reached_counts(found, results).values(), strict=True))
+    said = f"Of all {cells} published scores {reached} are reached or passed, {alone} of these by reward alone."
+    return f"{markdown_table(['task', 'examples', 'floppy', 'taught', 'paper'], lines)}\n\n{said}"
+
+
+def bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
 
 
 def papers_lines(cell: Cell, found: list[Answer]) -> list[list[str]]:
@@ -397,7 +452,7 @@ def papers_line(name: str, row: dict[str, Any]) -> list[str]:
         name,
         str(row["examples"]),
         f"{row['published']:,}",
-        f"**{ours}**" if row["reached"] else ours,
+        bold(ours, row["reached"]),
         f"{low:,.1f} to {high:,.1f}",
         str(row["learners"]),
         str(len(row["seeds"])),
@@ -417,10 +472,10 @@ TABLES: dict[str, Callable[[Page, Rows, Path], list[str]]] = {
 }
 """What stands below the mark on a page, by the kind of its tables, from its rows and the folder of results."""
 
-README_TABLES: dict[str, Callable[[Rows], str]] = {
-    "cartpole": cartpole_readme,
-    "hades": hades_readme,
-    "ppmo": ppmo_readme,
+SUMMARY_TABLES: dict[str, Callable[[Rows], str]] = {
+    "cartpole": cartpole_summary,
+    "hades": hades_summary,
+    "ppmo": ppmo_summary,
     "images": lambda rows: seeds_table([row for row in rows if row["method"] != "published"]),
 }
-"""The README's table of all pages of a kind."""
+"""The table of all pages of a kind, on the page that sums up the results."""

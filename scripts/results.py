@@ -1,4 +1,4 @@
-"""Regenerates docs/results and the tables of the README: `python scripts/results.py distill`, then `evaluate`, `page`.
+"""Regenerates docs/results, and tables of README and FAQ: `python scripts/results.py distill`, then `evaluate`, `page`.
 
 src/floppy/papers/experiments.toml lists the runs. Each stage leaves out what is there already. `--page brax` keeps to
 one page, `--only brax/hopper` to runs whose PAGE/NAME holds this text; so two of them can share a machine, each on a
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from _tables import COLUMNS, README_TABLES, TABLES, papers_tables
+from _tables import COLUMNS, SUMMARY_TABLES, TABLES, papers_counts, papers_readme, papers_tables
 
 from floppy import DistilledDataset, load, parse_distribution
 from floppy.papers.experiments import Page, Run, experiments
@@ -30,6 +30,7 @@ from floppy.studies.base import ROWS_NAME, STUDY_NAME
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
+FAQ = ROOT / "docs" / "faq.md"
 MARK = "<!-- tables: written by scripts/results.py -->"
 FLOPPY = Path(sys.executable).with_name("floppy")
 RANDOM_EPISODES = 400
@@ -278,20 +279,27 @@ def write_page(page: Page) -> None:
 
 
 def write_papers() -> None:
-    """Puts all scores of both papers, beside those of this project, below the mark on the page about them."""
-    path = RESULTS / "papers.md"
-    parts = [path.read_text().split(MARK)[0] + MARK, *papers_tables(experiments(), RESULTS)]
+    """Puts all scores of both papers, beside those of this project, on the page about them, some into the README."""
+    path, found = RESULTS / "papers.md", experiments()
+    parts = [path.read_text().split(MARK)[0] + MARK, *papers_tables(found, RESULTS)]
     path.write_text("\n\n".join(parts) + "\n")
+    put_table(README, "page", papers_readme(found, RESULTS))
+    put_table(FAQ, "page", papers_counts(found, RESULTS))
 
 
-def write_readme(kind: str) -> None:
-    """Replaces the README's table of one kind of pages."""
+def write_summary(kind: str) -> None:
+    """Replaces the table of one kind of pages on the page that sums up the results."""
     pages = [page for page in experiments().pages.values() if page.tables == kind]
     names = " ".join(page.name for page in pages)
-    start, end = f"<!-- table: written by scripts/results.py page --page {names} -->", "<!-- end of table -->"
-    table = README_TABLES[kind]([row for page in pages for row in page.rows(RESULTS)])
-    before, rest = README.read_text().split(start)
-    README.write_text(f"{before}{start}\n{table}\n{end}{rest.split(end, 1)[1]}")
+    rows = [row for page in pages for row in page.rows(RESULTS)]
+    put_table(RESULTS / "index.md", f"page --page {names}", SUMMARY_TABLES[kind](rows))
+
+
+def put_table(path: Path, words: str, table: str) -> None:
+    """Replaces a table between its marks, which name the script's words that write it."""
+    start, end = f"<!-- table: written by scripts/results.py {words} -->", "<!-- end of table -->"
+    before, rest = path.read_text().split(start)
+    path.write_text(f"{before}{start}\n\n{table}\n\n{end}{rest.split(end, 1)[1]}")
 
 
 def main() -> None:
@@ -310,8 +318,8 @@ def main() -> None:
     if asked.stage == "page":
         write_papers()
         for kind in dict.fromkeys(pages[name].tables for name in asked.page):
-            if kind in README_TABLES:
-                write_readme(kind)
+            if kind in SUMMARY_TABLES:
+                write_summary(kind)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import gc
 import importlib
 import inspect
 import itertools
+import json
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import pytest
@@ -27,8 +28,9 @@ from floppy.teach import policy_file
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
-API = REPOSITORY / "docs/api.md"
-PAGES = [page for page in [README, *sorted((REPOSITORY / "docs").rglob("*.md"))] if page.exists()]
+DESIGN = REPOSITORY / "docs/design.md"
+NOTEBOOKS = sorted((REPOSITORY / "docs").rglob("*.ipynb"))
+PAGES = [README, *sorted((REPOSITORY / "docs").rglob("*.md")), *NOTEBOOKS]
 
 SHELLS = ("bash", "console", "sh")
 MAY_STAND_WITHOUT_BEING_RUN = re.compile(r"make (demo|test)|git clone .*|(python3? -m )?pip install .*")
@@ -54,9 +56,21 @@ class Block(NamedTuple):
     options: list[str]
     code: str
 
+    @property
+    def title(self) -> str:
+        """The name of the file that it is to be, or nothing."""
+        titles = [option.removeprefix("title=").strip('"') for option in self.options if option.startswith("title=")]
+        return titles[0] if titles else ""
+
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order; what follows the language in the opening fence are its options."""
+    """The fenced blocks of a page, in order; what follows the language in the opening fence are its options.
+
+    Those of a notebook are its cells of code, by their numbers.
+    """
+    if page in NOTEBOOKS:
+        cells = enumerate(json.loads(page.read_text(encoding="utf-8"))["cells"], start=1)
+        return [Block(page, n, "python", [], "".join(cell["source"])) for n, cell in cells if is_code(cell)]
     found, fence, start, language, options, lines = [], "", 0, "", [""], [""]
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
         opening = re.fullmatch(r" {0,3}(`{3,}|~{3,})\s*(.*)", line)
@@ -70,6 +84,11 @@ def blocks(page: Path) -> list[Block]:
             lines.append(line)
     assert not fence, f"{page}:{start}: the block is never closed"
     return found
+
+
+def is_code(cell: dict[str, Any]) -> bool:
+    """Whether a notebook's cell is to be executed."""
+    return bool(cell["cell_type"] == "code")
 
 
 def commands(block: Block) -> list[str]:
@@ -132,16 +151,25 @@ def test_a_pages_title_names_the_newest_format(page: str, newest: int) -> None:
     assert re.findall(r"\d+", title) == ["1", str(newest)]
 
 
-def test_the_readme_says_where_every_outer_loop_is() -> None:
-    where = README.read_text(encoding="utf-8").partition("## Where things are")[2].partition("\n## ")[0]
+def test_the_design_says_where_every_outer_loop_is() -> None:
+    house = DESIGN.read_text(encoding="utf-8").partition("## The house")[2].partition("\n## ")[0]
+    where = house.partition("- `outer/`")[2].partition("\n- ")[0]
     for loop in OUTER_LOOPS.values():
         assert f"`{loop.__module__.split('.')[2]}" in where, loop
+
+
+def test_readme_has_two_commands() -> None:
+    assert [line for block in blocks(README) if block.language in SHELLS for line in commands(block)] == [
+        "make demo",
+        "make test",
+    ]
 
 
 @pytest.mark.thorough(
     all_but=[
         "docs/dataset-format.md",
         "docs/policy-file.md",
+        "docs/start.md",
         "docs/studies.md",
     ]
 )
@@ -162,11 +190,13 @@ def test_the_readme_runs(reader: ModuleType) -> None:
 def run_blocks(page: Path, reader: ModuleType, left_out: re.Pattern[str] | None = None) -> None:
     """Those of Python in one namespace, then all command lines in one folder, each as the page is read.
 
-    All in this process, so that pages share what they have compiled.
+    A block with a title is a file of the reader's. All in this process, so that pages share what they have compiled.
     """
     to_run = [block for block in BLOCKS if block.page == page and "no-run" not in block.options]
     for block in to_run:
-        if block.language == "python":
+        if block.title:
+            Path(block.title).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
             exec(compile(LENGTHS.sub("2", block.code), f"{name(page)}:{block.line}", "exec"), reader.__dict__)
     lines = [command for block in to_run if block.language in SHELLS for command in commands(block)]
     lines = [line for line in lines if not left_out or not left_out.search(line)]
@@ -196,7 +226,8 @@ def test_code_names_what_there_is(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_only_what_cannot_run_here_is_exempt(page: Path) -> None:
     for block in blocks(page):
-        assert set(block.options) <= {"no-run"}, f"{name(page)}:{block.line}"
+        others = [option for option in block.options if not re.fullmatch(r'title="\w+\.py"', option)]
+        assert set(others) <= {"no-run"}, f"{name(page)}:{block.line}"
         if "no-run" in block.options:
             assert block.language in SHELLS, f"{name(page)}:{block.line}"
             for command in commands(block):
@@ -234,10 +265,14 @@ def documented_constant(public: str) -> str:
     return ""
 
 
-@pytest.mark.skipif(not API.exists(), reason="docs/api.md is not there")
-def test_public_names_are_on_the_page_of_the_interface() -> None:
-    text = API.read_text(encoding="utf-8")
-    assert [public for public in floppy.__all__ if not re.search(rf"`(floppy\.)?{public}\b", text)] == []
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_notebooks_were_executed_from_top_to_bottom(notebook: Path) -> None:
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if is_code(cell)]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert "error" not in kinds
+    assert {"display_data", "execute_result", "stream"} <= set(kinds)
+    assert notebook.stat().st_size < 200_000
 
 
 def test_blocks_are_found(tmp_path: Path) -> None:
@@ -245,16 +280,17 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "text\n```python\na = 1\n\n  b\n```\n```bash no-run\n# not this\nmake \\\n  demo\n```\n"
-        "~~~console\n$ floppy tasks\noutput\n~~~\n````text\n```\ninner\n```\n````\n```\nplain\n```\n"
+        '~~~console\n$ floppy tasks\noutput\n~~~\n````text title="a.py"\n```\ninner\n```\n````\n```\nplain\n```\n'
     )
     found = blocks(page)
     assert [(b.line, b.language, b.options) for b in found] == [
         (2, "python", []),
         (7, "bash", ["no-run"]),
         (12, "console", []),
-        (16, "text", []),
+        (16, "text", ['title="a.py"']),
         (21, "", []),
     ]
+    assert [b.title for b in found] == ["", "", "", "a.py", ""]
     assert found[0].code == "a = 1\n\n  b\n"
     assert [commands(b) for b in found[1:3]] == [["make    demo"], ["floppy tasks"]]
     page.write_text("```python\nnever closed\n")

@@ -132,15 +132,34 @@ def test_every_row_is_of_a_run_and_the_other_way_round(page: Page) -> None:
     assert known <= {run.name for run in page.runs}
 
 
-def test_pages_and_the_readme_are_what_the_script_makes_of_the_tables(
+def without_tables(path: Path) -> str:
+    """A page before the script has written its tables."""
+    between = re.compile(r"(<!-- table: written by [^>]* -->).*?(<!-- end of table -->)", re.DOTALL)
+    text, count = between.subn(r"\1\2", path.read_text())
+    assert count
+    return text
+
+
+def test_the_readme_has_one_table_that_shows_what_is_not_reached_too() -> None:
+    table = re.findall(r"^\| .*", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert head == ["task", "examples", "floppy", "taught", "paper"]
+    assert len(rows) <= 15
+    assert {any("**" in cell for cell in row) for row in rows} == {True, False}
+
+
+def test_pages_readme_and_faq_are_what_the_script_makes_of_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     results, tables = importlib.import_module("results"), importlib.import_module("_tables")
     shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.safetensors", "*.png"))
-    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    others = {"README": REPOSITORY / "README.md", "FAQ": REPOSITORY / "docs/faq.md"}
+    for name, path in others.items():
+        (tmp_path / path.name).write_text(without_tables(path))
+        monkeypatch.setattr(results, name, tmp_path / path.name)
+    (tmp_path / "results/index.md").write_text(without_tables(RESULTS / "index.md"))
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(results, "README", tmp_path / "README.md")
     monkeypatch.setattr(tables, "draw_examples", lambda runs, results: None)
     monkeypatch.setattr(tables, "draw_study", lambda folder: json.loads((folder / "summary.json").read_text()))
     for page in PAGES:
@@ -150,9 +169,11 @@ def test_pages_and_the_readme_are_what_the_script_makes_of_the_tables(
         assert path.read_text() == (RESULTS / path.name).read_text(), page.name
     results.write_papers()
     assert (tmp_path / "results/papers.md").read_text() == (RESULTS / "papers.md").read_text()
-    for kind in tables.README_TABLES:
-        results.write_readme(kind)
-    assert (tmp_path / "README.md").read_text() == (REPOSITORY / "README.md").read_text()
+    for kind in tables.SUMMARY_TABLES:
+        results.write_summary(kind)
+    assert (tmp_path / "results/index.md").read_text() == (RESULTS / "index.md").read_text()
+    for path in others.values():
+        assert (tmp_path / path.name).read_text() == path.read_text()
     for page in (page for page in PAGES if page.tables in tables.COLUMNS):
         assert list(page.rows(RESULTS)[0]) == tables.COLUMNS[page.tables], page.name
 
