@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import floppy
-from floppy.draw import Scene
-from floppy.draw.base import BLUE, GREY, INK, ORANGE
-from floppy.draw.page import kind_of
-from floppy.draw.scenes import groups_of
+from floppy.drawing import Scene
+from floppy.drawing.base import BLUE, GREY, INK, ORANGE
+from floppy.drawing.page import kind_of
+from floppy.drawing.scenes import groups_of
 from floppy.figure import figure_bytes, usual_settings
 from floppy.files import write_atomically
 

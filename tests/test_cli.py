@@ -604,7 +604,7 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("nonsense", "one of distill, train, evaluate, baseline, import, show, tasks"),
+        ("nonsense", "one of distill, train, evaluate, baseline, import, export, show, tasks"),
         ("--nonsense", "got '--nonsense'"),
         ("distil cartpole", "There is no command 'distil': did you mean distill?"),
         ("distill", "needs a task"),

@@ -19,13 +19,13 @@ from scipy.special import softmax
 import floppy
 from floppy.cli.main import main
 from floppy.dataset import DistilledDataset, save
-from floppy.draw import PICTURES, Picture, Scene, draw, draw_example, draw_observation, draw_text, register_picture
-from floppy.draw.body import model_path, outlines, pose
-from floppy.draw.cartpole import PUSH, pole_tip
-from floppy.draw.cells import squares
-from floppy.draw.classic import links, rod_tip, valley
-from floppy.draw.page import kind_of, observation_size
-from floppy.draw.scenes import groups_of
+from floppy.drawing import PICTURES, Picture, Scene, draw, draw_example, draw_observation, draw_text, register_picture
+from floppy.drawing.body import model_path, outlines, pose
+from floppy.drawing.cartpole import PUSH, pole_tip
+from floppy.drawing.cells import squares
+from floppy.drawing.classic import links, rod_tip, valley
+from floppy.drawing.page import kind_of, observation_size
+from floppy.drawing.scenes import groups_of
 from floppy.errors import FloppyError
 from floppy.figure import figure_bytes
 from floppy.tasks.base import picture_of
@@ -186,7 +186,7 @@ def test_braxs_hopper_stands_as_high_as_it_says() -> None:
         pytest.skip("Brax is not installed")
     posed = pose(body, np.array([0.9, *[0.0] * 10]))
     assert posed.xpos[1, 2] == pytest.approx(0.9)
-    from floppy.draw.body import VIEWS, _model
+    from floppy.drawing.body import VIEWS, _model
 
     shapes = outlines(_model(body), posed, VIEWS[body.view])
     assert max(outline[:, 1].max() for _, outline in shapes) == pytest.approx(0.9 + 0.25, abs=0.01)  # half its length
@@ -194,7 +194,7 @@ def test_braxs_hopper_stands_as_high_as_it_says() -> None:
 
 @pytest.mark.parametrize("missing", ["mujoco", "gymnasium"])
 def test_without_mujoco_or_a_model_a_body_is_named_bars(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from floppy.draw import body as module
+    from floppy.drawing import body as module
 
     known = module.importlib.util.find_spec
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == missing else known(name))
@@ -494,7 +494,7 @@ def test_no_picture_touches_pyplots_global_state() -> None:
 
 
 def test_the_module_can_be_called() -> None:
-    assert isinstance(floppy.draw(dataset_of("ndcartpole/1", (4,), 2)), Figure)  # type: ignore[operator]
+    assert isinstance(floppy.draw(dataset_of("ndcartpole/1", (4,), 2)), Figure)
 
 
 def test_the_readmes_figures_are_small() -> None:

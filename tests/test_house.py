@@ -18,7 +18,7 @@ LAYERS = (
     {"dataset", "learner", "tasks"},
     {"cloning", "play"},
     {"teach"},
-    {"outer", "evaluation", "draw"},
+    {"outer", "evaluation", "drawing"},
     {"run"},
     {"recipes", "torch", "onnx", "sb3", "minari", "zoo"},
     {"exports"},

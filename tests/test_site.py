@@ -40,7 +40,7 @@ def hooks() -> ModuleType:
 def public_names() -> Iterator[str]:
     """All of them, with their modules."""
     yield from (f"floppy.{name}" for name in floppy.__all__)
-    for submodule in ("studies", "tasks"):
+    for submodule in ("studies", "tasks", "zoo", "drawing"):
         module = importlib.import_module(f"floppy.{submodule}")
         yield from (f"{module.__name__}.{name}" for name in module.__all__)
 

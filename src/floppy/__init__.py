@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from floppy.dataset.file import load as load
     from floppy.dataset.file import save as save
     from floppy.dataset.folder import save_folder as save_folder
+    from floppy.drawing.page import draw as draw
+    from floppy.drawing.page import draw_example as draw_example
+    from floppy.drawing.page import draw_observation as draw_observation
     from floppy.errors import FloppyError as FloppyError
     from floppy.evaluation.evaluate import evaluate as evaluate
     from floppy.evaluation.evaluate import evaluate_policies as evaluate_policies
@@ -67,6 +70,7 @@ _MODULES = {
         "register_loss",
     ),
     "floppy.dataset": ("Card", "DistilledDataset", "load", "save", "save_folder"),
+    "floppy.drawing": ("draw", "draw_example", "draw_observation"),
     "floppy.errors": ("FloppyError",),
     "floppy.evaluation.evaluate": ("evaluate", "evaluate_policies", "evaluate_random"),
     "floppy.evaluation.score": ("Score",),
@@ -85,7 +89,7 @@ _MODULES = {
 }
 """Where public names live. They are imported when they are first asked for (PEP 562), and with them JAX."""
 
-_SUBMODULES = ("draw", "minari", "onnx", "report", "sb3", "studies", "tasks", "torch", "zoo")
+_SUBMODULES = ("drawing", "minari", "onnx", "report", "sb3", "studies", "tasks", "torch", "zoo")
 """Modules of the public API that need no import of their own; `minari`, `onnx`, `sb3` and `torch` need an extra."""
 
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

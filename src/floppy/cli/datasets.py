@@ -21,9 +21,9 @@ from floppy.cloning.base import CLONINGS, defaults_of_kind
 from floppy.cloning.losses import LOSSES
 from floppy.dataset import DistilledDataset, load, save
 from floppy.dataset.card import NORMALISERS, SPANS
-from floppy.draw import draw, draw_text
-from floppy.draw.files import check_picture, save_picture
-from floppy.draw.scenes import groups_of
+from floppy.drawing import draw, draw_text
+from floppy.drawing.files import check_picture, save_picture
+from floppy.drawing.scenes import groups_of
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
 from floppy.fields import as_seed, one_of

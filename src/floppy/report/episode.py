@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from floppy.draw import draw_observation, observation_size
+from floppy.drawing import draw_observation, observation_size
 from floppy.files import MEBIBYTE
 from floppy.keys import named_key
 from floppy.play import Arena

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from floppy.draw.base import Scene
-from floppy.draw.page import kind_of
+from floppy.drawing.base import Scene
+from floppy.drawing.page import kind_of
 from floppy.figure import label_of, picture_of
 from floppy.report.episode import Episode, as_gif, draw_frames, frames_of
 from floppy.report.html import Picture

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from floppy.draw.base import Scene
-from floppy.draw.page import kind_of as picture_kind
-from floppy.draw.plain import number_text
-from floppy.draw.scenes import groups_of
+from floppy.drawing.base import Scene
+from floppy.drawing.page import kind_of as picture_kind
+from floppy.drawing.plain import number_text
+from floppy.drawing.scenes import groups_of
 from floppy.files import MEBIBYTE, size_text
 from floppy.learner.distribution import describe_distribution
 from floppy.report import html

@@ -84,9 +84,6 @@ class Explain:
         for part in self.parts:
             if part not in PARTS:
                 raise must_be_one_of("parts", part, PARTS)
-        if self.features and len(set(self.features)) != 2:
-            numbers = " ".join(map(str, self.features))
-            raise FloppyError(f"features must be two different numbers, got {numbers}: give two, or leave them out.")
 
     def cells(self) -> list[Row]:
         """The dataset as it is, without each of its examples, with each part of its observations changed; the map.
@@ -161,10 +158,13 @@ class Explain:
         lesson.task()
         lesson.network(self._drawn())
         shape = lesson.dataset.observation_shape
+        numbers = " ".join(map(str, self.features))
+        if self.features and len(set(self.features)) != 2:
+            raise FloppyError(f"features must be two different numbers, got {numbers}: give two, or leave them out.")
         if self.features and not (_has_map(shape) and max(self.features) < shape[0]):
             raise FloppyError(
-                f"features must be numbers of an observation of shape {list(shape)}, got "
-                f"{' '.join(map(str, self.features))}: give others, or leave them out."
+                f"features must be numbers of an observation of shape {list(shape)}, got {numbers}: give others, or "
+                "leave them out."
             )
         return lesson
 

@@ -6,10 +6,10 @@ from floppy.tasks.bodies import Body, Posed, brax_body, gymnasium_body
 
 
 class Picture(NamedTuple):
-    """How the observations and actions of a task are drawn; `floppy.draw` has the pictures themselves."""
+    """How the observations and actions of a task are drawn; `floppy.drawing` has the pictures themselves."""
 
     kind: str = ""
-    """A name in `floppy.draw.PICTURES`, such as `cartpole`; empty for what suits the shape of an observation."""
+    """A name in `floppy.drawing.PICTURES`, such as `cartpole`; empty for what suits the shape of an observation."""
     names: tuple[str, ...] = ()
     """Of the numbers of an observation, with their units in brackets; of a grid the names of its channels. Those that
     are missing at the end are numbered."""

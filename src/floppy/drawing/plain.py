@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from floppy.draw.base import BLUE, GREY, INK, PALE, Scene
+from floppy.drawing.base import BLUE, GREY, INK, PALE, Scene
 from floppy.figure import label_of
 
 if TYPE_CHECKING:

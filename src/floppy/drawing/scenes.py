@@ -9,7 +9,7 @@ from scipy.special import softmax
 from floppy.cloning.losses import LOSSES
 from floppy.cloning.merged import Block
 from floppy.dataset.file import DistilledDataset, check_dataset
-from floppy.draw.base import Scene, Target
+from floppy.drawing.base import Scene, Target
 from floppy.errors import FloppyError, shown
 from floppy.fields import whole_number
 from floppy.spaces import ActionSpace, Continuous, space_of

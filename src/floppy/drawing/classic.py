@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from floppy.draw.base import BLUE, GREY, INK, ORANGE, PALE, Scene, blank, is_vector
-from floppy.draw.shapes import arrow, capsule, turn
+from floppy.drawing.base import BLUE, GREY, INK, ORANGE, PALE, Scene, blank, is_vector
+from floppy.drawing.shapes import arrow, capsule, turn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from floppy.draw.base import COLOURS, PALE, Scene
-from floppy.draw.plain import SMALL
+from floppy.drawing.base import COLOURS, PALE, Scene
+from floppy.drawing.plain import SMALL
 from floppy.figure import label_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from floppy.draw.base import INK
+from floppy.drawing.base import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

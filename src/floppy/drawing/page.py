@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from floppy.dataset.file import DistilledDataset
-from floppy.draw.base import GREY, INK, ORANGE, PALE, PICTURES, Kind, Scene, Target
-from floppy.draw.plain import SMALL, number_text
-from floppy.draw.scenes import Group, as_observation, groups_of
+from floppy.drawing.base import GREY, INK, ORANGE, PALE, PICTURES, Kind, Scene, Target
+from floppy.drawing.plain import SMALL, number_text
+from floppy.drawing.scenes import Group, as_observation, groups_of
 from floppy.figure import label_of, take_literally, usual_settings
 from floppy.tasks.base import Task, picture_of
 from floppy.tasks.registry import make_task

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from floppy.draw.base import GREY, ORANGE, PALE, Scene, blank
-from floppy.draw.shapes import arrow, capsule_outline, turn
+from floppy.drawing.base import GREY, ORANGE, PALE, Scene, blank
+from floppy.drawing.shapes import arrow, capsule_outline, turn
 from floppy.tasks.bodies import SIDE, SLANTING, TOP, Body
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from floppy.draw.base import BLUE, GREY, ORANGE, PALE, Scene, blank
-from floppy.draw.plain import SMALL
-from floppy.draw.shapes import arrow, box, capsule, turn
+from floppy.drawing.base import BLUE, GREY, ORANGE, PALE, Scene, blank
+from floppy.drawing.plain import SMALL
+from floppy.drawing.shapes import arrow, box, capsule, turn
 from floppy.tasks.ndcartpole import HALF_POLE_LENGTH, POSITION_LIMIT
 
 if TYPE_CHECKING:

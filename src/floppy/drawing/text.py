@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from floppy.dataset.file import DistilledDataset
-from floppy.draw.base import Scene, Target
-from floppy.draw.page import kind_of
-from floppy.draw.plain import number_text, shades
-from floppy.draw.scenes import groups_of
+from floppy.drawing.base import Scene, Target
+from floppy.drawing.page import kind_of
+from floppy.drawing.plain import number_text, shades
+from floppy.drawing.scenes import groups_of
 from floppy.figure import label_of
 
 FIRST = 4
