@@ -499,5 +499,5 @@ def test_the_module_can_be_called() -> None:
 
 def test_the_readmes_figures_are_small() -> None:
     figures = sorted((Path(__file__).parents[1] / "docs/figures").glob("*.svg"))
-    assert [figure.name for figure in figures] == ["distillation.svg", "examples.svg"]
+    assert {"distillation.svg", "examples.svg"} <= {figure.name for figure in figures}
     assert all(figure.stat().st_size < 200_000 for figure in figures)
