@@ -42,9 +42,6 @@ PLAIN = re.compile(r"floppy [\w ./,:='-]+")
 LENGTHS = re.compile(r"(?<=--budget )\d+(?=steps)|(?<=outer_steps=)\d+")
 """Of runs. Two steps show that what a page says runs; its length is for the reader's dataset to come out well."""
 
-FURTHER_MEMBERS = re.compile(r"--outer hades|/digits")
-"""What the README also distils, after cart-pole by PPMO."""
-
 SECONDS = 600
 
 
@@ -167,9 +164,9 @@ def test_readme_has_two_commands() -> None:
 
 @pytest.mark.thorough(
     all_but=[
+        "README.md",
         "docs/dataset-format.md",
         "docs/policy-file.md",
-        "docs/start.md",
         "docs/studies.md",
     ]
 )
@@ -177,17 +174,6 @@ def test_readme_has_two_commands() -> None:
 @pytest.mark.usefixtures("compiled_once", "any_ranks")
 @pytest.mark.parametrize("page", PAGES_TO_RUN, ids=name)
 def test_blocks_run(page: Path, reader: ModuleType) -> None:
-    run_blocks(page, reader)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once", "any_ranks")
-def test_the_readme_runs(reader: ModuleType) -> None:
-    """But for what its commands do with one member more, which all its blocks together ask in `make test-all`."""
-    run_blocks(README, reader, FURTHER_MEMBERS)
-
-
-def run_blocks(page: Path, reader: ModuleType, left_out: re.Pattern[str] | None = None) -> None:
     """Those of Python in one namespace, then all command lines in one folder, each as the page is read.
 
     A block with a title is a file of the reader's. All in this process, so that pages share what they have compiled.
@@ -199,7 +185,6 @@ def run_blocks(page: Path, reader: ModuleType, left_out: re.Pattern[str] | None 
         elif block.language == "python":
             exec(compile(LENGTHS.sub("2", block.code), f"{name(page)}:{block.line}", "exec"), reader.__dict__)
     lines = [command for block in to_run if block.language in SHELLS for command in commands(block)]
-    lines = [line for line in lines if not left_out or not left_out.search(line)]
     for line in (LENGTHS.sub("2", line) for line in lines):
         if PLAIN.fullmatch(line):
             assert main(shlex.split(line)[1:]) == 0, line

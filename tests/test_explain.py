@@ -109,6 +109,7 @@ def small(path: Path, **changes: Any) -> Explain:
     return Explain(path, **(options | changes))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_study_measures_sums_up_and_draws(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"

@@ -257,6 +257,7 @@ def test_the_command_says_it_in_a_sentence(tmp_path: Path, capsys: pytest.Captur
 # --- In a run.
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Remote("trackio")

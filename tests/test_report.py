@@ -254,6 +254,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.thorough(all_but=["0", "4"])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_nothing_that_a_card_or_a_file_name_says_is_markup(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "$" not in text:  # which pictures might take for a formula
@@ -342,6 +343,7 @@ def test_a_page_that_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out.read_text() == "old"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_run_has_its_report_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(hand_dataset({"learners": [dataclasses.asdict(TINY)]}), tmp_path / "dataset.safetensors")

@@ -127,6 +127,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_site_fetches_nothing_and_its_links_lead_somewhere(site: Path) -> None:
     pages = {path: Reader(path) for path in site.rglob("*.html") if path.name != "404.html"}
@@ -146,6 +147,7 @@ def test_the_site_fetches_nothing_and_its_links_lead_somewhere(site: Path) -> No
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_site_has_every_public_name_and_no_formula_in_latex(site: Path) -> None:
     anchors = Reader(site / "api.html").anchors
