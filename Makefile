@@ -44,16 +44,21 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@
 
+# The site takes dozens of packages that nothing else needs.
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(PIP_INSTALL) -e '.[dev,docs]'
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/floppy distill cartpole --examples 2 --evaluate-every 10 --out runs/demo --overwrite
 	$(BIN)/floppy evaluate runs/demo/dataset.safetensors --distribution lambda --learners 100 --episodes 20
 
 # Material for MkDocs announces in a warning what its makers do next.
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 	@echo 'The documentation is in site/index.html'
 
-notebook: $(VENV)/.installed-dev
+notebook: $(VENV)/.installed-docs
 	cd docs/notebooks && ../../$(BIN)/python -m nbconvert --to notebook --execute --inplace first-steps.ipynb
 
 # pytest comes last, so that its summary ends the output.
@@ -63,7 +68,7 @@ test: lint
 test-quick: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow and not thorough'
 
-test-all: lint
+test-all: $(VENV)/.installed-docs lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
