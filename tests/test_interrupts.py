@@ -42,12 +42,21 @@ def slow(name, *rest):
     return before(name, *rest)
 builtins.__import__ = slow
 """
+EXIT_TAKES_LONG = """
+import atexit
+atexit.register(time.sleep, 60)  # as of a computation that the end of Python waits for
+def wait(words):
+    print("ready", flush=True)
+    time.sleep(60)
+module._answer = wait
+"""
+TERMINAL = "signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells withhold from what runs behind"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-@pytest.mark.parametrize("work", [MAIN_IS_BUSY, IMPORTS], ids=["in C", "importing"])
+@pytest.mark.parametrize("work", [MAIN_IS_BUSY, IMPORTS, EXIT_TAKES_LONG], ids=["in C", "importing", "then waits"])
 def test_a_signal_ends_the_program_within_two_seconds(number: int, work: str) -> None:
-    code = HANGS.format(setup="", work=work)
+    code = HANGS.format(setup=TERMINAL, work=work)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     started = time.monotonic()

@@ -82,8 +82,11 @@ def answer_aborts(sentence: str) -> None:
 
 
 def leave_at_once(code: int) -> None:
-    """Ends one of several processes that share a run: the others notice, and none of them waits for the rest."""
-    if _answers and code:
+    """Ends what has failed among processes that share a run, which then notice, and what was interrupted.
+
+    Python would wait for the others, or for what XLA still computes.
+    """
+    if (_answers and code) or code == INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
