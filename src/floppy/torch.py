@@ -188,7 +188,7 @@ def _redraw(module: nn.Module) -> None:
     """Draws new weights for all layers."""
     for part in module.modules():
         if hasattr(part, "reset_parameters"):
-            part.reset_parameters()  # type: ignore[operator]
+            part.reset_parameters()
         elif next(part.parameters(recurse=False), None) is not None:
             raise FloppyError(
                 f"{type(part).__name__} has weights and no reset_parameters to draw new ones: for several learners "
