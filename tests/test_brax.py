@@ -128,6 +128,7 @@ def test_the_time_limit_truncates_and_does_not_terminate(name: str) -> None:
         assert not played.terminated.any()
 
 
+@pytest.mark.thorough
 def test_hopper_terminates_when_it_falls() -> None:
     for seed in (0, 1):
         played = record("brax/hopper", seed)

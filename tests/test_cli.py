@@ -165,6 +165,7 @@ def test_distill_prints_its_score_and_writes_a_run() -> None:
     assert card.command == shlex.join(["floppy", *words])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_baseline_ppo_keeps_the_run_it_is_told_to_and_goes_on_with_it(tmp_path: Path, run: Run) -> None:
     words = [

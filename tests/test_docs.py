@@ -166,8 +166,6 @@ def test_readme_has_two_commands() -> None:
     all_but=[
         "README.md",
         "docs/dataset-format.md",
-        "docs/policy-file.md",
-        "docs/studies.md",
     ]
 )
 @pytest.mark.slow

@@ -111,6 +111,7 @@ def test_an_ensemble_is_the_average_of_learners_of_an_evaluation_without_and_err
     assert together > alone + 0.08
 
 
+@pytest.mark.thorough
 def test_an_ensemble_of_continuous_policies_acts_by_the_mean_action() -> None:
     task = ContinuousProbe()
     dataset = hand_dataset({"actions": task.actions.as_entry()}, sizes=(2, 1), inner_rate=1e-9)
@@ -144,6 +145,7 @@ def test_ensembles_of_none_or_too_many_are_refused(size: int) -> None:
 # --- The command line ---
 
 
+@pytest.mark.thorough
 def test_the_commands(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", file, "--learners", "2", "--episodes", "2", "--ensemble", "3"]
     assert main([*words, "--json"]) == 0

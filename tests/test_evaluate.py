@@ -269,6 +269,7 @@ def test_random_actions_need_an_episode() -> None:
         evaluate_random(ActionProbe(), episodes=0)
 
 
+@pytest.mark.thorough
 def test_who_diverged_is_named_and_what_helps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_numbers(returns: np.ndarray, *rest: Any, **options: Any) -> Any:
         return score_returns(np.full(returns.shape, np.nan), *rest, **options)

@@ -413,6 +413,7 @@ CONFIG = DistillConfig(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_once")
 def test_a_runs_dataset_carries_what_evolution_used(tmp_path: Path) -> None:
     result = distill(CONFIG, tmp_path, progress=False)

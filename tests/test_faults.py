@@ -163,6 +163,7 @@ def test_an_earlier_run_outlives_an_overwrite_without_room(undisturbed: Path, tm
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_study_whose_folder_vanishes_or_fills_up_goes_on(tmp_path: Path) -> None:
     save(hand_dataset(), tmp_path / "dataset.safetensors")

@@ -88,6 +88,7 @@ def test_observations_are_normalised_by_what_was_met(outer: Any) -> None:
     assert dataset.obs_var[0] == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.thorough
 def test_collected_statistics_are_those_of_the_trajectory() -> None:
     outer = PPMO(learners=2, environments=2, horizon=5, normalise_observations=True)
     problem, arena = config("Length", outer=outer).problem(), HostArena()
@@ -255,6 +256,7 @@ QUICK_RUN = (
 )
 
 
+@pytest.mark.thorough
 def test_the_command_line_works_with_modules_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +296,7 @@ def test_the_command_line_works_with_modules_of_ones_own(
 # --- MuJoCo ---
 
 
+@pytest.mark.thorough
 @NEEDS_MUJOCO
 def test_mujoco_is_played_and_learnt_from() -> None:
     task: Any = make_task("gymnasium/InvertedPendulum-v5")

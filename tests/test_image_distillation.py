@@ -87,6 +87,7 @@ def test_an_ensemble_answers_for_images(file: str, dataset: DistilledDataset) ->
     assert together.mean > 50, "one of three classes"
 
 
+@pytest.mark.thorough
 def test_images_are_normalised_by_channel(tmp_path: Path) -> None:
     path = tmp_path / "colours.npz"
     colours = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), np.uint8)

@@ -100,28 +100,8 @@ POSSIBLE = [each for each in EVERY if each[:2] not in REFUSED]
 
 
 def is_quick(combination: Combination) -> bool:
-    """`make test-quick` asks one cloning of every outer loop that plays, on the device."""
+    """`make test` asks one cloning of every outer loop that plays, on the device; `make test-all` all of them."""
     return combination.arena == "jax" and combination[2:] == ("GradientStep", "none")
-
-
-def covering(combinations: list[Combination]) -> list[Combination]:
-    """So many of them that every outer loop is in every arena, and every cloning and encoder in one of them.
-
-    After the quick ones the next is always the first of those with the most of this that has not been there yet.
-    """
-
-    def parts(each: Combination) -> set[tuple[str, ...]]:
-        return {each[:2], each[2:3], each[3:]}
-
-    chosen = [each for each in combinations if is_quick(each)]
-    missing = set().union(*map(parts, combinations)).difference(*map(parts, chosen))
-    while missing:
-        chosen.append(max(combinations, key=lambda each: len(parts(each) & missing)))
-        missing -= parts(chosen[-1])
-    return chosen
-
-
-COVERING = covering(POSSIBLE)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -153,7 +133,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(combination: Combination) -> 
 
 
 def marked(combination: Combination) -> Any:
-    marks = () if is_quick(combination) else pytest.mark.slow if combination in COVERING else pytest.mark.thorough
+    marks = () if is_quick(combination) else pytest.mark.thorough
     return pytest.param(combination, marks=marks)
 
 

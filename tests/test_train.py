@@ -126,6 +126,7 @@ def test_the_first_distribution_on_the_card_is_the_default() -> None:
     assert train(dataset, KEY, learners=2).network.distribution == NARROW
 
 
+@pytest.mark.thorough
 def test_learners_of_random_architecture() -> None:
     distribution = LearnerDistribution(width=(3, 8), depth=(1, 3), initialiser=("xavier1",))
     policies = train(hand_dataset(), KEY, learners=24, distribution=distribution)

@@ -143,6 +143,7 @@ def test_units_are_cut_and_joined() -> None:
     assert space_of(joint.as_entry()) == joint
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_files_say_the_units_and_policies_act_by_them(tmp_path: Path) -> None:
     task = Cue(is_continuous=True, low=100.0, high=200.0)
