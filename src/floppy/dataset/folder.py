@@ -52,7 +52,7 @@ def readme(dataset: DistilledDataset) -> str:
         *("---", *metadata(card), "---", "", f"# {task}", ""),
         f"A freshly initialised policy network that {learns} plays {task}; no environment takes part.",
         *_score_lines(card),
-        "Distilled with [floppy](https://pypi.org/project/floppy-rl/), which reads this folder:",
+        "Distilled with floppy (`pip install floppy-rl`), which reads this folder:",
         *("", "```python", "import floppy", "", 'dataset = floppy.load("path/to/this/folder")'),
         *("policy = floppy.train(dataset, 0)[0]  # action = policy.act(observation)", "```", ""),
         f"`{DATASET_NAME}` holds {', '.join(f'`{name}`' for name in dataset.numpy())}, and this card:",
