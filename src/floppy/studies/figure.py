@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from floppy.errors import FloppyError, raised
-from floppy.figure import label_of, picture_of, take_literally
+from floppy.figure import picture_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,3 @@ def scale_by_two(axes: "Axes", numbers: Sequence[int]) -> None:
         axes.set_xlim(min(numbers) / 1.1, max(numbers) * 1.1)
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [str(number) for number in numbers])
-
-
-__all__ = ["check_drawing", "label_of", "picture_of", "scale_by_two", "take_literally"]

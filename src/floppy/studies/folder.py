@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from floppy.errors import OVERWRITE, FloppyError, one_line, raised, shown
+from floppy.figure import picture_of
 from floppy.files import MEBIBYTE, as_path, is_there, read_file, what_blocks, write_atomically
 from floppy.run.folder import already_taken, check_resume_or_overwrite
 from floppy.run.lock import Held, hold
@@ -30,7 +31,7 @@ from floppy.studies.base import (
     Study,
     plain_json,
 )
-from floppy.studies.figure import check_drawing, picture_of
+from floppy.studies.figure import check_drawing
 from floppy.studies.registry import STUDIES
 
 FILES_ENTRY = "files"
