@@ -1176,7 +1176,7 @@ def test_a_bug_is_not_hidden(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("JAX_ENABLE_X64", "maybe"),
         pytest.param("JAX_PLATFORMS", "nonsense", marks=pytest.mark.slow),
-        pytest.param("JAX_TRANSFER_GUARD", "disallow", marks=pytest.mark.slow),
+        pytest.param("JAX_TRANSFER_GUARD", "disallow", marks=[pytest.mark.slow, pytest.mark.thorough]),
     ],
 )
 def test_variables_with_which_jax_cannot_compute_are_named(dataset: Path, variable: str, value: str) -> None:

@@ -31,6 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_everything_is_measured_in_one_run(study: Path) -> None:
     rows = read_rows(study)
@@ -51,6 +52,7 @@ def test_everything_is_measured_in_one_run(study: Path) -> None:
     assert all(1 <= row["score"] <= 500 for row in rows if row["what"] != "clones")
 
 
+@pytest.mark.thorough
 def test_the_summary_comes_from_the_table(study: Path) -> None:
     summary = json.loads((study / "summary.json").read_text())
     assert summary == Cost("cartpole", seed=7, seeds=(1,), every=1, examples=2).summary(read_rows(study))
@@ -60,6 +62,7 @@ def test_the_summary_comes_from_the_table(study: Path) -> None:
     assert (study / "figure.png").stat().st_size > 1000
 
 
+@pytest.mark.thorough
 def test_runs_stay_in_the_folders_of_their_cells(study: Path) -> None:
     assert sorted(path.name for path in (study / "cells").iterdir()) == ["distillation-7", "ppo-1"]
     kept = json.loads((study / "cells/distillation-7/config.json").read_text())
@@ -226,6 +229,7 @@ def test_the_command_line_refuses_in_one_sentence(refused: Refused) -> None:
     refused(["cost", "cartpole", "--seeds", "1", "1"], "seed 1 twice")
 
 
+@pytest.mark.thorough
 def test_a_study_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
     """Cells that are there are not run again: `run` would fail."""
     asked: list[int] = []

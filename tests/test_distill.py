@@ -482,6 +482,7 @@ def test_progress_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 # --- Refused.
 
 
+@pytest.mark.thorough(all_but=["-task", "-cloning.steps", "-outer"])
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "difference"),

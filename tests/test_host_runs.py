@@ -173,6 +173,7 @@ def test_a_resumed_run_begins_new_episodes_with_nothing_earned(tmp_path: Path, m
     assert [bool(before.any()) for before in carried] == [False, False, True, True]
 
 
+@pytest.mark.thorough
 def test_a_run_out_of_time_ends_after_the_step_that_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a host task may take long, and evaluations be far apart; they come when they would have come."""
     closed = []

@@ -114,10 +114,12 @@ def test_examples_start_at_the_teachers_states_and_answers() -> None:
 
 def test_the_rate_is_held_and_then_falls() -> None:
     optimiser = Imitation(updates=10, rate=1.0, max_grad_norm=1e9)._optimiser(make_problem(outer_steps=10))
-    state, steps = optimiser.init(jnp.zeros(())), []
-    for _ in range(101):
+
+    def step(state: Any, _: None) -> tuple[Any, jax.Array]:
         change, state = optimiser.update(jnp.ones(()), state)
-        steps.append(-float(change))  # Adam's step down an even slope is its rate
+        return state, -change  # Adam's step down an even slope is its rate
+
+    _, steps = jax.lax.scan(step, optimiser.init(jnp.zeros(())), length=101)
     np.testing.assert_allclose([steps[0], steps[20], steps[60], steps[100]], [1.0, 1.0, 0.51, 0.02], rtol=1e-3)
 
 

@@ -96,9 +96,9 @@ def test_every_recipe_builds_for_every_profile_or_says_what_it_needs(name: str, 
 @pytest.mark.parametrize(
     ("name", "task"),
     [
-        ("ppmo-robust", "cartpole"),
+        pytest.param("ppmo-robust", "cartpole", marks=pytest.mark.thorough),
         ("ppmo-published", "pendulum"),
-        ("ppmo", "breakout"),
+        pytest.param("ppmo", "breakout", marks=pytest.mark.thorough),
         ("hades", "cartpole"),
         ("hades-brax", "pendulum"),
         ("hades-minatar", "breakout"),

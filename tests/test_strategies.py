@@ -316,7 +316,7 @@ def search(strategy: Any, key: jax.Array, generations: int = GENERATIONS) -> Any
     return jax.lax.scan(generation, strategy.init(jnp.zeros(SIZE)), jax.random.split(key, generations))[1]
 
 
-@pytest.mark.thorough(all_but=["Open_ES", "SNES", "Sep_CMA_ES", "PGPE", "NoiseReuseES"])
+@pytest.mark.thorough(all_but=["Open_ES", "Sep_CMA_ES"])
 @pytest.mark.slow
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_strategy_takes_a_step_within_a_compiled_loop(name: str) -> None:
