@@ -33,6 +33,8 @@ MOST_EXAMPLES = 16
 """That are drawn."""
 MOST_ACTIONS = 6
 """Of a target, the largest, in their order."""
+LEAST_SHARE = 0.01
+"""Of an action that is less likely there is no bar."""
 MOST_DOWNLOAD = 3 * MEBIBYTE
 
 
@@ -147,7 +149,10 @@ def _example(scene: Scene, index: int) -> str:
     name = f"Example {index}"
     if target is None:
         return html.figure(scene_picture(scene, name))
-    order = np.sort(np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS])
+    largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
+    if target.is_discrete:
+        largest = largest[target.values[largest] >= LEAST_SHARE]
+    order = np.sort(largest)
     rows = [
         (
             target.names[i],
@@ -159,7 +164,7 @@ def _example(scene: Scene, index: int) -> str:
     ]
     said = ", ".join(f"{who} {text}" for who, _, text, _ in rows)
     omitted = len(target.values) - len(order)
-    more = f"and {omitted} smaller ones" if omitted else ""
+    more = f"and {omitted} smaller one{'' if omitted == 1 else 's'}" if omitted else ""
     picture = scene_picture(scene, f"{name}: an observation. Target: {said}")
     return html.example(picture, name, rows, more)
 
@@ -191,7 +196,8 @@ def _score(story: Story) -> str:
         own=0,
     )
     many = "" if plain else f"Each of {extent.learners} networks with weights of its own was taught, and then "
-    text = f"{many}{'It' if plain else 'it'} played {score.episodes} {episode_word(story.task)}" + (
+    did = "played" if kind_of(story.task) in EPISODIC else "named"
+    text = f"{many}{'It' if plain else 'it'} {did} {score.episodes} {episode_word(story.task)}" + (
         ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
         "all possible networks within it. Scores without an interval were not measured here."
     )
