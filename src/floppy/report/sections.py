@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floppy.drawing.base import Scene
-from floppy.drawing.page import kind_of as picture_kind
+from floppy.drawing.page import caption_of
 from floppy.drawing.plain import number_text
 from floppy.drawing.scenes import groups_of
 from floppy.files import MEBIBYTE, size_text
@@ -34,7 +34,7 @@ MOST_EXAMPLES = 16
 MOST_ACTIONS = 6
 """Of a target, the largest, in their order."""
 LEAST_SHARE = 0.01
-"""Of an action that is less likely there is no bar."""
+"""Of many actions, one that is less likely has no bar."""
 MOST_DOWNLOAD = 3 * MEBIBYTE
 
 
@@ -139,7 +139,7 @@ def _examples(story: Story) -> str:
         f"that happens in the task; the bars below it say {target}."
     )
     cards = [_example(scene, index) for scene, index in zip(group.scenes, group.indexes, strict=True)]
-    caption = html.paragraph(picture_kind(first).caption(first), "note")
+    caption = html.paragraph(caption_of(first), "note")
     return html.section("The examples", html.paragraph(head), f'<div class="examples">{"".join(cards)}</div>', caption)
 
 
@@ -150,7 +150,7 @@ def _example(scene: Scene, index: int) -> str:
     if target is None:
         return html.figure(scene_picture(scene, name))
     largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
-    if target.is_discrete:
+    if target.is_discrete and len(target.values) > MOST_ACTIONS:
         largest = largest[target.values[largest] >= LEAST_SHARE]
     order = np.sort(largest)
     rows = [
