@@ -83,7 +83,7 @@ def scores_picture(
             colour = "C1" if place == 0 else "C0"
             axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.5)
             axes.plot(mean, place, "o", color=colour)
-        axes.set_yticks(range(len(rows)), ["\n".join(map(label_of, textwrap.wrap(who, 30))) for who, _, _ in rows])
+        axes.set_yticks(range(len(rows)), ["\n".join(map(label_of, textwrap.wrap(who, 22))) for who, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.grid(axis="x", alpha=0.3)
