@@ -5,6 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from floppy.dataset import DistilledDataset, load
@@ -18,6 +19,9 @@ from floppy.teach.codec import unpack
 
 FALSE_ALARM = 0.01
 """Chance that a verification finds fault with any dataset though all are as good as their cards say."""
+
+AT_A_TIME = 2
+"""Datasets: most of the time goes into compiling, which takes one core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +123,18 @@ def verify(
     if names is not None:
         chosen = list(dict.fromkeys(map(entry, names)))
     pairs = [(each, stated) for each in chosen for stated in each.scores]
+    pool = ThreadPoolExecutor(AT_A_TIME)
+    running = [
+        pool.submit(_verified, each, stated, *(each.quick if quick else each.check), seed) for each, stated in pairs
+    ]
     found = []
-    for done, (each, stated) in enumerate(pairs):
-        if progress is not None:
-            progress(done, len(pairs), each.name)
-        found.append(_verified(each, stated, *(each.quick if quick else each.check), seed))
+    try:
+        for done, (each, _) in enumerate(pairs):
+            if progress is not None:
+                progress(done, len(pairs), each.name)
+            found.append(running[done].result())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return found
 
 
