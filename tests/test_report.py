@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -28,8 +28,14 @@ from floppy.report.measures import QUICK, SLOW, Extent, Influence, Measured, oth
 from floppy.report.references import references_of
 from floppy.report.sections import page_of
 from floppy.report.source import Source, read_source
-from floppy.tasks.descriptions import description_of
+from floppy.tasks.base import picture_of
+from floppy.tasks.descriptions import description_of, first_paragraph
+from floppy.tasks.pictures import Picture
+from floppy.tasks.registry import make_task
+from floppy.tasks.untrusted import module_of
 from floppy.teach.codec import unpack
+
+gymnasium = pytest.importorskip("gymnasium")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -217,7 +223,7 @@ def test_bars_of_large_targets_keep_their_proportions() -> None:
     assert styles[:3] == [
         "margin-left:0%;width:50%", "margin-left:50%;width:12%", "margin-left:50%;width:25%",
     ]  # fmt: skip
-    assert "Bars end at 2 times the largest action" in read.text
+    assert "Bars end at 2 times the range" in read.text
     assert len(read.all("details")) == 1 and "2 more examples" in read.text
 
 
@@ -238,6 +244,50 @@ def test_tasks_are_described(task: str, wanted: str) -> None:
 
     assert wanted in description_of(Named(task))  # type: ignore[arg-type]
     assert description_of(Named("gymnasium/Unheard-v3")) == ""  # type: ignore[arg-type]
+
+
+class Kettle(gymnasium.Env):  # type: ignore[misc]
+    """Keep water at 60 degrees.
+
+    The rest is for programmers.
+    """
+
+    observation_space = gymnasium.spaces.Box(0.0, 100.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata: ClassVar = {"observation_names": ("water (°C)",), "action_names": ["off", "on"]}
+
+
+class Unsaid(Kettle):
+    metadata: ClassVar = {"observation_names": 7}
+
+
+gymnasium.register("Kettle-v0", Kettle, max_episode_steps=3)
+gymnasium.register("Unsaid-v0", Unsaid, max_episode_steps=3)
+
+
+def test_an_environment_of_ones_own_names_its_numbers_and_says_what_it_is_about() -> None:
+    task = make_task("gymnasium/Kettle-v0")
+    assert picture_of(task) == Picture(names=("water (°C)",), actions=("off", "on"))
+    assert description_of(task) == "Keep water at 60 degrees."
+    silent = make_task("gymnasium/Unsaid-v0")
+    assert picture_of(silent) == Picture()
+    assert description_of(silent) == ""  # a docstring is not inherited
+    assert description_of(make_task("gymnasium/CartPole-v1")).startswith("Keep a pole upright")
+    assert first_paragraph(dataclasses.make_dataclass("Plain", ["drift"])) == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "command", "module"),
+    [
+        ("gymnasium/kettle:Kettle-v0", "floppy distill gymnasium/kettle:Kettle-v0", "kettle"),
+        ("line/0.1", "floppy distill line/0.1 --import my_module", "my_module"),
+        ("line/0.1", "floppy distill line/0.1 --import=my_module", "my_module"),
+        ("cartpole", "floppy distill cartpole", ""),
+        ("gymnasium/ki;ll:Kettle-v0", "--import $(reboot)", ""),
+    ],
+)
+def test_the_module_of_a_task_is_the_one_that_made_its_file(task: str, command: str, module: str) -> None:
+    assert module_of(task, command) == module
 
 
 def test_published_scores_are_those_of_as_many_examples() -> None:

@@ -32,7 +32,8 @@ class Bars:
         """Bars of what networks see, so that numbers of different units can be compared."""
         lengths = scene.observation if scene.normalised is None else scene.normalised
         lengths = np.nan_to_num(np.asarray(lengths, float), posinf=0.0, neginf=0.0)
-        reach = max(1e-9, float(np.abs(lengths).max()), 0.0 if scene.limits is None else max(map(abs, scene.limits)))
+        limits = scene.limits if scene.normalised is None else None  # which are in the task's units
+        reach = max(1e-9, float(np.abs(lengths).max()), 0.0 if limits is None else max(map(abs, limits)))
         places = np.arange(len(lengths))
         axes.barh(places, lengths, height=0.7, color=BLUE)
         axes.axvline(0.0, color=GREY, linewidth=0.8)
@@ -141,7 +142,8 @@ def number_text(value: float) -> str:
     """A number to three digits."""
     if not math.isfinite(value):
         return str(float(value))
-    return f"{value:.3g}".replace("-", "−") if value else "0"
+    text = f"{value:.3g}" if abs(value) < 1e3 or abs(value) >= 1e6 else f"{float(f'{value:.3g}'):.0f}"
+    return text.replace("-", "−") if value else "0"
 
 
 def shades(values: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:

@@ -26,8 +26,10 @@ from floppy.report.pictures import (
 )
 from floppy.report.references import PLAIN_PPO, references_of
 from floppy.report.source import Source
+from floppy.spaces import Continuous
 from floppy.tasks.base import EPISODIC, Task, episode_word, kind_of, picture_of, score_unit
 from floppy.tasks.descriptions import description_of
+from floppy.tasks.untrusted import module_of
 from floppy.teach.codec import DISTRIBUTION, Lesson, unpack
 
 MOST_EXAMPLES = 16
@@ -130,11 +132,23 @@ def _about_task(story: Story) -> str:
         sees += f" ({', '.join(picture.names)})"
     named = f" ({', '.join(picture.actions)})" if 0 < len(picture.actions) <= 10 else ""
     actions = story.lesson.actions
-    does = f"sets {actions.size} numbers" if actions.log_std_size else f"chooses one of {actions.size} actions"
+    does = f"chooses one of {actions.size} actions"
+    if isinstance(actions, Continuous):
+        does = "sets one number" if actions.size == 1 else f"sets {actions.size} numbers"
+        named += _range_of(actions)
     parts = [description_of(task), f"A policy sees {sees}, and {does}{named}."]
     if story.is_played:
         parts.append(f"An episode ends after at most {task.max_steps:,} steps; its return is the sum of all rewards.")
     return html.section("The task", html.paragraph(" ".join(filter(None, parts))))
+
+
+def _range_of(actions: Continuous) -> str:
+    """The bounds of continuous actions in words, where all have the same."""
+    bounds = set(zip(actions.low, actions.high, strict=True))
+    if len(bounds) != 1:
+        return ""
+    ((low, high),) = bounds
+    return f", {'each ' if actions.size > 1 else ''}from {number_text(low)} to {number_text(high)}"
 
 
 def _examples(story: Story) -> str:
@@ -152,11 +166,11 @@ def _examples(story: Story) -> str:
     target = (
         "how likely each action is to be"
         if first.target is None or first.target.is_discrete
-        else "how large each action is to be; a bar to the left is a negative number"
+        else "how large each action is to be: to the left is less than the middle of its range"
     )
     reach = _reach(group.scenes)
     if reach > 1:
-        target += f". Bars end at {number_text(reach)} times the largest action; what is beyond it the task cuts off"
+        target += f". Bars end at {number_text(reach)} times the range; what is beyond the range the task cuts off"
     head = (
         f"{shown} Each picture is an observation, but not one that was ever made: it is whatever teaches best, and may "
         f"look like nothing in the task. The bars below it say {target}."
@@ -346,6 +360,8 @@ def _making(story: Story) -> str:
     ]
     score = f"floppy evaluate {shlex.quote(story.source.typed)} --learners {story.extent.learners}"
     score += f" --episodes {story.extent.episodes} --seed {story.extent.seed}"
+    if module := module_of(card.task, card.command):
+        score += f" --import {module}"
     return html.section(
         "How it was made",
         html.paragraph("The command that made the examples, as their card has it:"),

@@ -93,9 +93,9 @@ class Task(Protocol):
     """What every task says of itself.
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
-    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `card_notes`,
-    `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say what is usual
-    for its kind.
+    for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `description`,
+    `card_notes`, `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say
+    what is usual for its kind.
     """
 
     @property

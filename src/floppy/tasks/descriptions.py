@@ -1,6 +1,8 @@
 """What tasks are about, in a sentence for people who have never met them."""
 
+import inspect
 import re
+import textwrap
 
 from floppy.tasks.base import Task
 
@@ -41,12 +43,29 @@ _SENTENCES = {
 """By the names of environments in small letters, without their versions; libraries share them."""
 
 
+MOST_LETTERS = 300
+
+
 def description_of(task: Task) -> str:
-    """What a task is about: its own `description`, or what is known of an environment of its name; else empty."""
+    """What a task is about, in a sentence or two; empty where nothing is known.
+
+    That is its own `description`, or what is known of an environment of its name, or the first paragraph of the
+    docstring of its class, if that is not one of this library's.
+    """
     own = getattr(task, "description", "")
     if isinstance(own, str) and own:
         return own
     family, _, name = task.task_id.partition("?")[0].partition("/")
     name = re.sub(r"-v[0-9]+$", "", name.rpartition(":")[2])
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return _SENTENCES.get(plain.removesuffix("sticky")) or _SENTENCES.get(family.removeprefix("nd"), "")
+    known = _SENTENCES.get(plain.removesuffix("sticky")) or _SENTENCES.get(family.removeprefix("nd"), "")
+    return known or ("" if type(task).__module__.startswith("floppy.") else first_paragraph(type(task)))
+
+
+def first_paragraph(kind: type) -> str:
+    """Of a class's own docstring, without headings; not the one that a dataclass gets by itself."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    if text.startswith(f"{kind.__name__}("):
+        return ""
+    paragraph = re.sub(r"^#.*\n+", "", text).partition("\n\n")[0]
+    return textwrap.shorten(paragraph, MOST_LETTERS, placeholder=" …")

@@ -101,8 +101,14 @@ class GymnasiumTask:
 
     @property
     def picture(self) -> Picture:
-        """MuJoCo's bodies, posed, and classic control have pictures of their own."""
-        return picture(self.name)
+        """MuJoCo's bodies and classic control have one of their own; of others `metadata` may name the numbers."""
+        own: Picture = self._description.picture
+        return picture(self.name) or own
+
+    @property
+    def description(self) -> str:
+        """The first paragraph of the docstring of the environment's class, if that is not Gymnasium's own."""
+        return str(self._description.about)
 
     def make_vector(self, count: int, *, training: bool) -> "SyncVectorEnv":
         """Makes `count` copies, stepped one after the other in this process; see `HostTask`."""
@@ -162,9 +168,10 @@ def with_arguments(rest: str, pairs: Sequence[str]) -> str:
     return join(identifier, parse([*(given.split("&") if given else ()), *pairs]))
 
 
-def picture(rest: str) -> Picture:
+def picture(rest: str) -> Picture | None:
     """How `gymnasium/rest` is drawn; arguments do not count, for what does not fit an observation is not drawn."""
-    return gymnasium_picture(rest.partition("?")[0])
+    known = gymnasium_picture(rest.partition("?")[0])
+    return None if known == Picture() else known
 
 
 def names() -> list[str]:

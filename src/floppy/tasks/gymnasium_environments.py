@@ -17,10 +17,14 @@ from floppy.errors import FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
 from floppy.tasks.base import MOST_ACTIONS, FaultyEnvironmentError, bounds_fault
+from floppy.tasks.descriptions import first_paragraph
 from floppy.tasks.faults import fault_of_closing, in_time
 from floppy.tasks.lookup import install_hint
+from floppy.tasks.pictures import Picture
 
 FAMILY = "gymnasium"
+OBSERVATION_NAMES, ACTION_NAMES = "observation_names", "action_names"
+"""Of an environment's `metadata`."""
 MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
 BYTES = (0, 255)
@@ -64,6 +68,10 @@ class Description(NamedTuple):
     package: str
     notes: str
     """For the card: how observations were flattened, where that is not plain."""
+    picture: Picture
+    """The names that the environment's `metadata` gives to numbers and actions."""
+    about: str
+    """The first paragraph of the docstring of its class; Gymnasium's own have sections there."""
 
 
 @functools.cache
@@ -80,6 +88,7 @@ def describe(name: str) -> Description:
     observation_space = _attribute(name, environment, "observation_space")
     action_space = _attribute(name, environment, "action_space")
     spec = _attribute(name, environment, "spec")
+    picture, about = _words(environment)
     if fault := fault_of_closing(f"{FAMILY}/{name}", environment.close):
         raise fault
     if spec is None or not spec.max_episode_steps:
@@ -91,7 +100,18 @@ def describe(name: str) -> Description:
     notes = "" if is_box else f"Observations are gymnasium.spaces.flatten of {described(observation_space)}."
     package = _package(spec.entry_point)
     steps, is_of_bytes = int(spec.max_episode_steps), _is_of_bytes(observation_space)
-    return Description(observation_space, shape, is_of_bytes, action_space, steps, package, notes)
+    return Description(observation_space, shape, is_of_bytes, action_space, steps, package, notes, picture, about)
+
+
+def _words(environment: gymnasium.Env) -> tuple[Picture, str]:
+    """Names from an environment's `metadata`, and what it is about: nothing where its own code fails to say."""
+    try:
+        names, actions = (environment.metadata.get(key, ()) for key in (OBSERVATION_NAMES, ACTION_NAMES))
+        picture = Picture("", tuple(map(str, names)), tuple(map(str, actions)))
+        kind = type(environment.unwrapped)
+    except Exception:
+        return Picture(), ""
+    return picture, "" if kind.__module__.startswith("gymnasium.envs.") else first_paragraph(kind)
 
 
 def _attribute(name: str, environment: gymnasium.Env, attribute: str) -> Any:

@@ -79,7 +79,8 @@ def make_task(name: str) -> Task:
     full = full_task_id(name)
     prefix, _, rest = full.partition("/")
     if prefix not in FAMILIES or not rest:
-        raise unknown_task(name, [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))])
+        known = [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))]
+        raise unknown_task(name, known, "" if prefix in FAMILIES else "--import MODULE brings tasks of your own.")
     task: Task = family_of(prefix).make(rest)
     _ASKED_FOR.update((full, task.task_id))
     return task
@@ -165,7 +166,7 @@ def picture_by_name(name: str) -> Picture | None:
     prefix, _, rest = full_task_id(name).partition("/")
     if prefix not in FAMILIES:
         return None
-    ask: Callable[[str], Picture] | None = getattr(family_of(prefix), "picture", None)
+    ask: Callable[[str], Picture | None] | None = getattr(family_of(prefix), "picture", None)
     return None if ask is None else ask(rest)
 
 

@@ -49,14 +49,26 @@ def unregistered_task(name: str, command: str = "") -> FloppyError:
       name: its id.
       command: what made the file; the `--import` in it is offered.
     """
-    words = command.replace("=", " ").split()
-    pairs = itertools.pairwise(words)
-    given = [after for word, after in pairs if word == "--import" and MODULE.fullmatch(after)]
-    module = f"--import {given[0]}, as the command that made the file did," if given else "--import MODULE"
+    given = module_of(name, command)
+    module = f"--import {given}, as the command that made the file did," if given else "--import MODULE"
     return FloppyError(
         f"The file is of task {shown(name)}, which is not registered here: give {module} if you trust the module that "
         "registers it."
     )
+
+
+def module_of(name: str, command: str) -> str:
+    """The module that registers a file's task, if the command that made it, or the task's own id, names one.
+
+    Args:
+      name: the task's id, which may be `gymnasium/module:ID`.
+      command: what made the file.
+    """
+    pairs = itertools.pairwise(command.replace("=", " ").split())
+    given = [after for word, after in pairs if word == "--import" and MODULE.fullmatch(after)]
+    family, _, rest = name.partition("/")
+    module = rest.partition(":")[0] if family == "gymnasium" and ":" in rest else ""
+    return given[0] if given else module if MODULE.fullmatch(module) else ""
 
 
 def foreign_module(name: str, module: str) -> FloppyError:
