@@ -140,6 +140,7 @@ def test_cells_of_what_has_nothing_to_leave_out_or_to_map(tmp_path: Path) -> Non
     save(dataset_of(observations=np.ones((1, 4)), targets=np.ones((1, 2))), path)
     assert {cell["what"] for cell in small(path).cells()} == {WHOLE, "part", "map"}
     assert [cell["what"] for cell in small(path, parts=("map",)).cells()] == ["map"]
+    assert small(path, parts=("examples,map",)).parts == ("examples", "map")
     with pytest.raises(FloppyError, match=r"examples have nothing to say of 1 example .*: give other --parts"):
         small(path, parts=("examples",)).cells()
     save(dataset_of(observations=np.ones((40, 4)), targets=np.ones((40, 2))), path, overwrite=True)

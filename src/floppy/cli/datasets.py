@@ -124,8 +124,9 @@ class Train(Command):
 
     def text(self, result: Json) -> str:
         """How long it took."""
-        saved = "" if self.save is None else f"\n{self.save}"
-        made = f"{result['learners']} fresh policies" + (", one ensemble," if self.ensemble else "")
+        saved = "; --save FILE keeps them" if self.save is None else f"\n{self.save}"
+        count = result["learners"]
+        made = f"{count} fresh polic{'y' if count == 1 else 'ies'}" + (", one ensemble," if self.ensemble else "")
         made += f", {result['diverged']} of which diverged," if result["diverged"] else ""
         return (
             f"{made} for {result['task']} in {1000 * result['seconds']:.1f} ms "

@@ -81,7 +81,8 @@ class Scene(NamedTuple):
     def names(self) -> list[str]:
         """Of the numbers of a vector, or of the channels of a grid; those without a name are numbered."""
         count, known = self.observation.shape[-1], self.picture.names
-        return [known[index] if index < len(known) else f"number {index}" for index in range(count)]
+        word = "channel" if self.observation.ndim == 3 else "feature"
+        return [known[index] if index < len(known) else f"{word} {index}" for index in range(count)]
 
 
 class Kind(Protocol):

@@ -71,9 +71,8 @@ def picture_of_card(task: str, command: str) -> Picture:
 
 def target_of(values: np.ndarray, actions: ActionSpace, picture: Picture, *, takes_probabilities: bool) -> Target:
     """A row of targets `[a]` as people read it; see `Target`."""
-    unnamed = "dimension {}" if isinstance(actions, Continuous) else "action {}"
     known = picture.actions if len(picture.actions) == actions.size else ()
-    names = known or tuple(unnamed.format(index) for index in range(actions.size))
+    names = known or tuple(f"action {index}" for index in range(actions.size))
     values = np.asarray(values, float)
     if isinstance(actions, Continuous):
         if actions.half_width:

@@ -80,6 +80,7 @@ class Explain:
     def __post_init__(self) -> None:
         """Validates the fields."""
         check_fields(self)
+        object.__setattr__(self, "parts", tuple(part for each in self.parts for part in each.split(",")))
         check_some(self, "parts")
         for part in self.parts:
             if part not in PARTS:
