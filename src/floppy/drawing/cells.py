@@ -68,7 +68,7 @@ class Cells:
         if scene.mean is None:
             return "Each square is what stands in a cell."
         return (
-            "Examples are real numbers where the game has 0 and 1. Each square is the channel in which a cell differs "
+            "Examples hold any numbers where the game has 0 and 1. Each square is the channel in which a cell differs "
             "most from the mean of all examples: full where it has more of it, hollow where less, as large as the "
             "difference; small ones are left out."
         )

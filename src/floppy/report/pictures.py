@@ -76,6 +76,8 @@ def scores_picture(
 ) -> Picture:
     """A dot per score, with a line for its interval."""
 
+    names = [list(map(label_of, textwrap.wrap(who, 22))) for who, _, _ in rows]
+
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         for place, (_, mean, interval) in enumerate(rows):
@@ -83,12 +85,12 @@ def scores_picture(
             colour = "C1" if place == 0 else "C0"
             axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.5)
             axes.plot(mean, place, "o", color=colour)
-        axes.set_yticks(range(len(rows)), ["\n".join(map(label_of, textwrap.wrap(who, 22))) for who, _, _ in rows])
+        axes.set_yticks(range(len(rows)), ["\n".join(lines) for lines in names])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.grid(axis="x", alpha=0.3)
 
-    return Picture(drawn(draw, height=0.9 + 0.4 * len(rows)), "png", alt, caption)
+    return Picture(drawn(draw, height=0.9 + len(rows) * max(0.4, 0.2 * max(map(len, names)))), "png", alt, caption)
 
 
 def influence_picture(examples: Sequence[dict[str, Any]], unit: str, alt: str, caption: str) -> Picture:
