@@ -75,7 +75,6 @@ def scores_picture(
     rows: Sequence[tuple[str, float, tuple[float, float] | None]], unit: str, alt: str, caption: str
 ) -> Picture:
     """A dot per score, with a line for its interval."""
-
     names = [list(map(label_of, textwrap.wrap(who, 22))) for who, _, _ in rows]
 
     def draw(figure: "Figure") -> None:
