@@ -19,7 +19,8 @@ OPTIONS = {"quick": (VERIFY,), "seed": (VERIFY,), "overwrite": (COPY,)}
 
 WIDTH = 110
 """Of a card."""
-WRAP = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 17, break_long_words=False, break_on_hyphens=False)
+FACTS = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 15, break_long_words=False, break_on_hyphens=False)
+"""How its facts are wrapped, below their names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Zoo(Command):
     def run(self, call: Call) -> Json:
         """Does what the action says."""
         for name, actions in OPTIONS.items():
-            if getattr(self, name) not in (None, False) and self.action not in actions:
+            given = getattr(self, name)
+            if given is not None and given is not False and self.action not in actions:
                 raise FloppyError(
                     f"--{name} goes with zoo {' or '.join(actions)}, not with {self.action}: leave it out."
                 )
@@ -143,13 +145,7 @@ def _card_text(entry: Json) -> str:
         "file": entry["path"],
     }
     for name, value in facts.items():
-        lines += textwrap.wrap(
-            f"  {name + ':':<13}{value}",
-            110,
-            subsequent_indent=" " * 15,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += FACTS.wrap(f"  {name + ':':<13}{value}")
     return "\n".join(lines)
 
 
