@@ -12,7 +12,7 @@ from floppy.dataset import DistilledDataset, load
 from floppy.dataset.zoo_index import Entry, Stated, entries, entry
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate
-from floppy.evaluation.score import Score
+from floppy.evaluation.score import Score, standard_error
 from floppy.fields import as_seed
 from floppy.tasks.base import FaultyEnvironmentError
 from floppy.teach.codec import unpack
@@ -80,7 +80,7 @@ class Verified:
     def _error(self) -> float:
         if self.measured is None:
             return 0.0
-        return math.hypot(self.stated.error, self.measured.sd / math.sqrt(self.measured.learners))
+        return math.hypot(*(standard_error(each.sd, each.learners) for each in (self.stated, self.measured)))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
