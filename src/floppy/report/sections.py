@@ -298,10 +298,17 @@ def _influence(story: Story) -> str:
     if not examples:
         return ""
     most = max(examples, key=lambda each: each["fall"])
+    tried, count = len(found.summary["examples"]), story.source.dataset.examples
+    which = "Each example is" if tried == count else f"{tried} of the examples, at equal distances, are"
+    worst = (
+        f"Example {most['example']} matters most{'' if tried == count else ' of these'}: without it the {story.unit} "
+        f"of these networks falls from {_number(found.summary['score']['mean'])} to {_number(most['score'])}."
+        if most["fall"] > 0
+        else "None of them is missed: without any single one the score does not fall."
+    )
     text = (
-        "Each example is left out in turn, and networks learn from the others. The higher a bar, the more the score "
-        f"falls. Example {most['example']} matters most: without it the {story.unit} of these networks falls from "
-        f"{_number(found.summary['score']['mean'])} to {_number(most['score'])}."
+        f"{which} left out in turn, and networks learn from the others. The higher a bar, the more the score falls. "
+        f"{worst}"
     )
     alt = "Fall of the score without example " + ", ".join(
         f"{each['example']}: {_number(each['fall'])}" for each in examples
