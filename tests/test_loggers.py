@@ -84,6 +84,13 @@ def test_a_column_that_comes_later_is_empty_before(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text() == wanted
 
 
+def test_a_figure_of_any_name_has_its_column(tmp_path: Path) -> None:
+    loggers = begun(tmp_path, "csv")
+    for step in (1, 2):
+        loggers.log([{"step": step, 'my "loss", mean': 0.5} | ({"more": 1.0} if step == 2 else {})])
+    assert [row['my "loss", mean'] for row in rows(tmp_path)] == ["0.5", "0.5"]
+
+
 def test_a_resumed_run_writes_its_csv_anew_from_the_log(tmp_path: Path) -> None:
     begun(tmp_path, "csv").log(lines(1, 2, 3))
     loggers = begun(tmp_path, "csv", earlier=lines(1, 2))  # step 3 was after the checkpoint

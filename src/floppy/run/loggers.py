@@ -95,7 +95,8 @@ class CsvLogger:
             with self._path.open(newline="", encoding="utf-8") as file:
                 before = list(csv.DictReader(file))
         self._columns = found
-        write_atomically(self._path, (",".join(found) + "\n" + self._text([*before, *lines])).encode())
+        names = dict(zip(found, found, strict=True))
+        write_atomically(self._path, self._text([names, *before, *lines]).encode())
 
     def close(self) -> None:
         """Every row is on the disk."""
