@@ -180,6 +180,25 @@ def test_minari_has_whole_episodes(minari: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "minari").rglob(".floppy*"))
 
 
+def test_minari_keeps_the_dataset_before_until_the_new_one_is_whole(
+    minari: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(*_: Any, **__: Any) -> None:
+        assert not (place / "old").exists()
+        (place / "data").mkdir(parents=True)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(floppy.minari, "_play", lambda *_: None)
+    monkeypatch.setattr(floppy.minari, "_buffers", lambda *_: [])
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", fill_the_disk)
+    place = tmp_path / "minari/cartpole/clone-v0"
+    for name in (place / "old", place.with_name(".floppy-clone-v0.tmp") / "left by a kill"):
+        name.mkdir(parents=True)
+    with pytest.raises(FloppyError, match=r"No space left on device.*let MINARI_DATASETS_PATH"):
+        floppy.minari.export(dataset_of(task="ndcartpole/1"), "cartpole/clone-v0", overwrite=True)
+    assert [path.name for path in place.iterdir()] == ["old"]
+
+
 def test_minari_refuses_what_is_no_id(minari: Any) -> None:
     with pytest.raises(FloppyError, match="Minari refuses the id"):
         floppy.minari.export(dataset_of(task="ndcartpole/1"), "no id!")
