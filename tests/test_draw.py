@@ -312,6 +312,12 @@ def test_tasks_say_their_picture_themselves_and_by_name_alike() -> None:
     assert picture_by_name("mine/unknown") is None
 
 
+def test_positions_in_front_take_no_other_numbers_names() -> None:
+    shifted = "gymnasium/Hopper-v4?exclude_current_positions_from_observation=False"
+    assert picture_by_name(shifted) is None
+    assert picture_by_name("gymnasium/Hopper-v4?frame_skip=2") == picture_by_name("gymnasium/Hopper-v4")
+
+
 def test_every_picture_that_a_task_names_is_there() -> None:
     known = {name: picture_by_name(name) for name in list_tasks()}
     assert {picture.kind for picture in known.values() if picture is not None} <= {"", *PICTURES}
