@@ -14,7 +14,6 @@ from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import as_seed, whole_number
 from floppy.learner.network import Learners
 from floppy.play.normalise import CLIP
-from floppy.spaces import ActionSpace
 from floppy.teach.policies import PlainPolicy, train
 
 try:
@@ -120,7 +119,7 @@ def _model(env: Any, plain: PlainPolicy, seed: int, options: Mapping[str, Any]) 
         raise FloppyError(f"Stable-Baselines3 refuses env or an option ({one_line(error)}): correct it.") from error
 
 
-def _check_spaces(model: PPO, shape: tuple[int, ...], actions: ActionSpace) -> None:
+def _check_spaces(model: PPO, shape: tuple[int, ...], actions: Any) -> None:
     """Checks that the environment has the dataset's spaces."""
     space = model.action_space
     has_actions = (

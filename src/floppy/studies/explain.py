@@ -223,7 +223,7 @@ class Explain:
             )
         )
         averaged = _mean_of_finite(whole if actions.log_std_size else jax.nn.softmax(whole))
-        values = np.asarray(actions.clip(averaged) if actions.log_std_size else averaged, float)
+        values = np.asarray(actions.clip(jnp.asarray(averaged)) if actions.log_std_size else averaged, float)
         shown = int(values.std(axis=0).argmax()) if actions.log_std_size else None
         chosen = values.argmax(axis=1) if shown is None else np.full(len(values), shown)
         about = {"actions": 0 if actions.log_std_size else actions.size}
