@@ -201,6 +201,21 @@ def test_what_was_left_out_says_why_and_large_data_where_it_is(monkeypatch: pyte
     assert not read.all("a")
 
 
+def test_a_whole_policy_is_taught_by_nothing() -> None:
+    policy = hand_dataset(
+        {"learners": [dataclasses.asdict(LearnerDistribution(depth=(0, 0)))], "encoder": {"layers": 1, "of": 1}},
+        observations=np.zeros((0, 4)),
+        targets=np.zeros((0, 2)),
+        encoder={"0/kernel": np.ones((4, 2)), "0/bias": np.zeros(2)},
+        inner_rate=None,
+    )
+    said = Reader(page_of(source_of(policy), measured(influence=None, transfer=None), EXTENT)).text
+    assert "ndcartpole/1, a trained policy" in said
+    assert "The policy in this file plays an episode." in said
+    assert "the mean over all possible episodes" in said
+    assert "taught" not in said and "examples above" not in said
+
+
 def test_the_page_says_which_examples_were_left_out_and_whether_one_is_missed() -> None:
     of_more = hand_dataset(observations=np.ones((7, 4)), targets=np.ones((7, 2)))
     summary = influence().summary
