@@ -21,6 +21,7 @@ from floppy.errors import FloppyError
 from floppy.evaluation import random_play
 from floppy.evaluation.random_play import beside_random, compared
 from floppy.evaluation.score import Score
+from floppy.tasks.faults import patience, patience_now
 from floppy.zoo import verification
 from floppy.zoo.verification import Verified, verify
 
@@ -237,6 +238,19 @@ def test_verify_asks_for_the_stated_seed_and_the_counts_of_the_index(monkeypatch
     }
     with pytest.raises(FloppyError, match="seed"):
         verify(["cartpole"], seed=-1)
+
+
+def test_a_time_limit_holds_in_what_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def evaluate(dataset: Any, **options: Any) -> dict[str, Score]:
+        limits.append(patience_now())
+        return {"card": score(500.0)}
+
+    monkeypatch.setattr(verification, "evaluate", evaluate)
+    with patience(7.0):
+        verify(["cartpole", "cartpole/2d"])
+    assert limits == [7.0, 7.0]
 
 
 def test_quick_takes_a_few_of_every_family() -> None:

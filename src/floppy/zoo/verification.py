@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from floppy.dataset import DistilledDataset, load
@@ -125,7 +126,9 @@ def verify(
     pairs = [(each, stated) for each in chosen for stated in each.scores]
     pool = ThreadPoolExecutor(AT_A_TIME)
     running = [
-        pool.submit(_verified, each, stated, *(each.quick if quick else each.check), seed) for each, stated in pairs
+        # With a context of its own, time limits and what a stall means hold in its thread too.
+        pool.submit(copy_context().run, _verified, each, stated, *(each.quick if quick else each.check), seed)
+        for each, stated in pairs
     ]
     found = []
     try:
