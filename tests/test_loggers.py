@@ -231,6 +231,7 @@ def test_ctrl_c_is_no_fault_of_a_logger(tmp_path: Path, remote: Remote, monkeypa
         (["nosuch"], "logger must be one of csv, tensorboard, trackio, wandb, got 'nosuch'."),
         ("csv,", "got ''"),
         ([3], "log must be names of loggers"),
+        (None, "log must be names of loggers (csv, tensorboard, trackio, wandb), got None"),
         (["absent"], "--log absent needs no_such_package, which is not installed: pip install 'floppy-rl[absent]'."),
         (["broken"], "--log broken needs broken_package, which cannot be imported (RuntimeError: half installed)"),
     ],
@@ -241,7 +242,7 @@ def test_what_cannot_log_is_said_before_the_run(
     (tmp_path / "broken_package.py").write_text("raise RuntimeError('half installed')\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name, package in (("absent", "no_such_package"), ("broken", "broken_package")):
-        if name in names:
+        if name in (names or ()):
             monkeypatch.setitem(LOGGERS._members, name, type(name, (), {"package": package, "extra": name}))
     with pytest.raises(FloppyError) as caught:
         floppy.distill(TINY, tmp_path / "run", log=names)

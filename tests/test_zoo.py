@@ -238,6 +238,9 @@ def test_verify_asks_for_the_stated_seed_and_the_counts_of_the_index(monkeypatch
     }
     with pytest.raises(FloppyError, match="seed"):
         verify(["cartpole"], seed=-1)
+    assert [each.name for each in verify("cartpole")] == ["cartpole"]
+    with pytest.raises(FloppyError, match="names must be a list of names"):
+        verify(3)  # type: ignore[arg-type]
 
 
 def test_a_time_limit_holds_in_what_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from floppy.errors import MAX_COUNT, check_number
-from floppy.fields import as_seed, whole_number
+from floppy.fields import as_seed, plain_value, whole_number
 from floppy.files import as_path, check_new_file, write_atomically
 from floppy.report.measures import Extent, Say, measure
 from floppy.report.sections import page_of
@@ -63,6 +63,7 @@ def extent_of(
 ) -> Extent:
     """How much is measured: what is asked for, else what suits the task."""
     task = unpack(source.dataset).task()
+    seconds = plain_value("seconds", seconds, float)
     check_number("seconds", seconds, above=0, most=MAX_COUNT)
     usual = SLOW_LEARNERS if profile_of(task).is_slow else LEARNERS
     return Extent(

@@ -203,8 +203,8 @@ def find_loggers(names: str | Sequence[str], folder: Path | None) -> dict[str, t
     Raises:
       FloppyError: for a name that is unknown, a package that is missing, and a run without a folder.
     """
-    texts = [names] if isinstance(names, str) else list(names)
-    if not all(isinstance(text, str) for text in texts):
+    texts = [names] if isinstance(names, str) else names
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise FloppyError(f"log must be names of loggers ({', '.join(LOGGERS)}), got {shown(names)}.")
     found = {name: LOGGERS.find(name) for text in texts if text for name in text.split(",")}
     if found and folder is None:
