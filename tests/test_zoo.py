@@ -290,6 +290,9 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     for fact in (entry.name, entry.licence, entry.sha256, entry.teacher, "random play", "plain PPO", "published"):
         assert fact in card
     assert max(map(len, card.splitlines())) <= 120
+    assert "a teacher's included" in card
+    assert main(["zoo", "show", "cartpole"]) == 0
+    assert "teacher's" not in capsys.readouterr().out
 
 
 def test_copy_writes_the_same_bytes_and_no_file_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

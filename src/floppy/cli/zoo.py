@@ -129,13 +129,14 @@ def _card_text(entry: Json) -> str:
         where = f" ({score['where']})" if score["where"] else ""
         lines.append(f"    {', '.join(known)}{where}")
     seeds = [f"{seed} ({_number(mean)})" for seed, mean in zip(entry["seeds"], entry["seed_means"], strict=True)]
+    taught = ", a teacher's included" if entry["teacher"] else ""
     chosen = f", the best of seeds {', '.join(seeds)}" if len(seeds) > 1 else ""
     facts = {
         "also called": ", ".join(entry["aliases"]),
         "method": entry["method"],
         "encoder": f"{entry['encoder_layers']} trained layers" if entry["encoder_layers"] else "none",
         "teacher": entry["teacher"] or "none",
-        "env steps": "–" if entry["env_steps"] is None else f"{entry['env_steps']:,}, a teacher's included",
+        "env steps": "–" if entry["env_steps"] is None else f"{entry['env_steps']:,}{taught}",
         "command": entry["command"],
         "seed": "–" if entry["seed"] is None else f"{entry['seed']}{chosen}",
         "versions": ", ".join(entry["versions"]),
@@ -170,7 +171,7 @@ def _verified_text(result: Json) -> str:
 
 
 def _apart(standard_errors: float | None) -> str:
-    return "0.0" if standard_errors is None else f"{standard_errors:+.1f}"
+    return "–" if standard_errors is None else f"{standard_errors:+.1f}"
 
 
 def _spread(score: Json) -> str:
