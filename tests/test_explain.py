@@ -10,14 +10,16 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import Refused
+from matplotlib.figure import Figure
 from probes import hand_dataset
 
 import floppy
 from floppy.dataset import DistilledDataset, save
-from floppy.errors import FloppyError
+from floppy.errors import DivergedError, FloppyError
 from floppy.learner.mlp import LearnerDistribution
 from floppy.studies import Explain, run_study
-from floppy.studies.explain import WHOLE, _grid, _influential
+from floppy.studies.explain import WHOLE, _grid, _influential, _mean_of_finite, _point_rows
+from floppy.studies.explain_figure import draw_map
 from floppy.tasks.base import few_episodes
 from floppy.teach.changes import parts_of, with_part_flipped, with_part_shifted, without_example
 
@@ -99,6 +101,26 @@ def test_the_grid_reaches_beyond_what_was_seen() -> None:
     assert points[:, 1].tolist() == [3.0] * 9
     still = _grid(np.zeros((2, 2), np.float32), 0, 1, 2)
     assert still.tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+
+
+def test_diverged_learners_are_left_out_of_the_map() -> None:
+    outputs = jnp.array([[[1.0, 2.0]], [[jnp.nan, 0.0]], [[3.0, 6.0]], [[jnp.inf, 0.0]]])
+    assert _mean_of_finite(outputs).tolist() == [[2.0, 4.0]]
+    with pytest.raises(DivergedError, match="Every fresh learner diverged"):
+        _mean_of_finite(outputs[1:2])
+
+
+def test_a_map_is_drawn_of_points_that_float32_cannot_tell_apart() -> None:
+    seen = np.array([[1e8, 0.0], [1e8 + 8, 1.0]], np.float32)
+    points = _grid(seen, 0, 1, 5)
+    assert len(np.unique(points[:, 0])) < 5
+    names = {"x_feature": "a", "y_feature": "b", "actions": 2}
+    rows = list(
+        _point_rows(points, ("left", "right"), names | {"what": "map"}, "", np.zeros(25, int), np.ones((25, 2)))
+    )
+    axes = Figure().subplots()
+    draw_map("", rows, axes)
+    assert axes.images[0].get_array().shape == (5, 5)
 
 
 # --- The study.

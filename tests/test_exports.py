@@ -12,7 +12,7 @@ from probes import SMALL, hand_dataset
 import floppy
 from floppy.cli.main import main
 from floppy.cloning import GradientStep
-from floppy.dataset.folder import markdown_text, readme, yaml_text
+from floppy.dataset.folder import markdown_text, metadata, readme, yaml_text
 from floppy.errors import FloppyError
 from floppy.exports import EXPORTS
 
@@ -57,8 +57,8 @@ def test_metadata_are_yaml_and_the_card_is_whole() -> None:
     dataset = dataset_of(
         task="ndcartpole/1", licence="MIT", score={"mean": 480.5, "sd": 1, "learners": 3, "episodes": 2, "seed": 0}
     )
-    _, metadata, body = readme(dataset).split("---\n", 2)
-    assert yaml.safe_load(metadata) == {
+    _, head, body = readme(dataset).split("---\n", 2)
+    assert yaml.safe_load(head) == {
         "license": "mit",
         "pretty_name": "ndcartpole/1, distilled",
         "task_categories": ["reinforcement-learning"],
@@ -72,6 +72,23 @@ def test_metadata_are_yaml_and_the_card_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("examples", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (10_000, "10K<n<100K"), (100_000, "100K<n<1M")]
+)
+def test_sizes_are_those_of_the_hub(examples: int, category: str) -> None:
+    assert f"- {category}" in metadata(dataset_of().card, examples)
+
+
+def test_the_readmes_program_makes_a_policy_also_of_a_merged_dataset(tmp_path: Path) -> None:
+    for name in ("cartpole", "merged/cartpole"):
+        folder = tmp_path / name
+        floppy.save_folder(floppy.load(name), folder)
+        program = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+        found: dict[str, Any] = {}
+        exec(program.replace("path/to/this/folder", str(folder)), found)
+        assert found["policy"].act(np.zeros(4)) in (0, 1)
+
+
+@pytest.mark.parametrize(
     ("licence", "wanted"),
     [
         ("Apache-2.0", {"license": "apache-2.0"}),
@@ -81,8 +98,8 @@ def test_metadata_are_yaml_and_the_card_is_whole() -> None:
 )
 def test_a_licence_is_one_that_the_hub_knows(licence: str, wanted: dict[str, str]) -> None:
     yaml = pytest.importorskip("yaml")
-    metadata = yaml.safe_load(readme(dataset_of(licence=licence)).split("---\n", 2)[1])
-    assert {name: value for name, value in metadata.items() if name.startswith("license")} == wanted
+    head = yaml.safe_load(readme(dataset_of(licence=licence)).split("---\n", 2)[1])
+    assert {name: value for name, value in head.items() if name.startswith("license")} == wanted
 
 
 def test_hostile_texts_stay_texts() -> None:
@@ -90,9 +107,9 @@ def test_hostile_texts_stay_texts() -> None:
     texts = {name: HOSTILE for name in ("task", "licence", "notes", "command")}
     text = readme(dataset_of(**texts, versions={HOSTILE: HOSTILE}))
     assert text.isascii()
-    start, metadata, body = text.split("---\n", 2)
+    start, head, body = text.split("---\n", 2)
     assert start == ""
-    assert yaml.safe_load(metadata)["pretty_name"] == f"{HOSTILE}, distilled"
+    assert yaml.safe_load(head)["pretty_name"] == f"{HOSTILE}, distilled"
     outside, inside = body.split("```json\n")
     assert "script" in inside and "<" not in outside and "](javascript" not in outside
     assert [line for line in body.splitlines() if line.startswith("#")] == [f"# {markdown_text(HOSTILE)}"]
@@ -161,6 +178,25 @@ def test_minari_has_whole_episodes(minari: Any, tmp_path: Path) -> None:
     assert again[0].observations[0].tolist() != episodes[0].observations[0].tolist()
     assert [path.name for path in (tmp_path / "minari/cartpole").glob("clone*")] == ["clone-v0"]
     assert not list((tmp_path / "minari").rglob(".floppy*"))
+
+
+def test_minari_keeps_the_dataset_before_until_the_new_one_is_whole(
+    minari: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(*_: Any, **__: Any) -> None:
+        assert not (place / "old").exists()
+        (place / "data").mkdir(parents=True)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(floppy.minari, "_play", lambda *_: None)
+    monkeypatch.setattr(floppy.minari, "_buffers", lambda *_: [])
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", fill_the_disk)
+    place = tmp_path / "minari/cartpole/clone-v0"
+    for name in (place / "old", place.with_name(".floppy-clone-v0.tmp") / "left by a kill"):
+        name.mkdir(parents=True)
+    with pytest.raises(FloppyError, match=r"No space left on device.*let MINARI_DATASETS_PATH"):
+        floppy.minari.export(dataset_of(task="ndcartpole/1"), "cartpole/clone-v0", overwrite=True)
+    assert [path.name for path in place.iterdir()] == ["old"]
 
 
 def test_minari_refuses_what_is_no_id(minari: Any) -> None:

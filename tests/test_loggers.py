@@ -84,6 +84,13 @@ def test_a_column_that_comes_later_is_empty_before(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text() == wanted
 
 
+def test_a_figure_of_any_name_has_its_column(tmp_path: Path) -> None:
+    loggers = begun(tmp_path, "csv")
+    for step in (1, 2):
+        loggers.log([{"step": step, 'my "loss", mean': 0.5} | ({"more": 1.0} if step == 2 else {})])
+    assert [row['my "loss", mean'] for row in rows(tmp_path)] == ["0.5", "0.5"]
+
+
 def test_a_resumed_run_writes_its_csv_anew_from_the_log(tmp_path: Path) -> None:
     begun(tmp_path, "csv").log(lines(1, 2, 3))
     loggers = begun(tmp_path, "csv", earlier=lines(1, 2))  # step 3 was after the checkpoint
@@ -224,6 +231,7 @@ def test_ctrl_c_is_no_fault_of_a_logger(tmp_path: Path, remote: Remote, monkeypa
         (["nosuch"], "logger must be one of csv, tensorboard, trackio, wandb, got 'nosuch'."),
         ("csv,", "got ''"),
         ([3], "log must be names of loggers"),
+        (None, "log must be names of loggers (csv, tensorboard, trackio, wandb), got None"),
         (["absent"], "--log absent needs no_such_package, which is not installed: pip install 'floppy-rl[absent]'."),
         (["broken"], "--log broken needs broken_package, which cannot be imported (RuntimeError: half installed)"),
     ],
@@ -234,7 +242,7 @@ def test_what_cannot_log_is_said_before_the_run(
     (tmp_path / "broken_package.py").write_text("raise RuntimeError('half installed')\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name, package in (("absent", "no_such_package"), ("broken", "broken_package")):
-        if name in names:
+        if name in (names or ()):
             monkeypatch.setitem(LOGGERS._members, name, type(name, (), {"package": package, "extra": name}))
     with pytest.raises(FloppyError) as caught:
         floppy.distill(TINY, tmp_path / "run", log=names)

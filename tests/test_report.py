@@ -201,6 +201,34 @@ def test_what_was_left_out_says_why_and_large_data_where_it_is(monkeypatch: pyte
     assert not read.all("a")
 
 
+def test_a_whole_policy_is_taught_by_nothing() -> None:
+    policy = hand_dataset(
+        {"learners": [dataclasses.asdict(LearnerDistribution(depth=(0, 0)))], "encoder": {"layers": 1, "of": 1}},
+        observations=np.zeros((0, 4)),
+        targets=np.zeros((0, 2)),
+        encoder={"0/kernel": np.ones((4, 2)), "0/bias": np.zeros(2)},
+        inner_rate=None,
+    )
+    said = Reader(page_of(source_of(policy), measured(influence=None, transfer=None), EXTENT)).text
+    assert "ndcartpole/1, a trained policy" in said
+    assert "The policy in this file plays an episode." in said
+    assert "the mean over all possible episodes" in said
+    assert "taught" not in said and "examples above" not in said
+
+
+def test_the_page_says_which_examples_were_left_out_and_whether_one_is_missed() -> None:
+    of_more = hand_dataset(observations=np.ones((7, 4)), targets=np.ones((7, 2)))
+    summary = influence().summary
+    few = Reader(page_of(source_of(of_more), measured(episode=None), EXTENT)).text
+    assert "3 of the examples, at equal distances, are left out in turn" in few
+    assert "Example 1 matters most of these" in few
+    falls = [each | {"fall": -1.0} for each in summary["examples"]]
+    harmless = measured(episode=None, influence=Influence(summary | {"examples": falls}, points()))
+    said = Reader(page_of(source_of(hand_dataset()), harmless, EXTENT)).text
+    assert "Each example is left out in turn" in said
+    assert "None of them is missed" in said and "matters most:" not in said
+
+
 def test_continuous_targets_are_bars_from_the_middle() -> None:
     rows = [("torque", -0.5, "-1.0", False), ("push", 0.25, "0.25", True)]
     text = html.example(html.Picture(b"x", "png", "alt"), "Example 0", rows)
@@ -412,7 +440,7 @@ def test_a_page_that_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixtur
     out.write_text("old")
     assert main(["report", str(path), "--out", str(out)]) == 2
     assert "exists already: give --overwrite" in capsys.readouterr().err
-    for words in (["--learners", "1"], ["--seconds", "0"], ["--episodes", "0"]):
+    for words in (["--learners", "1"], ["--seconds", "0"], ["--seconds", "inf"], ["--episodes", "0"]):
         assert main(["report", str(path), "--out", str(out), "--overwrite", *words]) == 2
         assert words[0][2:] in capsys.readouterr().err
     assert out.read_text() == "old"

@@ -106,11 +106,19 @@ def test_it_goes_on_training_and_is_loaded_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(first, again.predict(OBSERVATIONS, deterministic=deterministic)[0])
 
 
+def test_another_range_of_actions_is_another_space() -> None:
+    dataset = dataset_of({"actions": BOX | {"high": [2.0, 9.0]}}, log_std=[0.0, 0.0])
+    with pytest.raises(FloppyError, match="give an environment with the same spaces"):
+        floppy.sb3.warm_start(dataset, Box(), **QUICK)
+
+
 @pytest.mark.parametrize(
     ("card", "env", "options", "wanted"),
     [
         ({}, "Acrobot-v1", {}, "observations of shape \\[4\\] and 2 discrete actions, env has Box"),
         ({"actions": BOX}, "CartPole-v1", {}, "2 continuous actions"),
+        ({}, "CartPole-v99", {}, "refuses env or an option"),
+        ({}, "CartPole-v1", {"use_sde": True}, "With use_sde actions are drawn in another way"),
         ({}, "CartPole-v1", {"n_steps": 1}, "Stable-Baselines3 refuses env or an option"),
         ({}, "CartPole-v1", {"policy_kwargs": {"net_arch": [3]}}, "holds net_arch as a list"),
         ({}, "CartPole-v1", {"policy_kwargs": {"activation_fn": None}}, "holds activation_fn, which is"),

@@ -21,6 +21,7 @@ from floppy.errors import FloppyError
 from floppy.evaluation import random_play
 from floppy.evaluation.random_play import beside_random, compared
 from floppy.evaluation.score import Score
+from floppy.tasks.faults import patience, patience_now
 from floppy.zoo import verification
 from floppy.zoo.verification import Verified, verify
 
@@ -164,6 +165,10 @@ def test_a_damaged_file_is_one_sentence(damaged_zoo: Path) -> None:
     shutil.copy(floppy.zoo.entry("cartpole/2d").path, path)
     with pytest.raises(FloppyError, match="is not the file that the zoo's index names"):
         verify(["cartpole"])
+    path.unlink()
+    with pytest.raises(FloppyError, match="There is no such file"):
+        floppy.zoo.copy("cartpole", damaged_zoo / "new")
+    assert not (damaged_zoo / "new").exists()
 
 
 # --- Verification. ---
@@ -233,6 +238,22 @@ def test_verify_asks_for_the_stated_seed_and_the_counts_of_the_index(monkeypatch
     }
     with pytest.raises(FloppyError, match="seed"):
         verify(["cartpole"], seed=-1)
+    assert [each.name for each in verify("cartpole")] == ["cartpole"]
+    with pytest.raises(FloppyError, match="names must be a list of names"):
+        verify(3)  # type: ignore[arg-type]
+
+
+def test_a_time_limit_holds_in_what_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def evaluate(dataset: Any, **options: Any) -> dict[str, Score]:
+        limits.append(patience_now())
+        return {"card": score(500.0)}
+
+    monkeypatch.setattr(verification, "evaluate", evaluate)
+    with patience(7.0):
+        verify(["cartpole", "cartpole/2d"])
+    assert limits == [7.0, 7.0]
 
 
 def test_quick_takes_a_few_of_every_family() -> None:
@@ -269,6 +290,9 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     for fact in (entry.name, entry.licence, entry.sha256, entry.teacher, "random play", "plain PPO", "published"):
         assert fact in card
     assert max(map(len, card.splitlines())) <= 120
+    assert "a teacher's included" in card
+    assert main(["zoo", "show", "cartpole"]) == 0
+    assert "teacher's" not in capsys.readouterr().out
 
 
 def test_copy_writes_the_same_bytes_and_no_file_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,6 +314,7 @@ def test_copy_writes_the_same_bytes_and_no_file_twice(tmp_path: Path, capsys: py
         ("copy cartpole", "takes a name and a file"),
         ("show cartpool", "did you mean cartpole"),
         ("list --quick", "--quick goes with zoo verify, not with list"),
+        ("show cartpole --seed 0", "--seed goes with zoo verify, not with show"),
         ("copy cartpole file --seed 3", "--seed goes with zoo verify, not with copy"),
         ("sell", "must be one of list, show, copy, verify"),
         ("verify nothing", "The zoo has no dataset 'nothing'"),
@@ -331,6 +356,13 @@ def test_a_score_is_compared_in_standard_errors_of_both_means() -> None:
     assert compared(own, 20.0, (12.16, 27.84), 20).is_clear
     assert not compared(own | {"mean": 29.0}, 20.0, (12.16, 27.84), 20).is_clear
     assert compared(own, 20.0, (12.16, 27.84), 20).difference == 11.0
+
+
+def test_of_one_learner_the_episodes_say_how_well_its_score_is_known() -> None:
+    """Its interval of 23.52 is a standard error of 6; with random play's 8 that is 10 of the difference."""
+    one = {"mean": 41.0, "sd": 0.0, "learners": 1, "ci95": [29.24, 52.76]}
+    assert compared(one, 20.0, (4.32, 35.68), 20).is_clear
+    assert not compared(one | {"mean": 39.0}, 20.0, (4.32, 35.68), 20).is_clear
 
 
 def test_labelled_images_are_compared_with_the_commonest_class(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 Nothing else imports this module, Minari or Gymnasium for it.
 """
 
+import secrets
 import shutil
 import warnings
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from floppy.dataset.file import DistilledDataset
 from floppy.errors import OVERWRITE, FloppyError, one_line
 from floppy.fields import as_seed, whole_number
+from floppy.files import TEMPORARY_FILES
 from floppy.keys import named_key
 from floppy.play import open_arena
 from floppy.play.arena import Trajectory
@@ -56,7 +58,7 @@ def export(
     task = unpack(dataset).task()
     place = _place(dataset_id, overwrite=overwrite)
     buffers = _buffers(_play(dataset, task, episodes, seed), task.actions)
-    aside = place.with_name(f".floppy-{place.name}.tmp")
+    aside = place.with_name(TEMPORARY_FILES.replace("*", secrets.token_hex(8)))
     if place.exists():
         place.rename(aside)
     try:

@@ -14,7 +14,6 @@ from floppy.errors import FloppyError, one_line, shown
 from floppy.fields import as_seed, whole_number
 from floppy.learner.network import Learners
 from floppy.play.normalise import CLIP
-from floppy.spaces import ActionSpace
 from floppy.teach.policies import PlainPolicy, train
 
 try:
@@ -99,6 +98,8 @@ def warm_start(
 
 
 def _model(env: Any, plain: PlainPolicy, seed: int, options: Mapping[str, Any]) -> PPO:
+    if options.get("use_sde"):
+        raise FloppyError("With use_sde actions are drawn in another way than the cloned policy does: leave it out.")
     *hidden, _ = plain.layers
     given = dict(options.get("policy_kwargs") or {})
     taken = sorted({"activation_fn", "features_extractor_class", "normalize_images"} & given.keys())
@@ -114,15 +115,17 @@ def _model(env: Any, plain: PlainPolicy, seed: int, options: Mapping[str, Any]) 
     }
     try:
         return PPO("MlpPolicy", env, **{"seed": seed} | dict(options) | {"policy_kwargs": given | own})
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, TypeError, ValueError, gymnasium.error.Error) as error:
         raise FloppyError(f"Stable-Baselines3 refuses env or an option ({one_line(error)}): correct it.") from error
 
 
-def _check_spaces(model: PPO, shape: tuple[int, ...], actions: ActionSpace) -> None:
+def _check_spaces(model: PPO, shape: tuple[int, ...], actions: Any) -> None:
     """Checks that the environment has the dataset's spaces."""
     space = model.action_space
     has_actions = (
-        isinstance(space, gymnasium.spaces.Box) and space.shape == (actions.size,)
+        isinstance(space, gymnasium.spaces.Box)
+        and space.shape == (actions.size,)
+        and np.allclose([space.low, space.high], [actions.low, actions.high])
         if actions.log_std_size
         else isinstance(space, gymnasium.spaces.Discrete) and (space.n, space.start) == (actions.size, 0)
     )

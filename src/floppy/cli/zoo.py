@@ -19,7 +19,8 @@ OPTIONS = {"quick": (VERIFY,), "seed": (VERIFY,), "overwrite": (COPY,)}
 
 WIDTH = 110
 """Of a card."""
-WRAP = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 17, break_long_words=False, break_on_hyphens=False)
+FACTS = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 15, break_long_words=False, break_on_hyphens=False)
+"""How its facts are wrapped, below their names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Zoo(Command):
     def run(self, call: Call) -> Json:
         """Does what the action says."""
         for name, actions in OPTIONS.items():
-            if getattr(self, name) not in (None, False) and self.action not in actions:
+            given = getattr(self, name)
+            if given is not None and given is not False and self.action not in actions:
                 raise FloppyError(
                     f"--{name} goes with zoo {' or '.join(actions)}, not with {self.action}: leave it out."
                 )
@@ -127,13 +129,14 @@ def _card_text(entry: Json) -> str:
         where = f" ({score['where']})" if score["where"] else ""
         lines.append(f"    {', '.join(known)}{where}")
     seeds = [f"{seed} ({_number(mean)})" for seed, mean in zip(entry["seeds"], entry["seed_means"], strict=True)]
+    taught = ", a teacher's included" if entry["teacher"] else ""
     chosen = f", the best of seeds {', '.join(seeds)}" if len(seeds) > 1 else ""
     facts = {
         "also called": ", ".join(entry["aliases"]),
         "method": entry["method"],
         "encoder": f"{entry['encoder_layers']} trained layers" if entry["encoder_layers"] else "none",
         "teacher": entry["teacher"] or "none",
-        "env steps": "–" if entry["env_steps"] is None else f"{entry['env_steps']:,}, a teacher's included",
+        "env steps": "–" if entry["env_steps"] is None else f"{entry['env_steps']:,}{taught}",
         "command": entry["command"],
         "seed": "–" if entry["seed"] is None else f"{entry['seed']}{chosen}",
         "versions": ", ".join(entry["versions"]),
@@ -143,13 +146,7 @@ def _card_text(entry: Json) -> str:
         "file": entry["path"],
     }
     for name, value in facts.items():
-        lines += textwrap.wrap(
-            f"  {name + ':':<13}{value}",
-            110,
-            subsequent_indent=" " * 15,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += FACTS.wrap(f"  {name + ':':<13}{value}")
     return "\n".join(lines)
 
 
@@ -174,7 +171,7 @@ def _verified_text(result: Json) -> str:
 
 
 def _apart(standard_errors: float | None) -> str:
-    return "0.0" if standard_errors is None else f"{standard_errors:+.1f}"
+    return "–" if standard_errors is None else f"{standard_errors:+.1f}"
 
 
 def _spread(score: Json) -> str:

@@ -47,21 +47,32 @@ def readme(dataset: DistilledDataset) -> str:
     """The text of `README.md`, in ASCII: metadata in YAML, what the dataset is, how to use it, and its card."""
     card, count = dataset.card, dataset.examples
     task = markdown_text(card.task)
-    learns = "holds a whole policy" if card.is_plain_policy else f"learns from these {count} synthetic examples"
+    learns = f"A freshly initialised policy network that learns from these {count} synthetic examples"
+    who = "The trained policy in this file" if card.is_plain_policy else learns
     lines = [
-        *("---", *metadata(card), "---", "", f"# {task}", ""),
-        f"A freshly initialised policy network that {learns} plays {task}; no environment takes part.",
+        *("---", *metadata(card, count), "---", "", f"# {task}", ""),
+        f"{who} plays {task}; no environment takes part.",
         *_score_lines(card),
         "Distilled with floppy (`pip install floppy-rl`), which reads this folder:",
         *("", "```python", "import floppy", "", 'dataset = floppy.load("path/to/this/folder")'),
-        *("policy = floppy.train(dataset, 0)[0]  # action = policy.act(observation)", "```", ""),
+        *(*_training(card), "```", ""),
         f"`{DATASET_NAME}` holds {', '.join(f'`{name}`' for name in dataset.numpy())}, and this card:",
         *("", "```json", json.dumps(json.loads(card.to_json()), indent=2), "```", ""),
     ]
     return "\n".join(lines)
 
 
-def metadata(card: Card) -> list[str]:
+def _training(card: Card) -> list[str]:
+    """Python that makes a policy; of a merged dataset it plays the first task."""
+    if not card.blocks:
+        return ["policy = floppy.train(dataset, 0)[0]  # action = policy.act(observation)"]
+    return [
+        "task = dataset.card.blocks[0]['task']  # or another one",
+        "policy = floppy.train(dataset, 0).for_task(task)[0]  # action = policy.act(observation)",
+    ]
+
+
+def metadata(card: Card, examples: int) -> list[str]:
     """The lines of YAML by which the hub lists and filters datasets."""
     known = card.licence.strip().lower()
     licence = [f"license: {known}"] if known in HUB_LICENCES else []
@@ -70,9 +81,16 @@ def metadata(card: Card) -> list[str]:
     return [
         *(licence or ["license: other", f"license_name: {yaml_text(card.licence)}"]),
         f"pretty_name: {yaml_text(f'{card.task}, distilled')}",
-        *("task_categories:", "- reinforcement-learning", "size_categories:", "- n<1K"),
+        *("task_categories:", "- reinforcement-learning", "size_categories:", f"- {_size_category(examples)}"),
         *("tags:", "- floppy", "- dataset-distillation", "viewer: false"),
     ]
+
+
+def _size_category(examples: int) -> str:
+    """As the hub has it: a power of ten from 1,000 on, and the next one."""
+    if examples < 1000:
+        return "n<1K"
+    return "1K<n<10K" if examples < 10_000 else "10K<n<100K" if examples < 100_000 else "100K<n<1M"
 
 
 def _score_lines(card: Card) -> list[str]:

@@ -54,11 +54,6 @@ class Stated:
     where: str = ""
     """In which paper, and where."""
 
-    @property
-    def error(self) -> float:
-        """Standard error of the mean."""
-        return float(self.sd / self.learners**0.5)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:

@@ -158,7 +158,7 @@ class Lander:
     def draw(self, axes: "Axes", scene: Scene) -> None:
         """The pad is at the origin, an angle of 0 upright, a positive one turned anticlockwise."""
         blank(axes)
-        x, y, across, up, angle, spin, left, right = scene.observation
+        x, y, across, up, angle, spin, right, left = scene.observation  # the first leg of the model is on the right
         centre, turned = np.array([x, y]), _rotation(angle)
         reach = max(1.2, abs(x) + 0.5)
         axes.plot([-reach, reach], [-0.3, -0.3], color=GREY, linewidth=1.0, zorder=1)
@@ -178,15 +178,19 @@ class Lander:
         axes.set_ylim(min(-0.45, y - 0.7), max(1.9, y + 0.7))
 
     def _engines(self, scene: Scene) -> list[tuple[float, np.ndarray]]:
-        """How strong each engine is to be, and where its flame goes."""
+        """How strong each engine is to be, and where its flame goes: the left engine pushes to the left."""
         if scene.target is None:
             return []
         down, left, right = np.array([0.0, -1.0]), np.array([-1.0, 0.0]), np.array([1.0, 0.0])
         strength = np.clip(scene.target.strength, -1.0, 1.0)
         if scene.target.is_discrete:
-            return list(zip(strength[1:].tolist(), (left, down, right), strict=True))
-        main, side = strength
-        return [(max(0.0, (main + 1) / 2 if main > 0 else 0.0), down), (abs(side), right if side > 0 else left)]
+            return list(zip(strength[1:].tolist(), (right, down, left), strict=True))
+        main, side = strength.tolist()
+        # Below these thresholds the engines are off.
+        return [
+            ((main + 1) / 2 if main > 0 else 0.0, down),
+            (abs(side) if abs(side) > 0.5 else 0.0, left if side > 0 else right),
+        ]
 
     def caption(self, scene: Scene) -> str:
         """What the arrows are."""

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate_random
+from floppy.evaluation.score import standard_error
 from floppy.tasks.base import Task, chance_of, profile_of
 
 EPISODES = 20
@@ -61,6 +62,13 @@ def beside_random(task: Task, score: Mapping[str, Any], seed: int) -> Comparison
 
 def compared(score: Mapping[str, Any], random: float, interval: tuple[float, float], episodes: int) -> Comparison:
     """A score, as on a card, beside a random one with its 95% interval."""
-    error = math.hypot(score["sd"] / math.sqrt(score["learners"]), (interval[1] - interval[0]) / IN_95)
-    difference = score["mean"] - random
-    return Comparison(random, interval, episodes, difference, difference > CLEARLY * error)
+    learners, difference = score["learners"], score["mean"] - random
+    # One learner has no deviation: the interval is over its episodes.
+    error = standard_error(score["sd"], learners) if learners > 1 else _error_of(score["ci95"])
+    is_clear = difference > CLEARLY * math.hypot(error, _error_of(interval))
+    return Comparison(random, interval, episodes, difference, is_clear)
+
+
+def _error_of(interval: Sequence[float]) -> float:
+    """The standard error that a 95% interval shows."""
+    return (interval[1] - interval[0]) / IN_95

@@ -1,6 +1,7 @@
 """Scores and their intervals: every bootstrap of the library is here."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,6 +87,11 @@ def finite_returns(returns: np.ndarray, complaint: str = CLONES_DIVERGED) -> np.
     if not finite.any():
         raise DivergedError(complaint)
     return np.where(finite, returns, returns[finite].min())
+
+
+def standard_error(sd: float, learners: int) -> float:
+    """Of the mean over learners, from their standard deviation; see `Score.sd`."""
+    return sd / math.sqrt(learners)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -137,8 +137,9 @@ def _influence(source: Source, extent: Extent, clock: Clock, pace: float, say: S
     fits = int((clock.left - pace) / max(took, 1e-3))
     if left_out and fits < 2:
         raise _TooLongError(SLOW)
-    say(f"leaving {min(fits, len(left_out))} examples out, and mapping what policies do")
-    rows += measured(left_out[:: max(1, -(-len(left_out) // fits))] if left_out else [])
+    left_out = left_out[:: -(-len(left_out) // fits)] if left_out else []
+    say(f"leaving {len(left_out)} examples out, and mapping what policies do")
+    rows += measured(left_out)
     rows += measured(cells.get(MAP, []))
     return Influence(study.summary(rows), [row for row in rows if row["what"] == MAP])
 

@@ -49,7 +49,9 @@ def episode_picture(task: Task, episode: Episode, alt: str, caption: str) -> Pic
     return Picture(as_gif(frames), "gif", alt, caption, still.getvalue())
 
 
-def curve_picture(log: Sequence[dict[str, Any]], unit: str, random: float, alt: str, caption: str) -> Picture | None:
+def curve_picture(
+    log: Sequence[dict[str, Any]], unit: str, chance: tuple[str, float], alt: str, caption: str
+) -> Picture | None:
     """The scores of a run's evaluations over its environment steps; None where it had less than two."""
     steps = np.cumsum([line.get("env_steps", 0.0) for line in log])
     points = [(taken, line["selection_score"]) for taken, line in zip(steps, log, strict=True) if _is_scored(line)]
@@ -59,7 +61,7 @@ def curve_picture(log: Sequence[dict[str, Any]], unit: str, random: float, alt: 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.plot(*zip(*points, strict=True), "o-", markersize=3)
-        axes.axhline(random, color="grey", linestyle="--", label="random actions")
+        axes.axhline(chance[1], color="grey", linestyle="--", label=chance[0])
         axes.set_xlabel("environment steps")
         axes.set_ylabel(unit)
         axes.legend()

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from floppy.errors import FloppyError
-from floppy.fields import as_seed, whole_number
+from floppy.errors import MAX_COUNT, check_number
+from floppy.fields import as_seed, plain_value, whole_number
 from floppy.files import as_path, check_new_file, write_atomically
 from floppy.report.measures import Extent, Say, measure
 from floppy.report.sections import page_of
@@ -63,8 +63,8 @@ def extent_of(
 ) -> Extent:
     """How much is measured: what is asked for, else what suits the task."""
     task = unpack(source.dataset).task()
-    if not seconds > 0:
-        raise FloppyError(f"seconds must be above 0, got {seconds}.")
+    seconds = plain_value("seconds", seconds, float)
+    check_number("seconds", seconds, above=0, most=MAX_COUNT)
     usual = SLOW_LEARNERS if profile_of(task).is_slow else LEARNERS
     return Extent(
         learners=whole_number("learners", usual if learners is None else learners, least=2, most=MAX_LEARNERS),

@@ -73,6 +73,11 @@ class Story(NamedTuple):
         return kind_of(self.task) in EPISODIC
 
     @property
+    def chance(self) -> str:
+        """Who knows nothing."""
+        return "random actions" if self.is_played else "guessing"
+
+    @property
     def steps(self) -> str:
         """How many training steps, in words."""
         steps = self.lesson.cloning.steps
@@ -96,7 +101,8 @@ def page_of(source: Source, measured: Measured, extent: Extent) -> str:
         _making,
         _download,
     )
-    title = f"{source.dataset.card.task}, taught by {story.how_many}"
+    what = "a trained policy" if source.dataset.card.is_plain_policy else f"taught by {story.how_many}"
+    title = f"{source.dataset.card.task}, {what}"
     version = importlib.metadata.version(DISTRIBUTION)
     return html.page(title, filter(None, (section(story) for section in sections)), version)
 
@@ -227,6 +233,8 @@ def _episode(story: Story) -> str:
         length += f" These are its first {shown} steps."
     length = length.strip()
     first = "One policy, trained a moment before on the examples above and on nothing else, plays an episode."
+    if story.source.dataset.card.is_plain_policy:
+        first = "The policy in this file plays an episode."
     picture = episode_picture(
         story.task, episode, f"An episode of {story.task.task_id}, {steps} steps, as a moving picture", length
     )
@@ -238,7 +246,7 @@ def _score(story: Story) -> str:
     plain = story.source.dataset.card.is_plain_policy
     rows: list[tuple[str, float, tuple[float, float] | None]] = [
         ("the policy in this file" if plain else "fresh networks, taught by these examples", score.mean, score.ci95),
-        ("random actions" if story.is_played else "guessing", random.mean, random.ci95),
+        (story.chance, random.mean, random.ci95),
         *((each.who, each.mean, None) for each in references_of(story.source.dataset)),
     ]
     table = html.table(
@@ -250,7 +258,8 @@ def _score(story: Story) -> str:
     did = "played" if story.is_played else "was asked about"
     text = f"{many}{'It' if plain else 'it'} {did} {score.episodes} {episode_word(story.task)}" + (
         ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
-        "all possible networks within it. Scores without an interval were not measured here."
+        f"all possible {'episodes' if plain else 'networks'} within it. Scores without an interval were not measured "
+        "here."
     )
     if score.diverged:
         text += f" {score.diverged} networks diverged in training, and count as the worst."
@@ -277,13 +286,13 @@ def _curve(story: Story) -> str:
     picture = curve_picture(
         story.source.log,
         story.unit,
-        story.measured.random.mean,
+        (story.chance, story.measured.random.mean),
         "A curve of the score of fresh networks over the environment steps of the run",
         "Every dot is a test: fresh networks were taught by the examples as they stood.",
     )
     if picture is None:
         return ""
-    text = "The examples began as noise, or nearly so, and were improved step by step."
+    text = "The run improved the examples step by step."
     return html.section("How the examples were learned", html.paragraph(text), html.figure(picture))
 
 
@@ -298,10 +307,17 @@ def _influence(story: Story) -> str:
     if not examples:
         return ""
     most = max(examples, key=lambda each: each["fall"])
+    tried, count = len(found.summary["examples"]), story.source.dataset.examples
+    which = "Each example is" if tried == count else f"{tried} of the examples, at equal distances, are"
+    worst = (
+        f"Example {most['example']} matters most{'' if tried == count else ' of these'}: without it the {story.unit} "
+        f"of these networks falls from {_number(found.summary['score']['mean'])} to {_number(most['score'])}."
+        if most["fall"] > 0
+        else "None of them is missed: without any single one the score does not fall."
+    )
     text = (
-        "Each example is left out in turn, and networks learn from the others. The higher a bar, the more the score "
-        f"falls. Example {most['example']} matters most: without it the {story.unit} of these networks falls from "
-        f"{_number(found.summary['score']['mean'])} to {_number(most['score'])}."
+        f"{which} left out in turn, and networks learn from the others. The higher a bar, the more the score falls. "
+        f"{worst}"
     )
     alt = "Fall of the score without example " + ", ".join(
         f"{each['example']}: {_number(each['fall'])}" for each in examples

@@ -95,7 +95,8 @@ class CsvLogger:
             with self._path.open(newline="", encoding="utf-8") as file:
                 before = list(csv.DictReader(file))
         self._columns = found
-        write_atomically(self._path, (",".join(found) + "\n" + self._text([*before, *lines])).encode())
+        names = dict(zip(found, found, strict=True))
+        write_atomically(self._path, self._text([names, *before, *lines]).encode())
 
     def close(self) -> None:
         """Every row is on the disk."""
@@ -202,8 +203,8 @@ def find_loggers(names: str | Sequence[str], folder: Path | None) -> dict[str, t
     Raises:
       FloppyError: for a name that is unknown, a package that is missing, and a run without a folder.
     """
-    texts = [names] if isinstance(names, str) else list(names)
-    if not all(isinstance(text, str) for text in texts):
+    texts = [names] if isinstance(names, str) else names
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise FloppyError(f"log must be names of loggers ({', '.join(LOGGERS)}), got {shown(names)}.")
     found = {name: LOGGERS.find(name) for text in texts if text for name in text.split(",")}
     if found and folder is None:

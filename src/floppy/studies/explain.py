@@ -15,16 +15,16 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.dataset import DistilledDataset, load
-from floppy.errors import FloppyError, must_be_one_of
+from floppy.errors import DivergedError, FloppyError, must_be_one_of
 from floppy.evaluation.evaluate import evaluation_of
-from floppy.evaluation.score import mean_interval
+from floppy.evaluation.score import CLONES_DIVERGED, mean_interval
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
 from floppy.learner.distribution import parse_distribution
 from floppy.learner.network import Learners, Network
 from floppy.play import Arena, open_arena
 from floppy.play.arena import statistics_of_batch
-from floppy.play.normalise import RunningStatistics, normalise
+from floppy.play.normalise import RunningStatistics, mean_and_deviation, normalise
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
 from floppy.studies.explain_figure import draw_rows
 from floppy.tasks.base import few_episodes, picture_of, score_unit
@@ -111,14 +111,17 @@ class Explain:
         if MAP in self.parts and _has_map(shape):
             cells.append({"what": MAP, "which": "", "change": ""})
         if not cells:
-            raise FloppyError(
-                f"{' and '.join(self.parts)} have nothing to say of {count} example of shape {list(shape)}: give other "
-                "--parts."
-            )
+            have = f"{' and '.join(self.parts)} {'has' if self.parts == (MAP,) else 'have'}"
+            of = f"{count} example{'' if count == 1 else 's'} of shape {list(shape)}"
+            raise FloppyError(f"{have} nothing to say of {of}: give other --parts.")
         return cells
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
-        """A row per learner with its mean return, -inf where all diverged; of the map a row per point."""
+        """A row per learner with its mean return, -inf where all diverged; of the map a row per point.
+
+        Raises:
+          DivergedError: if no learner is left of which a map could be drawn.
+        """
         lesson = self._checked()
         with open_arena(lesson.task()) as arena:
             if cell["what"] == MAP:
@@ -133,13 +136,14 @@ class Explain:
             whole = column(kinds[WHOLE], "score")
             interval = interval_where_finite(self._interval, whole)
             found["score"] = {"mean": finite(whole.mean()), "interval": interval, UNIT: unit_of(kinds[WHOLE])}
-            examples = by(kinds.get(WITHOUT, []), "which")
-            found[EXAMPLES] = [{"example": index} | self._fall(whole, of) for index, of in examples.items()]
-            features = by(kinds.get(PART, []), "which")
-            found[FEATURES] = [
-                {"feature": name} | {change: self._fall(whole, of) for change, of in by(of_part, "change").items()}
-                for name, of_part in features.items()
-            ]
+            if WITHOUT in kinds:
+                examples = by(kinds[WITHOUT], "which")
+                found[EXAMPLES] = [{"example": index} | self._fall(whole, of) for index, of in examples.items()]
+            if PART in kinds:
+                found[FEATURES] = [
+                    {"feature": name} | {change: self._fall(whole, of) for change, of in by(of_part, "change").items()}
+                    for name, of_part in by(kinds[PART], "which").items()
+                ]
         if MAP in kinds:
             first = kinds[MAP][0]
             found[MAP] = {"features": [first["x_feature"], first["y_feature"]], "outputs": self._outputs(kinds[MAP])}
@@ -218,8 +222,8 @@ class Explain:
                 ("x_feature", "y_feature"), (feature_name(each, picture.names) for each in (first, second)), strict=True
             )
         )
-        averaged = jax.nn.softmax(whole).mean(axis=0) if not actions.log_std_size else actions.clip(whole.mean(axis=0))
-        values = np.asarray(averaged, float)
+        averaged = _mean_of_finite(whole if actions.log_std_size else jax.nn.softmax(whole))
+        values = np.asarray(actions.clip(jnp.asarray(averaged)) if actions.log_std_size else averaged, float)
         shown = int(values.std(axis=0).argmax()) if actions.log_std_size else None
         chosen = values.argmax(axis=1) if shown is None else np.full(len(values), shown)
         about = {"actions": 0 if actions.log_std_size else actions.size}
@@ -234,13 +238,19 @@ class Explain:
             yield from points_of(index, np.full(len(given), output), given, (float(at[0]), float(at[1])))
 
     def _contributions(self, lesson: Lesson, outputs_of: Any, points: np.ndarray, whole: Any) -> dict[int, np.ndarray]:
-        """By example: what it changes in the mean outputs `[n, a]`; of logits in their distances from their mean."""
+        """By example: what it changes in the mean outputs `[n, a]`; of logits in their distances from their mean.
+
+        An example without which every learner diverges is left out.
+        """
         dataset = lesson.dataset
         if dataset.examples == 1 or not self.kernels:
             return {}
         found = {}
         for index in self._chosen(dataset.examples):
-            change = np.asarray((whole - outputs_of(without_example(dataset, index), points)).mean(axis=0), float)
+            try:
+                change = _mean_of_finite(whole - outputs_of(without_example(dataset, index), points))
+            except DivergedError:
+                continue
             found[index] = change if lesson.actions.log_std_size else change - change.mean(axis=1, keepdims=True)
         return found
 
@@ -281,6 +291,20 @@ def _outputs(
     return jax.vmap(network.apply, (0, None))(weights, normalise(statistics, observations))
 
 
+def _mean_of_finite(outputs: jax.Array) -> np.ndarray:
+    """The mean `[n, a]` of outputs `[L, n, a]` over the learners that have not diverged.
+
+    Raises:
+      DivergedError: if there is none.
+    """
+    of_learners = np.asarray(outputs, float)
+    finite = of_learners[np.isfinite(of_learners).all(axis=(1, 2))]
+    if not len(finite):
+        raise DivergedError(CLONES_DIVERGED)
+    mean: np.ndarray = finite.mean(axis=0)
+    return mean
+
+
 def _influential(outputs_of: Any, seen: np.ndarray) -> tuple[int, int]:
     """The two features whose values, exchanged between observations `[n, f]`, change the outputs most, in order.
 
@@ -291,7 +315,7 @@ def _influential(outputs_of: Any, seen: np.ndarray) -> tuple[int, int]:
     for feature in range(seen.shape[1]):
         exchanged = seen.copy()
         exchanged[:, feature] = np.roll(seen[:, feature], 1)
-        importance.append(float(jnp.square(outputs_of(exchanged) - usual).mean()))
+        importance.append(float(_mean_of_finite(jnp.square(outputs_of(exchanged) - usual)).mean()))
     first, second = sorted(np.argsort(importance, kind="stable")[-2:].tolist())
     return first, second
 
@@ -312,9 +336,8 @@ def _in_units_of_task(observation: np.ndarray, statistics: RunningStatistics | N
     """An example's observation as the task would give it."""
     if statistics is None:
         return observation
-    mean, var, floor = (np.asarray(each) for each in (statistics.mean, statistics.var, statistics.floor))
-    raw: np.ndarray = observation * np.sqrt(var + floor[0] + floor[1] * mean**2) + mean
-    return raw
+    mean, deviation = mean_and_deviation(statistics)
+    return observation * deviation + mean
 
 
 def _point_rows(

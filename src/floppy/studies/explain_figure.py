@@ -1,5 +1,6 @@
 """The pictures of `explain`: bars of how much a score falls, and maps over two features."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,10 @@ def draw_features(features: Sequence[Row], unit: str, axes: "Axes") -> None:
 
 def draw_map(example: Any, points: Sequence[Row], axes: "Axes") -> None:
     """What policies do over two features, or, of an example, what it contributes to that."""
-    x, y = (np.unique(column(points, name)) for name in ("x", "y"))
-    values = column(points, "value").reshape(len(y), len(x))
-    outputs = column(points, "output").astype(int).reshape(len(y), len(x))
+    side = math.isqrt(len(points))
+    x, y = column(points[:side], "x"), column(points[::side], "y")
+    values = column(points, "value").reshape(side, side)
+    outputs = column(points, "output").astype(int).reshape(side, side)
     count = int(points[0]["actions"])
     axes.set_xlabel(label_of(points[0]["x_feature"]))
     axes.set_ylabel(label_of(points[0]["y_feature"]))

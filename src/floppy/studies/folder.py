@@ -280,7 +280,7 @@ def _counted(rows: list[Texts], cell: Row) -> list[Row]:
 
 
 def _described(cell: Row) -> str:
-    return ", ".join(f"{name} {value}" for name, value in cell.items())
+    return ", ".join(f"{name} {value}" for name, value in cell.items() if value != "")
 
 
 def _texts(cell: Row) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gymnasium.vector import SyncVectorEnv
 
 FAMILY = "gymnasium"
+POSITIONS = "exclude_current_positions_from_observation"
+"""The argument by which MuJoCo's environments show where their bodies are, too."""
 DESCRIPTION = (
     "every environment that is registered with Gymnasium, with suitable spaces; ID?key=value&key2=value2 (or "
     "--env-kwargs) gives it arguments, max_episode_steps=N a time limit where it has none; needs "
@@ -169,8 +171,10 @@ def with_arguments(rest: str, pairs: Sequence[str]) -> str:
 
 
 def picture(rest: str) -> Picture | None:
-    """How `gymnasium/rest` is drawn; arguments do not count, for what does not fit an observation is not drawn."""
-    known = gymnasium_picture(rest.partition("?")[0])
+    """How `gymnasium/rest` is drawn; what does not fit an observation is not."""
+    name, _, arguments = rest.partition("?")
+    # With positions before all other numbers, names would be those of their neighbours.
+    known = Picture() if POSITIONS in arguments else gymnasium_picture(name)
     return None if known == Picture() else known
 
 

@@ -42,8 +42,8 @@ _LANDER = (
     "y velocity",
     "angle (rad)",
     "angular velocity",
-    "left leg touches",
     "right leg touches",
+    "left leg touches",
 )
 _CAR = ("position", "velocity")
 

@@ -120,7 +120,8 @@ def export_npz(dataset: DistilledDataset, path: str | os.PathLike[str], *, overw
     check_dataset(dataset)
     check_new_file(path, overwrite=overwrite)
     data = io.BytesIO()
-    np.savez(data, allow_pickle=False, card=np.array(dataset.card.to_json()), **dataset.numpy())
+    arrays: dict[str, Any] = {"card": np.array(dataset.card.to_json()), **dataset.numpy()}
+    np.savez(data, **arrays)
     write_atomically(path, data.getvalue())
 
 

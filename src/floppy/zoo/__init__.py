@@ -2,8 +2,9 @@
 
 import os
 
+from floppy.dataset.file import MOST_BYTES
 from floppy.dataset.zoo_index import Entry, Stated, entry, names
-from floppy.files import check_new_file, write_atomically
+from floppy.files import check_new_file, read_file, write_atomically
 from floppy.zoo.verification import Verified, verify
 
 
@@ -16,11 +17,11 @@ def copy(name: str, path: str | os.PathLike[str], *, overwrite: bool = False) ->
       overwrite: whether a file that stands there may be replaced.
 
     Raises:
-      FloppyError: for a wrong name, or if the file cannot be written.
+      FloppyError: for a wrong name, or if the file cannot be read or written.
     """
     found = entry(name)
     check_new_file(path, overwrite=overwrite)
-    write_atomically(path, found.path.read_bytes())
+    write_atomically(path, read_file(found.path, "a dataset", most=MOST_BYTES))
 
 
 __all__ = ["Entry", "Stated", "Verified", "copy", "entry", "names", "verify"]

@@ -6,13 +6,15 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from floppy.dataset import DistilledDataset, load
 from floppy.dataset.zoo_index import Entry, Stated, entries, entry
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, check_kind
 from floppy.evaluation.evaluate import evaluate
-from floppy.evaluation.score import Score
+from floppy.evaluation.score import Score, standard_error
 from floppy.fields import as_seed
 from floppy.tasks.base import FaultyEnvironmentError
 from floppy.teach.codec import unpack
@@ -80,7 +82,7 @@ class Verified:
     def _error(self) -> float:
         if self.measured is None:
             return 0.0
-        return math.hypot(self.stated.error, self.measured.sd / math.sqrt(self.measured.learners))
+        return math.hypot(*(standard_error(each.sd, each.learners) for each in (self.stated, self.measured)))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -97,7 +99,7 @@ class Verified:
 
 
 def verify(
-    names: Iterable[str] | None = None,
+    names: Iterable[str] | str | None = None,
     *,
     quick: bool = False,
     seed: int | None = None,
@@ -106,7 +108,7 @@ def verify(
     """Trains fresh networks on datasets of the zoo and scores them on this machine.
 
     Args:
-      names: of datasets; by default all, with `quick` a few of every family.
+      names: of datasets, or one; by default all, with `quick` a few of every family.
       quick: fewer networks and episodes.
       seed: of the evaluations, by default that of the score on the card, which gives the same first networks and
         episodes; with another one the scores are independent.
@@ -121,11 +123,15 @@ def verify(
     seed = None if seed is None else as_seed(seed)
     chosen = [each for each in entries().values() if each.is_quick or not quick]
     if names is not None:
+        names = [names] if isinstance(names, str) else names
+        check_kind("names", names, Iterable, "a list of names of datasets of the zoo")
         chosen = list(dict.fromkeys(map(entry, names)))
     pairs = [(each, stated) for each in chosen for stated in each.scores]
     pool = ThreadPoolExecutor(AT_A_TIME)
     running = [
-        pool.submit(_verified, each, stated, *(each.quick if quick else each.check), seed) for each, stated in pairs
+        # With a context of its own, time limits and what a stall means hold in its thread too.
+        pool.submit(copy_context().run, partial(_verified, each, stated, each.quick if quick else each.check, seed))
+        for each, stated in pairs
     ]
     found = []
     try:
@@ -138,8 +144,8 @@ def verify(
     return found
 
 
-def _verified(entry: Entry, stated: Stated, learners: int, episodes: int, seed: int | None) -> Verified:
-    started = time.monotonic()
+def _verified(entry: Entry, stated: Stated, counts: tuple[int, int], seed: int | None) -> Verified:
+    started, (learners, episodes) = time.monotonic(), counts
     dataset = _load(entry)
     which = stated.task if len(entry.scores) > 1 else ""
     try:
