@@ -298,8 +298,10 @@ def base_of(task: str) -> str:
         return "cartpole" if rest == "1" else f"cartpole/{rest}d"
     if family == "gymnax" and rest.endswith("-MinAtar"):
         return f"minatar/{short_name(task)}"
-    if family == "gymnasium" and is_mujoco(rest):
-        return f"mujoco/{rest}"
+    if family == "gymnax" and is_classic_control(rest):
+        return f"classic/{rest}"
+    if family == "gymnasium" and (suite := gymnasium_suite(rest)) in ("mujoco", "box2d"):
+        return f"{suite}/{rest}"
     return f"atari/{rest}" if family == "ale" else task
 
 
@@ -307,11 +309,19 @@ def short_name(task: str) -> str:
     return next((short for short, full in SHORT_NAMES.items() if full == task), "")
 
 
-def is_mujoco(rest: str) -> bool:
+def is_classic_control(rest: str) -> bool:
+    import gymnax
+
+    return "classic_control" in type(gymnax.make(rest)[0]).__module__
+
+
+def gymnasium_suite(rest: str) -> str:
+    """Which of Gymnasium's own suites an environment is of, such as mujoco."""
     import gymnasium
 
     spec = gymnasium.registry.get(rest)
-    return spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco")
+    module = str(spec.entry_point).partition(":")[0] if spec else ""
+    return module.removeprefix("gymnasium.envs.").partition(".")[0]
 
 
 def bases_of(found: Found) -> list[str]:

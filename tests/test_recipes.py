@@ -18,7 +18,7 @@ from floppy.recipes import RECIPES, STAGED, for_one_learner, neuroevolution_base
 from floppy.run.config import DistillConfig
 from floppy.spaces import Continuous
 from floppy.tasks import make_task
-from floppy.tasks.base import Profile, profile_of
+from floppy.tasks.base import FEW_NUMBERS, Profile, profile_of
 from floppy.tasks.registry import FAMILIES
 
 TASKS = {
@@ -132,6 +132,22 @@ def test_a_task_with_a_profile_of_its_own_gets_what_its_actions_ask_for(monkeypa
 
     monkeypatch.setitem(FAMILIES, "own", lambda rest: Own(task.name))
     assert recipe("own/bicycle") == dataclasses.replace(recipe("pendulum"), task="own/bicycle")
+
+
+@pytest.mark.parametrize("task", ["pendulum", "mountaincar", "gymnasium/MountainCar-v0"])
+def test_ppmo_moves_hidden_layers_where_few_numbers_are_observed(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = make_task(task)
+    config = recipe(task)
+    assert (type(config.outer), type(config.cloning)) == (PPMO, FeatureSteps)
+    assert type(recipe(task, "ppmo-paper").cloning) is type(ppo_baseline(task).cloning) is GradientStep
+
+    class Larger(type(known)):  # type: ignore[misc]
+        observation_shape = (FEW_NUMBERS + 1,)
+        task_id = "own/larger"
+
+    monkeypatch.setitem(FAMILIES, "own", lambda rest: Larger(known.name))
+    assert type(recipe("own/larger").cloning) is GradientStep
+    assert recipe("own/larger", "hades").outer_steps > recipe(task, "hades").outer_steps
 
 
 @pytest.mark.thorough(all_but=["cartpole-ppo_baseline", "breakout-neuroevolution_baseline"])
