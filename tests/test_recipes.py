@@ -239,7 +239,7 @@ def test_fields_can_be_replaced(name: str) -> None:
         "cartpole-hades-GradientStep-GradientStep-1.0",
         "cartpole-ppmo-paper-AdamSteps-AdamSteps-0.01",
         "cartpole-ppmo-ImplicitStep-ImplicitStep-100.0",
-        "pendulum-ppmo-FeatureSteps-FeatureSteps-rate3",
+        "pendulum-ppmo-paper-FeatureSteps-FeatureSteps-rate3",
     ]
 )
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_fields_can_be_replaced(name: str) -> None:
         ("hades", "GradientStep", GradientStep, 1.0),
         ("ppmo-paper", "AdamSteps", AdamSteps, 0.01),
         ("ppmo", "ImplicitStep", ImplicitStep, 100.0),
-        ("ppmo", "FeatureSteps", FeatureSteps, (1000.0, 1000.0, 100.0)),
+        ("ppmo-paper", "FeatureSteps", FeatureSteps, (1000.0, 1000.0, 100.0)),
     ],
 )
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
@@ -357,6 +357,8 @@ def test_a_network_of_ones_own_needs_a_name(monkeypatch: pytest.MonkeyPatch) -> 
     config = recipe("cartpole", distribution=learners)
     assert config.distribution == "my-linear"
     assert config.problem().learners == (learners,)
+    assert type(recipe("gymnax/CartPole-v1", distribution=learners).cloning) is GradientStep, "it has no features to move"
+    assert type(recipe("gymnax/CartPole-v1", distribution="width=8").cloning) is FeatureSteps
 
 
 def test_one_learner_plays_the_episodes_of_all() -> None:

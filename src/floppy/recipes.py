@@ -21,7 +21,7 @@ from floppy.learner.distribution import (
     describe_distribution,
     parse_distributions,
 )
-from floppy.learner.network import Learners
+from floppy.learner.network import FEATURES, Learners
 from floppy.outer import PPMO, HaDES, Imitation, OuterLoop, Supervised
 from floppy.run.config import DistillConfig
 from floppy.run.stages import Stage
@@ -39,6 +39,15 @@ class Wanted(NamedTuple):
     profile: Profile
     examples: int
     """The number that is asked for, or the row's own."""
+    distribution: str = ""
+    """Learners, where any are asked for."""
+
+    @property
+    def has_features(self) -> bool:
+        """Whether these have hidden layers that `FeatureSteps` can move, which networks of users' own may not."""
+        learners = parse_distributions(self.distribution) if self.distribution else ()
+        networks = (each.bind(self.task.observation_shape, self.task.actions) for each in learners)
+        return all(FEATURES in network.offers for network in networks)
 
 
 class Part(NamedTuple):
@@ -132,6 +141,11 @@ def if_small(small: Any, usual: Any) -> Callable[[Wanted], Any]:
     return lambda wanted: small if wanted.profile.is_small else usual
 
 
+def if_bent(bent: Any, usual: Any) -> Callable[[Wanted], Any]:
+    """The same where learners have features besides."""
+    return lambda wanted: bent if wanted.profile.is_small and wanted.has_features else usual
+
+
 def unless_of_unit_size(wanted: Wanted) -> bool:
     """Whether to scale by running statistics: nobody knows in which units a user's task is."""
     return not wanted.profile.is_of_unit_size
@@ -160,11 +174,11 @@ _PPMO_IMAGES: Row = {
         normalise_rewards=unless_of_unit_size,
     ),
 }
-# On few numbers one step behind a small output layer leaves policies nearly linear, which swing no pendulum up: hidden
-# layers learn as well. At first fresh networks then also differ in what they do, and some meet rewards that are rare.
+# Of few numbers policies must often be bent functions, as to swing a pendulum up, which one gradient step behind a
+# small output layer hardly makes of fresh networks: there hidden layers learn as well (docs/results/classic.md).
 _SMALL_CLONING: Row = {
-    "cloning": if_small(part(FeatureSteps), part(GradientStep)),
-    "initial_rate": if_small((1000.0, 1000.0, 100.0), 1.0),
+    "cloning": if_bent(part(FeatureSteps), part(GradientStep)),
+    "initial_rate": if_bent((1000.0, 1000.0, 100.0), 1.0),
 }
 # The corrected PPMO with several learners per outer step, of the size that suits the task.
 _PPMO: dict[str, Row] = {
@@ -572,7 +586,8 @@ def recipe(
     known, examples = make_task(task), plain_value("examples", examples, int | None)
     name = name or DEFAULT_RECIPES.get(_row_name(known), "ppmo")
     check_recipe(name)
-    config = _configured(known, name, examples or None)
+    learners = "" if distribution is None else _distribution_text(distribution)
+    config = _configured(known, name, examples or None, learners)
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
@@ -580,7 +595,7 @@ def recipe(
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
     if distribution is not None:
-        changes = {"distribution": _distribution_text(distribution)} | changes
+        changes = {"distribution": learners} | changes
     if strategy is not None:
         changes = {"outer": with_strategy(config.outer, strategy)} | changes
     return _changed(config, changes)
@@ -612,14 +627,14 @@ def _row_name(task: Task) -> str:
     return _profile(task).name
 
 
-def _configured(task: Task, name: str, examples: int | None) -> DistillConfig:
+def _configured(task: Task, name: str, examples: int | None, distribution: str) -> DistillConfig:
     rows, needs, suits = RECIPES[name]
     row = rows.get(_row_name(task))
     if row is None or not suits(task):
         raise FloppyError(
             f"Recipe {name} needs {needs}, and {task.task_id} has none: leave --recipe out, or choose another one."
         )
-    wanted = Wanted(task, _profile(task), examples or 0)
+    wanted = Wanted(task, _profile(task), examples or 0, distribution)
     wanted = wanted._replace(examples=examples or _value(row["examples"], wanted))
     fields = {field: _value(value, wanted) for field, value in row.items()}
     return DistillConfig(task.task_id, **(fields | {"examples": wanted.examples}))
