@@ -21,7 +21,7 @@ help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
 	@echo 'make test       lint, check types and run the tests'
 	@echo 'make test-quick the same without the slow tests'
-	@echo 'make test-all   the same with the thorough tests: every case of a kind, every combination of members'
+	@echo 'make test-all   the same with the thorough tests (every case of a kind), PyTorch, and the site'
 	@echo 'make lint       check style and types only'
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make docs       build the documentation into site/, without a network'
@@ -52,6 +52,11 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 	$(PIP_INSTALL) -e '.[dev,docs]'
 	@touch $@
 
+# PyTorch is larger than all others together.
+$(VENV)/.installed-whole: $(VENV)/.installed-docs
+	$(PIP_INSTALL) -e '.[dev,docs,sb3,torch]'
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/floppy distill cartpole --examples 2 --evaluate-every 10 --out runs/demo --overwrite
 	$(BIN)/floppy evaluate runs/demo/dataset.safetensors --distribution lambda --learners 100 --episodes 20
@@ -71,7 +76,7 @@ test: lint
 test-quick: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'not slow and not thorough'
 
-test-all: $(VENV)/.installed-docs lint
+test-all: $(VENV)/.installed-whole lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
 FIGURES = ROOT / "docs/figures"
 CART_POLE = "cartpole/lambda-1d-k2.safetensors"
-HOPPER = "brax/hopper-k4.safetensors"
+HOPPER = "hades/r-hopper-k4.safetensors"
 THREE = "cartpole/lambda-3d-k4.safetensors"
 
 
@@ -105,7 +105,8 @@ def returns(whole: Axes, dataset: floppy.DistilledDataset, x: float, y: float) -
     whole.text(x, y + 0.24, f"{score['mean']:.0f}", ha="center", fontsize=24, weight="bold", color=BLUE)
     of = "" if most is None else f", of at most {most:.0f}"
     whole.text(x, y - 0.02, f"mean return{of}", ha="center", fontsize=10, color=INK)
-    many = f"{score['learners']} fresh networks,\n{score['episodes']} episodes each"
+    random = next(each.random for each in floppy.zoo.entry(dataset.card.task).scores)
+    many = f"random play: {random:.0f}\n{score['learners']} fresh networks,\n{score['episodes']} episodes each"
     whole.text(x, y - 0.2, many, ha="center", va="top", fontsize=9, color="#57606a")
 
 

@@ -56,8 +56,10 @@ SLOW_CHECK = (10, 2)
 """The most where Python steps the environments."""
 QUICK = (6, 2)
 """The most for `--quick`."""
-QUICK_TASKS = {"brax": 1, "merged": 1}
-"""How many of a family `--quick` takes where that is not 2: Brax takes long to compile."""
+QUICK_LEARNERS = {"atari": 3}
+"""The most of them where an episode takes long."""
+QUICK_TASKS = {"brax": 1, "merged": 1, "minatar": 1, "mujoco": 1}
+"""How many of a family `--quick` takes where that is not 2."""
 
 Row = Mapping[str, str]
 Tasks = Callable[[str], Row]
@@ -466,7 +468,8 @@ def entry_of(found: Found, meant: Mapping[str, Found], tasks: Tasks, *, is_quick
     row = tasks(found.facts["scores"][0].task)
     check = check_of(row)
     is_labelled = not int(row["episodes"])  # whose episodes cost next to nothing
-    quick = min(check[0], QUICK[0]), check[1] if is_labelled else min(check[1], QUICK[1])
+    learners = min(check[0], QUICK_LEARNERS.get(row["profile"], QUICK[0]))
+    quick = learners, check[1] if is_labelled else min(check[1], QUICK[1])
     entry = Entry(
         name=names[0],
         aliases=tuple(names[1:]),

@@ -201,6 +201,7 @@ def test_without_mujoco_or_a_model_a_body_is_named_bars(missing: str, monkeypatc
     figure = draw(dataset_of(*CASES["body"][:3], kind="continuous"))
     assert "torso angle (rad)" in texts(figure)
     assert len(figure.axes[0].patches) == 11
+    assert "pip install 'floppy-rl[mujoco]'" in " ".join(texts(figure))
 
 
 def test_squares_are_the_channels_that_differ_most() -> None:

@@ -156,7 +156,7 @@ def test_every_part_is_there_in_words(page: str) -> None:
         "It lasted 30 steps.",
         "480.2 470.5 to 489.9",
         "random actions 21.5",
-        "Example 1 matters most: without it the mean return is 80.2 in place of 480.2.",
+        "Example 1 matters most: without it the mean return of these networks falls from 480.2 to 80.2.",
         "angle (rad) and position (m)",
         "four times as wide",
         "floppy distill cartpole",
@@ -166,7 +166,13 @@ def test_every_part_is_there_in_words(page: str) -> None:
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings == [
         *("The task", "The examples", "How it plays", "The score", "How the examples were learned"),
-        *("Which example matters most", "What policies do where", "Other networks", "How it was made", "The data"),
+        *(
+            "Which example matters most",
+            "What policies do in which situation",
+            "Other networks",
+            "How it was made",
+            "The data",
+        ),
     ]
     assert len(read.all("img")) == 3 + 1 + 1 + 1 + 1 + 1
 
@@ -196,11 +202,30 @@ def test_continuous_targets_are_bars_from_the_middle() -> None:
     assert "margin-left:0%;width:25%" in text
 
 
+def test_bars_of_large_targets_keep_their_proportions() -> None:
+    """The largest one is full, and the text says what that is."""
+    actions = {"kind": "continuous", "size": 1, "low": [-2.0], "high": [2.0]}
+    targets = np.array([[-4.0], [1.0], [2.0], [0.0], [0.0], [0.0]])
+    dataset = hand_dataset(
+        {"task": "gymnax/Pendulum-v1", "actions": actions, "cloning": {"kind": "GradientStep", "loss": "mse"}},
+        observations=np.ones((6, 3)),
+        targets=targets,
+        log_std=np.zeros(1),
+    )
+    read = check_page(page_of(source_of(dataset), measured(episode=None), EXTENT))
+    styles = [attributes["style"] for attributes in read.all("i")]
+    assert styles[:3] == [
+        "margin-left:0%;width:50%", "margin-left:50%;width:12%", "margin-left:50%;width:25%",
+    ]  # fmt: skip
+    assert "Bars end at 2 times the largest action" in read.text
+    assert len(read.all("details")) == 1 and "2 more examples" in read.text
+
+
 @pytest.mark.parametrize(
     ("task", "wanted"),
     [
         ("ndcartpole/3", "pole upright"),
-        ("gymnax/Breakout-MinAtar", "grid of 10 by 10"),
+        ("gymnax/Breakout-MinAtar", "a brick earns 1"),
         ("gymnasium/MountainCar-v0", "valley"),
         ("brax/hopper", "one leg"),
         ("images/digits", "digit"),
@@ -370,7 +395,12 @@ def test_all_parts_are_measured(tmp_path: Path) -> None:
     save(hand_dataset({"learners": [dataclasses.asdict(TINY)]}), tmp_path / "a.safetensors")
     out = write_report(tmp_path / "a.safetensors", tmp_path / "a.html", learners=2, episodes=1, seconds=1e6)
     text = check_page(out.read_text()).text
-    for heading in ("How it plays", "Which example matters most", "What policies do where", "Other networks"):
+    for heading in (
+        "How it plays",
+        "Which example matters most",
+        "What policies do in which situation",
+        "Other networks",
+    ):
         assert heading in text
     assert QUICK not in text and SLOW not in text
     few = write_report(tmp_path / "a.safetensors", tmp_path / "b.html", learners=2, episodes=1, seconds=1e-3)

@@ -55,10 +55,8 @@ class PosedBody:
 
     def fits(self, scene: Scene) -> bool:
         """An observation of the body's, in the task's units, where MuJoCo and the model are installed."""
-        body = scene.picture.body
-        if body is None or scene.observation.shape != (body.size,) or not scene.has_units:
-            return False
-        return model_path(body) is not None and importlib.util.find_spec("mujoco") is not None
+        body = _body_of(scene)
+        return body is not None and _is_installed(body)
 
     def size(self, scene: Scene) -> tuple[float, float]:
         """A square."""
@@ -123,6 +121,25 @@ _SEEN = {SIDE: "side", TOP: "top", SLANTING: "front and above"}
 # As in mjtGeom and mjtJoint of MuJoCo's documentation.
 _PLANE, _SPHERE, _CAPSULE, _ELLIPSOID, _CYLINDER, _BOX = 0, 2, 3, 4, 5, 6
 _SLIDE = 2
+
+
+def missing_of(scene: Scene) -> str:
+    """What to install where there is a body, but not what draws it; otherwise empty."""
+    body = _body_of(scene)
+    if body is None or _is_installed(body):
+        return ""
+    extra = "brax" if body.package == "brax" else "mujoco"
+    return f"To see the body in its pose: pip install 'floppy-rl[{extra}]'."
+
+
+def _body_of(scene: Scene) -> Body | None:
+    """The body that an observation poses, where it is that body's, in the task's units."""
+    body = scene.picture.body
+    return body if body is not None and scene.observation.shape == (body.size,) and scene.has_units else None
+
+
+def _is_installed(body: Body) -> bool:
+    return model_path(body) is not None and importlib.util.find_spec("mujoco") is not None
 
 
 def model_path(body: Body) -> Path | None:

@@ -36,7 +36,9 @@ class Cells:
         from matplotlib.patches import Rectangle
 
         rows, columns, channels = scene.observation.shape
-        axes.add_patch(Rectangle((-0.5, -0.5), columns, rows, facecolor="#f6f8fa", edgecolor=PALE, linewidth=0.8))
+        ground = Rectangle((-0.5, -0.5), columns, rows, facecolor="#f6f8fa", edgecolor=PALE, linewidth=0.8)
+        ground.set_clip_on(False)
+        axes.add_patch(ground)
         for row, column, channel, strength in squares(scene):
             half = 0.46 * min(1.0, abs(strength)) ** 0.5
             colour = COLOURS[channel]

@@ -8,6 +8,7 @@ import numpy as np
 
 from floppy.dataset.file import DistilledDataset
 from floppy.drawing.base import GREY, INK, ORANGE, PALE, PICTURES, Kind, Scene, Target
+from floppy.drawing.body import missing_of
 from floppy.drawing.plain import SMALL, number_text
 from floppy.drawing.scenes import Group, as_observation, groups_of
 from floppy.figure import label_of, take_literally, usual_settings
@@ -131,6 +132,11 @@ def kind_of(scene: Scene) -> Kind:
     """The task's own kind of picture, or the first of the plain ones that fits."""
     names = [name for name in (scene.picture.kind, *PLAIN) if name in PICTURES]
     return next(PICTURES[name] for name in names if PICTURES[name].fits(scene))
+
+
+def caption_of(scene: Scene) -> str:
+    """How to read the picture, and what is not installed for a better one."""
+    return " ".join(filter(None, (kind_of(scene).caption(scene), missing_of(scene))))
 
 
 class _Panels:
@@ -290,7 +296,7 @@ def _plain(value: Any) -> str:
 
 def _notes(dataset: DistilledDataset, panels: list[_Panels]) -> list[str]:
     """What a stranger must know to read the page."""
-    captions = [each.kind.caption(each.group.scenes[0]) for each in panels if each.kind is not None]
+    captions = [caption_of(each.group.scenes[0]) for each in panels if each.kind is not None]
     notes = list(dict.fromkeys(captions))
     scenes = [each.group.scenes[0] for each in panels if each.group.scenes]
     targets = [scene.target for scene in scenes if scene.target is not None]

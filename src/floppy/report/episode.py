@@ -22,6 +22,8 @@ MILLISECONDS = 100
 """Per frame."""
 MOST_BYTES = MEBIBYTE * 15 // 16
 COLOURS = 64
+PIXELS = 512
+"""Width of a frame, as the page shows it."""
 INCHES = (4.0, 3.0)
 """At most, of a frame."""
 
@@ -65,10 +67,16 @@ def play_episode(task: Task, policies: Policies, arena: Arena[Any], seed: int) -
 
 def frames_of(episode: Episode) -> np.ndarray:
     """The observations `[n, *obs]` that are shown: 100 at most, of a grid, whose things jump, the first ones."""
-    count = len(episode.observations)
-    if episode.observations.ndim == 4:
-        return episode.observations[:MOST_FRAMES]
+    count = steps_shown(episode)
+    if count < len(episode.observations):
+        return episode.observations[:count]
     return episode.observations[:: -(-count // MOST_FRAMES)]
+
+
+def steps_shown(episode: Episode) -> int:
+    """How much of an episode its frames are about."""
+    count = len(episode.observations)
+    return min(count, MOST_FRAMES) if episode.observations.ndim == 4 else count
 
 
 def draw_frames(task: Task, observations: Sequence[np.ndarray] | np.ndarray) -> list[Any]:
@@ -78,7 +86,7 @@ def draw_frames(task: Task, observations: Sequence[np.ndarray] | np.ndarray) -> 
     from PIL import Image
 
     size = np.minimum(observation_size(task), INCHES)
-    figure = Figure(figsize=tuple(size), dpi=80, facecolor="white")
+    figure = Figure(figsize=tuple(size), dpi=PIXELS / size[0], facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
     frames = []
@@ -92,8 +100,14 @@ def draw_frames(task: Task, observations: Sequence[np.ndarray] | np.ndarray) -> 
 
 def as_gif(frames: Sequence[Any]) -> bytes:
     """Frames as an animated GIF of less than 1 MB: every second one is left out, and again, until it is."""
-    # One palette for all of them, else colours flicker.
-    palette = frames[len(frames) // 2].quantize(COLOURS)
+    from PIL import Image
+
+    # One palette for all of them, else colours flicker; of several, for what is small is not in every one.
+    some = frames[:: max(1, len(frames) // 8)]
+    together = Image.new("RGB", (some[0].width, some[0].height * len(some)))
+    for number, frame in enumerate(some):
+        together.paste(frame, (0, number * frame.height))
+    palette = together.quantize(COLOURS)
     kept = [frame.quantize(palette=palette, dither=0) for frame in frames]
     step = 1
     while True:

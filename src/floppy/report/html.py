@@ -91,6 +91,11 @@ def example(picture: Picture, heading: str, rows: Iterable[tuple[str, float, str
     return f'<figure class="example"><h3>{escaped(heading)}</h3>{image}{table}{note}</figure>'
 
 
+def details(summary: str, body: str) -> str:
+    """HTML that is folded away behind a summary, and needs no script to unfold."""
+    return f"<details><summary>{escaped(summary)}</summary>{body}</details>"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], own: int | None = None) -> str:
     """A table whose first column has names, and the others numbers; row number `own` stands out."""
     names = [f"<th{_class('number' if column else '')}>{escaped(each)}</th>" for column, each in enumerate(head)]

@@ -59,7 +59,7 @@ class Measured(NamedTuple):
 
 
 QUICK = "It is left out of quick reports."
-SLOW = "It would have taken too long on this machine: give more --seconds."
+SLOW = "It would have taken longer than the report had time for: `floppy report` takes --seconds."
 
 
 class Clock:
@@ -99,7 +99,7 @@ def measure(source: Source, extent: Extent, say: Say) -> Measured:
     random = evaluate_random(task, episodes=extent.learners * extent.episodes, seed=extent.seed)
     parts: dict[str, tuple[str, float, Callable[[], Any]]] = {}
     if kind_of(task) in EPISODIC and picture_of(task).kind:
-        parts["episode"] = ("playing an episode", pace, lambda: _episode(lesson, task, extent))
+        parts["episode"] = ("playing an episode", pace / 2, lambda: _episode(lesson, task, extent))
     if not extent.is_quick:
         parts["influence"] = ("leaving examples out", 2 * pace, lambda: _influence(source, extent, clock, pace, say))
         parts["transfer"] = ("scoring other networks", 3 * pace, lambda: _transfer(lesson, extent))

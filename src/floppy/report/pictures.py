@@ -1,6 +1,7 @@
 """The pictures of a report, as files: examples, curves, scores, maps. They are narrow, for phones."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +83,12 @@ def scores_picture(
             colour = "C1" if place == 0 else "C0"
             axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.5)
             axes.plot(mean, place, "o", color=colour)
-        axes.set_yticks(range(len(rows)), [label_of(who) for who, _, _ in rows])
+        axes.set_yticks(range(len(rows)), ["\n".join(map(label_of, textwrap.wrap(who, 22))) for who, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.grid(axis="x", alpha=0.3)
 
-    return Picture(drawn(draw, height=0.9 + 0.35 * len(rows)), "png", alt, caption)
+    return Picture(drawn(draw, height=0.9 + 0.4 * len(rows)), "png", alt, caption)
 
 
 def influence_picture(examples: Sequence[dict[str, Any]], unit: str, alt: str, caption: str) -> Picture:

@@ -6,6 +6,8 @@ from floppy.dataset.file import DistilledDataset
 from floppy.dataset.zoo_index import entries
 from floppy.papers.experiments import experiments
 
+PLAIN_PPO = "plain PPO, trained on the task itself"
+
 
 class Reference(NamedTuple):
     """A score to compare with."""
@@ -30,7 +32,7 @@ def references_of(dataset: DistilledDataset) -> list[Reference]:
     of_task = [cell for cell in (found.cells | found.further).values() if cell.task == task]
     same = [cell for cell in of_task if cell.examples == dataset.examples]
     return [
-        *(Reference("plain PPO, trained on the task itself", score) for score in sorted(plain)),
+        *(Reference(PLAIN_PPO, score) for score in sorted(plain)),
         *(
             Reference(f"{cell.paper} paper, {cell.where} ({cell.examples} examples)", cell.published)
             for cell in same or of_task

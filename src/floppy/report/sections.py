@@ -2,18 +2,19 @@
 
 import importlib.metadata
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from floppy.drawing.base import Scene
-from floppy.drawing.page import kind_of as picture_kind
+from floppy.drawing.page import caption_of
 from floppy.drawing.plain import number_text
 from floppy.drawing.scenes import groups_of
 from floppy.files import MEBIBYTE, size_text
 from floppy.learner.distribution import describe_distribution
 from floppy.report import html
+from floppy.report.episode import steps_shown
 from floppy.report.measures import Extent, Measured
 from floppy.report.pictures import (
     curve_picture,
@@ -23,7 +24,7 @@ from floppy.report.pictures import (
     scene_picture,
     scores_picture,
 )
-from floppy.report.references import references_of
+from floppy.report.references import PLAIN_PPO, references_of
 from floppy.report.source import Source
 from floppy.tasks.base import EPISODIC, Task, episode_word, kind_of, picture_of, score_unit
 from floppy.tasks.descriptions import description_of
@@ -31,9 +32,17 @@ from floppy.teach.codec import DISTRIBUTION, Lesson, unpack
 
 MOST_EXAMPLES = 16
 """That are drawn."""
+MOST_OPEN = 4
+"""Of them, that are seen at once; a click unfolds the others."""
 MOST_ACTIONS = 6
 """Of a target, the largest, in their order."""
+LEAST_SHARE = 0.01
+"""Of many actions, one that is less likely has no bar."""
 MOST_DOWNLOAD = 3 * MEBIBYTE
+SCORES_CAPTION = (
+    "Orange is this dataset. Lines are 95% intervals, where they are wide enough to be seen; what has none comes from "
+    "elsewhere."
+)
 
 
 class Story(NamedTuple):
@@ -55,6 +64,11 @@ class Story(NamedTuple):
         """How many examples, in words."""
         count = self.source.dataset.examples
         return f"{count} example{'' if count == 1 else 's'}"
+
+    @property
+    def is_played(self) -> bool:
+        """Whether there are episodes; else there are answers."""
+        return kind_of(self.task) in EPISODIC
 
     @property
     def steps(self) -> str:
@@ -93,10 +107,13 @@ def _lead(story: Story) -> str:
         return html.paragraph(f"{text} It reaches {_number(score.mean)}{best} ({story.unit}).", "lead")
     layers = len(story.lesson.distilled.encoder)
     stored = f" Its first {layers} layers are not random: they come trained, with the examples." if layers else ""
+    plain = [each.mean for each in references_of(story.source.dataset) if each.who == PLAIN_PPO]
+    longer = f", plain PPO, which trains on the task itself, {_number(plain[0])}" if plain else ""
+    chance = "Random actions reach" if story.is_played else "Guessing reaches"
     return html.paragraph(
         f"A neural network with random weights takes {story.steps} on {story.how_many} that a computer has made up, "
-        f"and then reaches {_number(score.mean)}{best} ({story.unit}). Random actions reach {_number(random.mean)}. It "
-        f"has never seen the task itself.{stored}",
+        f"and then reaches {_number(score.mean)}{best} ({story.unit}). {chance} {_number(random.mean)}{longer}. The "
+        f"network has never seen the task itself.{stored}",
         "lead",
     )
 
@@ -105,16 +122,17 @@ def _about_task(story: Story) -> str:
     task, picture = story.task, picture_of(story.task)
     shape = task.observation_shape
     is_flat = len(shape) == 1
-    sees = f"{shape[0]} numbers" if is_flat else " × ".join(map(str, shape[:2])) + " pixels or cells"
+    cells = "cells" if picture.kind == "cells" else "pixels"
+    sees = f"{shape[0]} numbers" if is_flat else " × ".join(map(str, shape[:2])) + f" {cells}"
     if len(shape) == 3 and shape[2] > 1:
-        sees += f" in {shape[2]} layers"
+        sees += f" in {shape[2]} channels"
     if picture.names and len(picture.names) <= 12:
         sees += f" ({', '.join(picture.names)})"
     named = f" ({', '.join(picture.actions)})" if 0 < len(picture.actions) <= 10 else ""
     actions = story.lesson.actions
     does = f"sets {actions.size} numbers" if actions.log_std_size else f"chooses one of {actions.size} actions"
     parts = [description_of(task), f"A policy sees {sees}, and {does}{named}."]
-    if kind_of(task) in EPISODIC:
+    if story.is_played:
         parts.append(f"An episode ends after at most {task.max_steps:,} steps; its return is the sum of all rewards.")
     return html.section("The task", html.paragraph(" ".join(filter(None, parts))))
 
@@ -125,33 +143,54 @@ def _examples(story: Story) -> str:
         return ""
     chosen = np.linspace(0, dataset.examples - 1, min(MOST_EXAMPLES, dataset.examples)).round().astype(int)
     (group,) = groups_of(dataset, chosen.tolist())
-    shown = "all of them" if len(chosen) == dataset.examples else f"{len(chosen)} of them, at equal distances"
+    shown = (
+        "These are all that the network learns from."
+        if len(chosen) == dataset.examples
+        else f"These are {len(chosen)} of the {dataset.examples} that the network learns from, at equal distances."
+    )
     first = group.scenes[0]
     target = (
         "how likely each action is to be"
         if first.target is None or first.target.is_discrete
         else "how large each action is to be; a bar to the left is a negative number"
     )
+    reach = _reach(group.scenes)
+    if reach > 1:
+        target += f". Bars end at {number_text(reach)} times the largest action; what is beyond it the task cuts off"
     head = (
-        f"What the network learns from: {shown}. Each picture is an observation, which need not look like anything "
-        f"that happens in the task; the bars below it say {target}."
+        f"{shown} Each picture is an observation, but not one that was ever made: it is whatever teaches best, and may "
+        f"look like nothing in the task. The bars below it say {target}."
     )
-    cards = [_example(scene, index) for scene, index in zip(group.scenes, group.indexes, strict=True)]
-    caption = html.paragraph(picture_kind(first).caption(first), "note")
-    return html.section("The examples", html.paragraph(head), f'<div class="examples">{"".join(cards)}</div>', caption)
+    cards = [_example(scene, index, reach) for scene, index in zip(group.scenes, group.indexes, strict=True)]
+    first_ones, others = (
+        f'<div class="examples">{"".join(some)}</div>' for some in (cards[:MOST_OPEN], cards[MOST_OPEN:])
+    )
+    folded = html.details(f"{len(cards) - MOST_OPEN} more examples", others) if len(cards) > MOST_OPEN else ""
+    caption = html.paragraph(caption_of(first), "note")
+    return html.section("The examples", html.paragraph(head), caption, first_ones, folded)
 
 
-def _example(scene: Scene, index: int) -> str:
-    """An example's picture, and its target as bars."""
+def _reach(scenes: Sequence[Scene]) -> float:
+    """The largest target in shares of the action's range, 1 at least: so long bars do not all look the same."""
+    targets = [scene.target for scene in scenes if scene.target and not scene.target.is_discrete]
+    sizes = [np.nan_to_num(np.abs(each.strength), posinf=0.0).max() for each in targets]
+    return float(max([1.0, *sizes]))
+
+
+def _example(scene: Scene, index: int, reach: float) -> str:
+    """An example's picture, and its target as bars that are full at `reach`."""
     target = scene.target
     name = f"Example {index}"
     if target is None:
         return html.figure(scene_picture(scene, name))
-    order = np.sort(np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS])
+    largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
+    if target.is_discrete and len(target.values) > MOST_ACTIONS:
+        largest = largest[target.values[largest] >= LEAST_SHARE]
+    order = np.sort(largest)
     rows = [
         (
             target.names[i],
-            float(target.strength[i]),
+            float(target.strength[i]) / (1.0 if target.is_discrete else reach),
             f"{target.values[i]:.0%}" if target.is_discrete else number_text(float(target.values[i])),
             target.is_discrete,
         )
@@ -159,7 +198,7 @@ def _example(scene: Scene, index: int) -> str:
     ]
     said = ", ".join(f"{who} {text}" for who, _, text, _ in rows)
     omitted = len(target.values) - len(order)
-    more = f"and {omitted} smaller ones" if omitted else ""
+    more = f"and {omitted} smaller one{'' if omitted == 1 else 's'}" if omitted else ""
     picture = scene_picture(scene, f"{name}: an observation. Target: {said}")
     return html.example(picture, name, rows, more)
 
@@ -168,8 +207,11 @@ def _episode(story: Story) -> str:
     episode = story.measured.episode
     if episode is None:
         return _left_out("How it plays", story, "episode")
-    steps = len(episode.observations)
-    length = f"It lasted {steps} steps." if episode.has_ended else f"These are its first {steps} steps."
+    steps, shown = len(episode.observations), steps_shown(episode)
+    length = f"It lasted {steps} steps." if episode.has_ended else ""
+    if shown < steps or not length:
+        length += f" These are its first {shown} steps."
+    length = length.strip()
     first = "One policy, trained a moment before on the examples above and on nothing else, plays an episode."
     picture = episode_picture(
         story.task, episode, f"An episode of {story.task.task_id}, {steps} steps, as a moving picture", length
@@ -181,8 +223,8 @@ def _score(story: Story) -> str:
     score, random, extent = story.measured.score, story.measured.random, story.extent
     plain = story.source.dataset.card.is_plain_policy
     rows: list[tuple[str, float, tuple[float, float] | None]] = [
-        ("the policy in this file" if plain else "fresh networks, taught by this", score.mean, score.ci95),
-        ("random actions", random.mean, random.ci95),
+        ("the policy in this file" if plain else "fresh networks, taught by these examples", score.mean, score.ci95),
+        ("random actions" if story.is_played else "guessing", random.mean, random.ci95),
         *((each.who, each.mean, None) for each in references_of(story.source.dataset)),
     ]
     table = html.table(
@@ -191,16 +233,15 @@ def _score(story: Story) -> str:
         own=0,
     )
     many = "" if plain else f"Each of {extent.learners} networks with weights of its own was taught, and then "
-    text = f"{many}{'It' if plain else 'it'} played {score.episodes} {episode_word(story.task)}" + (
+    did = "played" if story.is_played else "was asked about"
+    text = f"{many}{'It' if plain else 'it'} {did} {score.episodes} {episode_word(story.task)}" + (
         ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
         "all possible networks within it. Scores without an interval were not measured here."
     )
     if score.diverged:
         text += f" {score.diverged} networks diverged in training, and count as the worst."
     alt = ", ".join(f"{who} {_number(mean)}" for who, mean, _ in rows)
-    picture = scores_picture(
-        rows, story.unit, f"Scores: {alt}", f"Dots are scores ({story.unit}), bars their intervals."
-    )
+    picture = scores_picture(rows, story.unit, f"Scores: {alt}", SCORES_CAPTION)
     return html.section("The score", html.paragraph(text), html.figure(picture), table, _of_card(story))
 
 
@@ -209,7 +250,8 @@ def _of_card(story: Story) -> str:
     if not score:
         return ""
     return html.paragraph(
-        f"Its card says {_number(score['mean'])} (standard deviation {_number(score['sd'])}), of {score['learners']} "
+        f"When the dataset was made its score was {_number(score['mean'])} (standard deviation "
+        f"{_number(score['sd'])}), of {score['learners']} "
         f"networks x {score['episodes']} {episode_word(story.task)}.",
         "note",
     )
@@ -243,9 +285,9 @@ def _influence(story: Story) -> str:
         return ""
     most = max(examples, key=lambda each: each["fall"])
     text = (
-        "Each example is left out in turn, and the same networks learn from the others. The higher a bar, the more the "
-        f"score falls. Example {most['example']} matters most: without it the {story.unit} is "
-        f"{_number(most['score'])} in place of {_number(found.summary['score']['mean'])}."
+        "Each example is left out in turn, and networks learn from the others. The higher a bar, the more the score "
+        f"falls. Example {most['example']} matters most: without it the {story.unit} of these networks falls from "
+        f"{_number(found.summary['score']['mean'])} to {_number(most['score'])}."
     )
     alt = "Fall of the score without example " + ", ".join(
         f"{each['example']}: {_number(each['fall'])}" for each in examples
@@ -262,11 +304,14 @@ def _map(story: Story) -> str:
         return ""
     first, second = found.summary["map"]["features"]
     text = (
-        f"The two numbers of an observation that matter most here, {first} and {second}, are varied; all others are as "
-        f"they usually are. The colour says what {story.extent.learners} policies do on average."
+        f"{first} and {second} are the two numbers of an observation on which actions hang most; here they are varied, "
+        "and all others stay at their means over random play. The colour says what "
+        f"{story.extent.learners} policies do on average."
     )
     alt = f"A map of actions over {first} and {second}; outputs shown: {', '.join(found.summary['map']['outputs'])}"
-    return html.section("What policies do where", html.paragraph(text), html.figure(map_picture(found.points, alt, "")))
+    return html.section(
+        "What policies do in which situation", html.paragraph(text), html.figure(map_picture(found.points, alt, ""))
+    )
 
 
 def _transfer(story: Story) -> str:
@@ -314,12 +359,16 @@ def _making(story: Story) -> str:
 def _download(story: Story) -> str:
     data = story.source.data
     size = size_text(len(data))
-    text = "All that was learned is in one small file, which any language can read (a safetensors file)."
+    text = (
+        "All that was learned is in one small file, which any programming language can read (a safetensors file). "
+        "Whoever has it can train new policies, of other sizes too, within milliseconds, without the task:"
+    )
+    use = html.command(f"pip install floppy-rl\nfloppy train {shlex.quote(story.source.typed)} --learners 10")
     if len(data) > MOST_DOWNLOAD:
         where = f"With {size} it is too large for this page; it lies in {story.source.path}."
-        return html.section("The data", html.paragraph(text), html.paragraph(where))
+        return html.section("The data", html.paragraph(text), use, html.paragraph(where))
     link = html.download(data, story.source.file_name, f"Download {html.short(story.source.file_name)} ({size})")
-    return html.section("The data", html.paragraph(text), link)
+    return html.section("The data", html.paragraph(text), use, link)
 
 
 def _left_out(heading: str, story: Story, part: str) -> str:

@@ -4,23 +4,23 @@ import re
 
 from floppy.tasks.base import Task
 
-_HOP = "Hop forward on one leg without falling."
+_HOP = "Hop forward on one leg without falling; speed earns, and every step without a fall."
 _DOUBLE = "Keep two poles, one on top of the other, upright on a cart."
 _SENTENCES = {
-    "cartpole": "Keep a pole upright that stands on a cart, by pushing the cart.",
+    "cartpole": "Keep a pole upright that stands on a cart, by pushing the cart; every step earns 1.",
     "pendulum": "Swing a pendulum up and keep it upright with a weak motor.",
     "acrobot": "Swing the tip of a two-link arm above a line, with a motor at the joint between the links.",
     "mountaincar": "Drive an underpowered car out of a valley by swinging back and forth.",
     "mountaincarcontinuous": "Drive an underpowered car out of a valley by swinging back and forth.",
     "lunarlander": "Land a spacecraft on a pad with its engines.",
     "lunarlandercontinuous": "Land a spacecraft on a pad with its engines.",
-    "breakoutminatar": "Clear bricks with a bouncing ball that a paddle must not miss, on a grid of 10 by 10 cells.",
-    "asterixminatar": "Collect gold and keep away from enemies, on a grid of 10 by 10 cells.",
-    "freewayminatar": "Cross a road between cars as often as possible, on a grid of 10 by 10 cells.",
-    "spaceinvadersminatar": "Shoot rows of aliens before they land, on a grid of 10 by 10 cells.",
-    "seaquestminatar": "Rescue divers with a submarine among enemies, on a grid of 10 by 10 cells.",
+    "breakoutminatar": "Clear bricks with a bouncing ball that a paddle must not miss; a brick earns 1.",
+    "asterixminatar": "Collect gold and keep away from enemies; a piece of gold earns 1.",
+    "freewayminatar": "Cross a road between cars; a crossing earns 1.",
+    "spaceinvadersminatar": "Shoot rows of aliens before they land; an alien earns 1.",
+    "seaquestminatar": "Rescue divers with a submarine among enemies.",
     "hopper": _HOP,
-    "walker2d": "Walk forward on two legs without falling.",
+    "walker2d": "Walk forward on two legs without falling; speed earns, and every step without a fall.",
     "halfcheetah": "Run forward as fast as possible on two legs.",
     "ant": "Walk forward on four legs.",
     "humanoid": "Walk forward on two legs without falling, as a body with arms.",
