@@ -302,8 +302,8 @@ def base_of(task: str) -> str:
         return f"minatar/{short_name(task)}"
     if family == "gymnax" and is_classic_control(rest):
         return f"classic/{rest}"
-    if family == "gymnasium" and (suite := gymnasium_suite(rest)) in ("mujoco", "box2d"):
-        return f"{suite}/{rest}"
+    if family == "gymnasium" and is_mujoco(rest):
+        return f"mujoco/{rest}"
     return f"atari/{rest}" if family == "ale" else task
 
 
@@ -317,13 +317,11 @@ def is_classic_control(rest: str) -> bool:
     return "classic_control" in type(gymnax.make(rest)[0]).__module__
 
 
-def gymnasium_suite(rest: str) -> str:
-    """Which of Gymnasium's own suites an environment is of, such as mujoco."""
+def is_mujoco(rest: str) -> bool:
     import gymnasium
 
     spec = gymnasium.registry.get(rest)
-    module = str(spec.entry_point).partition(":")[0] if spec else ""
-    return module.removeprefix("gymnasium.envs.").partition(".")[0]
+    return spec is not None and str(spec.entry_point).startswith("gymnasium.envs.mujoco")
 
 
 def bases_of(found: Found) -> list[str]:

@@ -357,7 +357,7 @@ def test_a_network_of_ones_own_needs_a_name(monkeypatch: pytest.MonkeyPatch) -> 
     config = recipe("cartpole", distribution=learners)
     assert config.distribution == "my-linear"
     assert config.problem().learners == (learners,)
-    assert type(recipe("gymnax/CartPole-v1", distribution=learners).cloning) is GradientStep, "it has no features to move"
+    assert type(recipe("gymnax/CartPole-v1", distribution=learners).cloning) is GradientStep, "it has no features"
     assert type(recipe("gymnax/CartPole-v1", distribution="width=8").cloning) is FeatureSteps
 
 
