@@ -28,6 +28,8 @@ COLUMNS = {
         "outer_steps env_steps seconds command",
         "ppmo": f"task examples encoder_layers method {SCORE} seed ci_low ci_high random published "
         "distillation_seed outer_steps env_steps seconds command",
+        "classic": f"task examples method {SCORE} seed ci_low ci_high random published distillation_seed outer_steps "
+        "env_steps seconds command",
         "images": f"task method distillation_seed network {SCORE} seed ci_low ci_high paper examples floats "
         "outer_steps env_steps seconds command",
         "published": "file distribution learners episodes score mean sd seed published options",
@@ -201,6 +203,33 @@ def ppmo_summary(rows: Rows) -> str:
         random = f"{float(seeds[0]['random']):.1f}"
         lines.append([task + OWN_PPMO[method], *sizes, str(len(seeds)), score, random, f"{steps.mean() / 1e6:.1f} M"])
     return markdown_table(["task", "examples", "encoder", "seeds", "mean return", "random", "environment steps"], lines)
+
+
+# Classic control.
+
+CLASSIC: Columns = {name: cell for name, cell in PPMO.items() if name not in ("encoder", "published")}
+
+
+def classic_tables(page: Page, rows: Rows, results: Path) -> list[str]:
+    return [table(CLASSIC, rows)]
+
+
+def classic_summary(rows: Rows) -> str:
+    """What fresh learners reach by the best method, beside plain PPO."""
+    lines = []
+    for (task,), found in groups(rows, "task").items():
+        means = {way: mean_over_seeds(own) for (way,), own in groups(found, "method").items()}
+        ppo = means.pop("PPO", None)
+        best = max(means, key=lambda way: means[way])
+        own = [row for row in found if row["method"] == best]
+        figures = [means[best], float(own[0]["random"]), ppo]
+        texts = ["–" if figure is None else f"{figure:.1f}" for figure in figures]
+        lines.append([task, best, own[0]["examples"], str(len(own)), *texts])
+    return markdown_table(["task", "method", "examples", "seeds", "mean return", "random", "PPO"], lines)
+
+
+def mean_over_seeds(rows: Rows) -> float:
+    return sum(float(row["mean"]) for row in rows) / len(rows)
 
 
 # Images.
@@ -466,6 +495,7 @@ TABLES: dict[str, Callable[[Page, Rows, Path], list[str]]] = {
     "cartpole": cartpole_tables,
     "hades": hades_tables,
     "ppmo": ppmo_tables,
+    "classic": classic_tables,
     "images": image_tables,
     "published": published_tables,
     "studies": study_tables,
@@ -476,6 +506,7 @@ SUMMARY_TABLES: dict[str, Callable[[Rows], str]] = {
     "cartpole": cartpole_summary,
     "hades": hades_summary,
     "ppmo": ppmo_summary,
+    "classic": classic_summary,
     "images": lambda rows: seeds_table([row for row in rows if row["method"] != "published"]),
 }
 """The table of all pages of a kind, on the page that sums up the results."""

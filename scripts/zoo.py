@@ -300,6 +300,8 @@ def base_of(task: str) -> str:
         return "cartpole" if rest == "1" else f"cartpole/{rest}d"
     if family == "gymnax" and rest.endswith("-MinAtar"):
         return f"minatar/{short_name(task)}"
+    if family == "gymnax" and is_classic_control(rest):
+        return f"classic/{rest}"
     if family == "gymnasium" and is_mujoco(rest):
         return f"mujoco/{rest}"
     return f"atari/{rest}" if family == "ale" else task
@@ -307,6 +309,12 @@ def base_of(task: str) -> str:
 
 def short_name(task: str) -> str:
     return next((short for short, full in SHORT_NAMES.items() if full == task), "")
+
+
+def is_classic_control(rest: str) -> bool:
+    import gymnax
+
+    return "classic_control" in type(gymnax.make(rest)[0]).__module__
 
 
 def is_mujoco(rest: str) -> bool:

@@ -645,7 +645,7 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("distill cartpole --cloning Nonsense", "GradientStep, AdamSteps"),
         ("distill cartpole --cloning.loss nonsense", "mse, cross-entropy"),
         ("distill cartpole --cloning.loss gaussian-nll", "mse, cross-entropy"),
-        ("distill pendulum --cloning.loss cross-entropy", "mse, gaussian-nll"),
+        ("distill pendulum --outer hades --cloning.loss cross-entropy", "mse, gaussian-nll"),
         ("distill cartpole --encoder-layers 9", "at most the network's 3"),
         ("distill cartpole --encoder-layers 3", "examples must be 0"),
         ("distill cartpole --encoder-layers 1 --distribution random-depth", "one distribution of fixed width"),

@@ -117,12 +117,13 @@ def test_unknown_environments_are_refused(name: str, wanted: str) -> None:
     assert wanted in task_refusal(f"gymnasium/{name}")
 
 
-def test_a_missing_mujoco_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("extra", "name"), [("mujoco", "Swimmer-v5"), ("box2d", "BipedalWalker-v3")])
+def test_a_missing_package_is_named(extra: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_: Any, **__: Any) -> None:
-        raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
+        raise gymnasium.error.DependencyNotInstalled("it is not installed")
 
     monkeypatch.setattr(gymnasium, "make", make)
-    assert "pip install 'floppy-rl[mujoco]'" in task_refusal("gymnasium/Swimmer-v5")
+    assert f"pip install 'floppy-rl[{extra}]'" in task_refusal(f"gymnasium/{name}")
 
 
 def test_environments_of_ones_own_are_listed_and_families_registered() -> None:

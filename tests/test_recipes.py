@@ -18,7 +18,7 @@ from floppy.recipes import RECIPES, STAGED, for_one_learner, neuroevolution_base
 from floppy.run.config import DistillConfig
 from floppy.spaces import Continuous
 from floppy.tasks import make_task
-from floppy.tasks.base import Profile, profile_of
+from floppy.tasks.base import FEW_NUMBERS, Profile, profile_of
 from floppy.tasks.registry import FAMILIES
 
 TASKS = {
@@ -134,6 +134,22 @@ def test_a_task_with_a_profile_of_its_own_gets_what_its_actions_ask_for(monkeypa
     assert recipe("own/bicycle") == dataclasses.replace(recipe("pendulum"), task="own/bicycle")
 
 
+@pytest.mark.parametrize("task", ["pendulum", "mountaincar", "gymnasium/MountainCar-v0"])
+def test_ppmo_moves_hidden_layers_where_few_numbers_are_observed(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = make_task(task)
+    config = recipe(task)
+    assert (type(config.outer), type(config.cloning)) == (PPMO, FeatureSteps)
+    assert type(recipe(task, "ppmo-paper").cloning) is type(ppo_baseline(task).cloning) is GradientStep
+
+    class Larger(type(known)):  # type: ignore[misc]
+        observation_shape = (FEW_NUMBERS + 1,)
+        task_id = "own/larger"
+
+    monkeypatch.setitem(FAMILIES, "own", lambda rest: Larger(known.name))
+    assert type(recipe("own/larger").cloning) is GradientStep
+    assert recipe("own/larger", "hades").outer_steps > recipe(task, "hades").outer_steps
+
+
 @pytest.mark.thorough(all_but=["cartpole-ppo_baseline", "breakout-neuroevolution_baseline"])
 @pytest.mark.parametrize("baseline", [ppo_baseline, neuroevolution_baseline])
 @pytest.mark.parametrize("task", ["cartpole", "pendulum", "breakout"])
@@ -223,7 +239,7 @@ def test_fields_can_be_replaced(name: str) -> None:
         "cartpole-hades-GradientStep-GradientStep-1.0",
         "cartpole-ppmo-paper-AdamSteps-AdamSteps-0.01",
         "cartpole-ppmo-ImplicitStep-ImplicitStep-100.0",
-        "pendulum-ppmo-FeatureSteps-FeatureSteps-rate3",
+        "pendulum-ppmo-paper-FeatureSteps-FeatureSteps-rate3",
     ]
 )
 @pytest.mark.slow
@@ -233,7 +249,7 @@ def test_fields_can_be_replaced(name: str) -> None:
         ("hades", "GradientStep", GradientStep, 1.0),
         ("ppmo-paper", "AdamSteps", AdamSteps, 0.01),
         ("ppmo", "ImplicitStep", ImplicitStep, 100.0),
-        ("ppmo", "FeatureSteps", FeatureSteps, (1000.0, 1000.0, 100.0)),
+        ("ppmo-paper", "FeatureSteps", FeatureSteps, (1000.0, 1000.0, 100.0)),
     ],
 )
 @pytest.mark.parametrize("task", ["cartpole", "pendulum"])
@@ -341,6 +357,8 @@ def test_a_network_of_ones_own_needs_a_name(monkeypatch: pytest.MonkeyPatch) -> 
     config = recipe("cartpole", distribution=learners)
     assert config.distribution == "my-linear"
     assert config.problem().learners == (learners,)
+    assert type(recipe("gymnax/CartPole-v1", distribution=learners).cloning) is GradientStep, "it has no features"
+    assert type(recipe("gymnax/CartPole-v1", distribution="width=8").cloning) is FeatureSteps
 
 
 def test_one_learner_plays_the_episodes_of_all() -> None:

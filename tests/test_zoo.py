@@ -86,6 +86,8 @@ def test_the_files_are_those_that_the_index_is_about() -> None:
         ("gymnax/Breakout-MinAtar", "minatar/breakout"),
         ("Hopper-v4", "mujoco/Hopper-v4"),
         ("ale/centipede", "atari/centipede"),
+        ("pendulum", "classic/Pendulum-v1"),
+        ("cartpole-v1", "classic/CartPole-v1"),
         ("mnist", "images/mnist"),
     ],
 )

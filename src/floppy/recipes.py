@@ -21,7 +21,7 @@ from floppy.learner.distribution import (
     describe_distribution,
     parse_distributions,
 )
-from floppy.learner.network import Learners
+from floppy.learner.network import FEATURES, Learners
 from floppy.outer import PPMO, HaDES, Imitation, OuterLoop, Supervised
 from floppy.run.config import DistillConfig
 from floppy.run.stages import Stage
@@ -39,6 +39,15 @@ class Wanted(NamedTuple):
     profile: Profile
     examples: int
     """The number that is asked for, or the row's own."""
+    distribution: str = ""
+    """Learners, where any are asked for."""
+
+    @property
+    def has_features(self) -> bool:
+        """Whether these have hidden layers that `FeatureSteps` can move, which networks of users' own may not."""
+        learners = parse_distributions(self.distribution) if self.distribution else ()
+        networks = (each.bind(self.task.observation_shape, self.task.actions) for each in learners)
+        return all(FEATURES in network.offers for network in networks)
 
 
 class Part(NamedTuple):
@@ -127,6 +136,16 @@ def if_slow(slow: int, usual: int) -> Callable[[Wanted], int]:
     return lambda wanted: slow if wanted.profile.is_slow else usual
 
 
+def if_small(small: Any, usual: Any) -> Callable[[Wanted], Any]:
+    """One value for tasks of few numbers, another for all others."""
+    return lambda wanted: small if wanted.profile.is_small else usual
+
+
+def if_bent(bent: Any, usual: Any) -> Callable[[Wanted], Any]:
+    """The same where learners have features besides."""
+    return lambda wanted: bent if wanted.profile.is_small and wanted.has_features else usual
+
+
 def unless_of_unit_size(wanted: Wanted) -> bool:
     """Whether to scale by running statistics: nobody knows in which units a user's task is."""
     return not wanted.profile.is_of_unit_size
@@ -155,9 +174,16 @@ _PPMO_IMAGES: Row = {
         normalise_rewards=unless_of_unit_size,
     ),
 }
+# Of few numbers policies must often be bent functions, as to swing a pendulum up, which one gradient step behind a
+# small output layer hardly makes of fresh networks: there hidden layers learn as well (docs/results/classic.md).
+_SMALL_CLONING: Row = {
+    "cloning": if_bent(part(FeatureSteps), part(GradientStep)),
+    "initial_rate": if_bent((1000.0, 1000.0, 100.0), 1.0),
+}
 # The corrected PPMO with several learners per outer step, of the size that suits the task.
 _PPMO: dict[str, Row] = {
-    "vector": {
+    "vector": _SMALL_CLONING
+    | {
         "examples": 16,
         "outer": part(PPMO, normalise_observations=unless_of_unit_size, normalise_rewards=unless_of_unit_size),
     },
@@ -167,9 +193,10 @@ _PPMO: dict[str, Row] = {
         "outer": part(PPMO, rate=cart_pole_rate),
     },
     # Brax and MuJoCo: observations and rewards in units of their own spread, and no bonus for random actions.
-    "continuous": {
+    "continuous": _SMALL_CLONING
+    | {
         "examples": 64,
-        "outer_steps": 1500,
+        "outer_steps": if_small(500, 1500),
         "evaluate_every": 50,
         "selection_learners": 16,
         "selection_episodes": 4,
@@ -226,7 +253,13 @@ _PPMO: dict[str, Row] = {
 
 # The same over random widths, depths and initialisers, as in the PPMO paper's Table 1; the six distributions share half
 # as many learners again equally.
-_ROBUST: Row = {"distribution": ROBUST_DISTRIBUTIONS, "outer_steps": 600, "evaluate_every": 50}
+_ROBUST: Row = {
+    "distribution": ROBUST_DISTRIBUTIONS,
+    "outer_steps": 600,
+    "evaluate_every": 50,
+    "cloning": part(GradientStep),
+    "initial_rate": 1.0,
+}
 _PPMO_ROBUST: dict[str, Row] = {
     name: _PPMO[name] | _ROBUST | {"outer": _PPMO[name]["outer"].but(learners=learners, minibatch_size=minibatch_size)}
     for name, learners, minibatch_size in (("vector", 24, 3072), ("cartpole", 24, 3072), ("continuous", 6, 1536))
@@ -244,6 +277,7 @@ _PAPERS_LOOP = part(
     anneal=False,
 )
 _PAPERS: Row = {
+    "cloning": part(GradientStep),
     "initial_rate": 0.02,
     "initial_examples": "normal",
     "outer_steps": 3000,
@@ -342,7 +376,7 @@ _LARGE_IMAGES: Row = _SMALL_IMAGES | {
 
 _HADES_DISCRETE: Row = {
     "examples": 16,
-    "outer_steps": 1000,
+    "outer_steps": if_small(250, 1000),
     "distribution": "width=64:activation=relu",
     "initial_rate": 0.05,
     "cloning": part(AdamSteps, loss="cross-entropy", steps=8, max_grad_norm=0.0),
@@ -350,7 +384,7 @@ _HADES_DISCRETE: Row = {
     "initial_examples": "zeros",
     "outer": part(
         HaDES,
-        population=256,
+        population=if_small(64, 256),
         environments=2,
         horizon=500,
         sigma=0.2,
@@ -377,7 +411,7 @@ _HADES: dict[str, Row] = {
     },
     "continuous": {
         "examples": 16,
-        "outer_steps": 500,
+        "outer_steps": if_small(250, 500),
         "distribution": "width=64",
         "initial_rate": 0.02,
         "cloning": part(AdamSteps, loss="gaussian-nll", steps=100),
@@ -552,7 +586,8 @@ def recipe(
     known, examples = make_task(task), plain_value("examples", examples, int | None)
     name = name or DEFAULT_RECIPES.get(_row_name(known), "ppmo")
     check_recipe(name)
-    config = _configured(known, name, examples or None)
+    learners = "" if distribution is None else _distribution_text(distribution)
+    config = _configured(known, name, examples or None, learners)
     if examples == 0:  # only an encoder of every layer, which is among the changes, can do without
         changes = {"examples": 0} | changes
     if isinstance(cloning, str) and cloning != type(config.cloning).__name__:
@@ -560,7 +595,7 @@ def recipe(
     elif cloning is not None and not isinstance(cloning, str):
         changes = {"cloning": cloning} | changes
     if distribution is not None:
-        changes = {"distribution": _distribution_text(distribution)} | changes
+        changes = {"distribution": learners} | changes
     if strategy is not None:
         changes = {"outer": with_strategy(config.outer, strategy)} | changes
     return _changed(config, changes)
@@ -581,20 +616,25 @@ def _changed(config: DistillConfig, changes: dict[str, Any]) -> DistillConfig:
     return dataclasses.replace(config, **changes)
 
 
+def _profile(task: Task) -> Profile:
+    """The profile by which recipes know a task: its own, by the usual name where they do not know that."""
+    own, usual = profile_of(task), usual_profile(task)
+    return own if own.name in _PPMO else own._replace(name=usual.name, is_small=usual.is_small)
+
+
 def _row_name(task: Task) -> str:
-    """The profile by which recipes know a task: its own, or the usual one where they do not know that."""
-    own = profile_of(task).name
-    return own if own in _PPMO else usual_profile(task).name
+    """The row of a task."""
+    return _profile(task).name
 
 
-def _configured(task: Task, name: str, examples: int | None) -> DistillConfig:
+def _configured(task: Task, name: str, examples: int | None, distribution: str) -> DistillConfig:
     rows, needs, suits = RECIPES[name]
     row = rows.get(_row_name(task))
     if row is None or not suits(task):
         raise FloppyError(
             f"Recipe {name} needs {needs}, and {task.task_id} has none: leave --recipe out, or choose another one."
         )
-    wanted = Wanted(task, profile_of(task), examples or 0)
+    wanted = Wanted(task, _profile(task), examples or 0, distribution)
     wanted = wanted._replace(examples=examples or _value(row["examples"], wanted))
     fields = {field: _value(value, wanted) for field, value in row.items()}
     return DistillConfig(task.task_id, **(fields | {"examples": wanted.examples}))
@@ -604,7 +644,7 @@ def _value(value: Any, wanted: Wanted) -> Any:
     """A value of a row for what is wanted."""
     if isinstance(value, Part):
         return value.kind(**{name: _value(each, wanted) for name, each in value.fields.items()})
-    return value(wanted) if callable(value) else value
+    return _value(value(wanted), wanted) if callable(value) else value
 
 
 def _distribution_text(given: "str | Learners | Iterable[str | Learners]") -> str:
@@ -642,7 +682,8 @@ def ppo_baseline(task: str, **changes: Any) -> DistillConfig:
         rate=before.encoder_rate or min(before.rate, 2e-3),
         encoder_rate=0.0,
     )
-    return _plain(config, {"initial_examples": "normal", "outer": outer} | changes)
+    unused = {"initial_examples": "normal", "cloning": GradientStep(), "initial_rate": 1.0}  # nothing is cloned
+    return _plain(config, unused | {"outer": outer} | changes)
 
 
 DIRECT_SEARCH: dict[str, Any] = {"initialisations": 1, "sigma": 0.05, "rate": 0.02, "smoothness": 0.0}

@@ -347,7 +347,7 @@ def configured(words: list[str], name: str) -> Json:
 def default_config(words: list[str], command: str) -> DistillConfig:
     """What the task, which is the first of the words, and the recipe give the other options as their defaults."""
     task = first_word(words, command, "cartpole")
-    known = peek(words[1:], "outer", "recipe", "cloning", "strategy", "examples")
+    known = peek(words[1:], "outer", "recipe", "cloning", "strategy", "examples", "distribution", "network")
     # Anything but a plain positive number is left for the parser to refuse.
     examples = int(known["examples"]) if re.fullmatch("[1-9][0-9]{0,8}", known["examples"]) else None
     loop = OUTER_LOOPS.find(known["outer"]) if known["outer"] else None
@@ -359,6 +359,7 @@ def default_config(words: list[str], command: str) -> DistillConfig:
         examples=examples,
         cloning=known["cloning"] or None,
         strategy=known["strategy"] or None,
+        distribution=known["distribution"] or known["network"] or None,
         **changes,
     )
     if known["outer"] not in ("", default.outer.name):

@@ -1,5 +1,6 @@
 """What a task is: the contract that every environment family fulfils."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -77,6 +78,8 @@ class Profile(NamedTuple):
     """`vector`, `continuous`, `grid`, `cartpole`, `atari`, `small-images`, `large-images`: a row of the recipes."""
     is_slow: bool = False
     """Whether Python steps it, so that scores are taken over fewer episodes."""
+    is_small: bool = False
+    """Whether few numbers are observed, `FEW_NUMBERS` at most, as in classic control."""
     dimensions: int = 0
     """Of cart-pole."""
     is_of_unit_size: bool = False
@@ -200,14 +203,18 @@ def profile_of(task: Task) -> Profile:
     return own if isinstance(own, Profile) else usual_profile(task)
 
 
+FEW_NUMBERS = 6
+"""As many as Acrobot, the largest of classic control, has in an observation."""
+
+
 def usual_profile(task: Task) -> Profile:
     """What a task's actions and observations say of it; the recipes go by this where they do not know its own."""
     kind = kind_of(task)
     if kind == LABELLED:
         return Profile("large-images" if min(task.observation_shape[:2]) >= LARGE_IMAGE else "small-images")
-    if task.actions.log_std_size:
-        return Profile("continuous", is_slow=kind == HOST)
-    return Profile("grid" if len(task.observation_shape) == 3 else "vector", is_slow=kind == HOST)
+    is_grid = not task.actions.log_std_size and len(task.observation_shape) == 3
+    name = "grid" if is_grid else "continuous" if task.actions.log_std_size else "vector"
+    return Profile(name, is_slow=kind == HOST, is_small=math.prod(task.observation_shape) <= FEW_NUMBERS)
 
 
 def picture_of(task: Task) -> Picture:

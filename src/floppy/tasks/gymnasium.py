@@ -24,7 +24,7 @@ POSITIONS = "exclude_current_positions_from_observation"
 DESCRIPTION = (
     "every environment that is registered with Gymnasium, with suitable spaces; ID?key=value&key2=value2 (or "
     "--env-kwargs) gives it arguments, max_episode_steps=N a time limit where it has none; needs "
-    "pip install 'floppy-rl[gymnasium]', MuJoCo's 'floppy-rl[mujoco]'"
+    "pip install 'floppy-rl[gymnasium]', MuJoCo's 'floppy-rl[mujoco]', Box2D's 'floppy-rl[box2d]'"
 )
 
 

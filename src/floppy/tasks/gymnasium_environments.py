@@ -29,6 +29,8 @@ MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
 BYTES = (0, 255)
 """Bounds of pixels."""
+EXTRAS = ("MuJoCo", "Box2D")
+"""Packages that modules of Gymnasium's own, named after them, need; so are the extras that install them."""
 NUMBERS = "biufV"
 """Kinds of NumPy types that are real numbers; V: those of other packages, as bfloat16."""
 
@@ -196,10 +198,12 @@ def make_environment(name: str) -> gymnasium.Env:
         raise
     except BaseException as error:  # the environment's own code may raise anything
         spec = gymnasium.registry.get(identifier)
-        is_mujoco = spec is not None and "mujoco" in _module(spec.entry_point)
+        module = "" if spec is None else _module(spec.entry_point)
+        needed = next((package for package in EXTRAS if package.lower() in module), "")
         missing = isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled)
-        if is_mujoco and missing:
-            raise FloppyError(f"{FAMILY}/{name} needs MuJoCo ({one_line(error)}): {install_hint('mujoco')}.") from error
+        if needed and missing:
+            hint = install_hint(needed.lower())
+            raise FloppyError(f"{FAMILY}/{name} needs {needed} ({one_line(error)}): {hint}.") from error
         remedy = "repair it, or choose another task"
         if missing:
             remedy = "install what it needs"
