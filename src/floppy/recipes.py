@@ -141,9 +141,9 @@ def if_small(small: Any, usual: Any) -> Callable[[Wanted], Any]:
     return lambda wanted: small if wanted.profile.is_small else usual
 
 
-def if_bent(bent: Any, usual: Any) -> Callable[[Wanted], Any]:
-    """The same where learners have features besides."""
-    return lambda wanted: bent if wanted.profile.is_small and wanted.has_features else usual
+def if_features_learn(moved: Any, usual: Any) -> Callable[[Wanted], Any]:
+    """One value for tasks of few numbers whose learners have hidden layers that can move, another for all others."""
+    return lambda wanted: moved if wanted.profile.is_small and wanted.has_features else usual
 
 
 def unless_of_unit_size(wanted: Wanted) -> bool:
@@ -177,8 +177,8 @@ _PPMO_IMAGES: Row = {
 # Of few numbers policies must often be bent functions, as to swing a pendulum up, which one gradient step behind a
 # small output layer hardly makes of fresh networks: there hidden layers learn as well (docs/results/classic.md).
 _SMALL_CLONING: Row = {
-    "cloning": if_bent(part(FeatureSteps), part(GradientStep)),
-    "initial_rate": if_bent((1000.0, 1000.0, 100.0), 1.0),
+    "cloning": if_features_learn(part(FeatureSteps), part(GradientStep)),
+    "initial_rate": if_features_learn((1000.0, 1000.0, 100.0), 1.0),
 }
 # The corrected PPMO with several learners per outer step, of the size that suits the task.
 _PPMO: dict[str, Row] = {
