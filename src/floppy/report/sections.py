@@ -391,11 +391,11 @@ def _making(story: Story) -> str:
 def _download(story: Story) -> str:
     data = story.source.data
     size = size_text(len(data))
-    text = (
-        "All that was learned is in one small file, which any programming language can read (a safetensors file). "
-        "Whoever has it can train new policies, of other sizes too, within milliseconds, without the task:"
-    )
-    use = html.command(f"pip install floppy-rl\nfloppy train {shlex.quote(story.source.typed)} --learners 10")
+    text, use = "All that was learned is in one file, which any programming language can read (a safetensors file).", ""
+    if not story.source.dataset.card.is_plain_policy:
+        sizes = "" if story.lesson.distilled.encoder else ", of other sizes too,"
+        text += f" Whoever has it can train new policies{sizes} within milliseconds, without the task:"
+        use = html.command(f"pip install floppy-rl\nfloppy train {shlex.quote(story.source.typed)} --learners 10")
     if len(data) > MOST_DOWNLOAD:
         where = f"With {size} it is too large for this page; it lies in {story.source.path}."
         return html.section("The data", html.paragraph(text), use, html.paragraph(where))
