@@ -139,7 +139,7 @@ def examples() -> Figure:
         whole.text(left + each / 2, height - 0.75, f"example {number + 1}", ha="center", fontsize=10, color=INK)
         whole.text(left + each / 2, 0.68, f"pole {asked(scene)}", ha="center", fontsize=10, color=ORANGE)
     note = (
-        "Each line is one of the three carts. Orange: the pushes that the target asks for, as long as likely. "
+        "Each line is one of the three carts. Orange: the pushes that the example asks for; the longer, the likelier. "
         "Blue: velocities of carts and poles."
     )
     whole.text(width / 2, 0.3, note, ha="center", fontsize=9, color="#57606a")

@@ -68,7 +68,7 @@ class CartPole:
 
     def caption(self, scene: Scene) -> str:
         """What the arrows are."""
-        target = "Orange arrows: the pushes that the target asks for, as long as likely. " if scene.target else ""
+        target = "Orange arrows: pushes that the example asks for; the longer, the likelier. " if scene.target else ""
         rows = " Each line is one dimension." if len(scene.observation) > NUMBERS else ""
         return f"{target}Blue arrows: velocities of cart and pole. Ticks: where an episode ends.{rows}"
 

@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     """By part, in a sentence."""
 
 
-QUICK = "It is left out of quick reports."
+QUICK = "Quick reports leave this out: `floppy report` without --quick has it."
 SLOW = "It would have taken longer than the report had time for: `floppy report` takes --seconds."
 
 

@@ -42,8 +42,7 @@ LEAST_SHARE = 0.01
 """Of many actions, one that is less likely has no bar."""
 MOST_DOWNLOAD = 3 * MEBIBYTE
 SCORES_CAPTION = (
-    "Orange is this dataset. Lines are 95% intervals, where they are wide enough to be seen; what has none comes from "
-    "elsewhere."
+    "Orange is this dataset. A line is the 95% interval of the table below, where it is wide enough to be seen."
 )
 
 
@@ -120,10 +119,18 @@ def _lead(story: Story) -> str:
     chance = "Random actions reach" if story.is_played else "Guessing reaches"
     return html.paragraph(
         f"A neural network with random weights takes {story.steps} on {story.how_many} that a computer has made up, "
-        f"and then reaches {_number(score.mean)}{best} ({story.unit}). {chance} {_number(random.mean)}{longer}. The "
-        f"network has never seen the task itself.{stored}",
+        f"and then reaches {_number(score.mean)}{best} ({story.unit}). {chance} {_number(random.mean)}{longer}. "
+        f"{_search_of(story)}{stored}",
         "lead",
     )
+
+
+def _search_of(story: Story) -> str:
+    """Who has seen the task."""
+    steps = story.source.dataset.card.algorithm.get("env_steps")
+    if not isinstance(steps, int | float) or not steps:
+        return "The network itself has never seen the task."
+    return f"The examples were found by trial in the task, {_whole(steps)} steps of it; the network has never seen it."
 
 
 def _about_task(story: Story) -> str:
@@ -178,8 +185,8 @@ def _examples(story: Story) -> str:
     if reach > 1:
         target += f". Bars end at {number_text(reach)} times the range; what is beyond the range the task cuts off"
     head = (
-        f"{shown} Each picture is an observation, but not one that was ever made: it is whatever teaches best, and may "
-        f"look like nothing in the task. The bars below it say {target}."
+        f"{shown} Each picture is an observation, but not one from the task: it is whatever teaches best, and need not "
+        f"look like the task. The bars below it say {target}."
     )
     cards = [_example(scene, index, reach) for scene, index in zip(group.scenes, group.indexes, strict=True)]
     first_ones, others = (
@@ -218,7 +225,7 @@ def _example(scene: Scene, index: int, reach: float) -> str:
     ]
     said = ", ".join(f"{who} {text}" for who, _, text, _ in rows)
     omitted = len(target.values) - len(order)
-    more = f"and {omitted} smaller one{'' if omitted == 1 else 's'}" if omitted else ""
+    more = f"and {omitted} {'less likely' if target.is_discrete else 'smaller'}" if omitted else ""
     picture = scene_picture(scene, f"{name}: an observation. Target: {said}")
     return html.example(picture, name, rows, more)
 
