@@ -106,7 +106,7 @@ def returns(whole: Axes, dataset: floppy.DistilledDataset, x: float, y: float) -
     of = "" if most is None else f", of at most {most:.0f}"
     whole.text(x, y - 0.02, f"mean return{of}", ha="center", fontsize=10, color=INK)
     random = next(each.random for each in floppy.zoo.entry(dataset.card.task).scores)
-    many = f"random play: {random:.0f}\n{score['learners']} fresh networks,\n{score['episodes']} episodes each"
+    many = f"{score['learners']} fresh networks,\n{score['episodes']} episodes each\n(random play: {random:.0f})"
     whole.text(x, y - 0.2, many, ha="center", va="top", fontsize=9, color="#57606a")
 
 
