@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,7 @@ def classic_summary(rows: Rows) -> str:
     """What fresh learners reach by the best method, beside plain PPO."""
     lines = []
     for (task,), found in groups(rows, "task").items():
-        means = {way: mean_over_seeds(own) for (way,), own in groups(found, "method").items()}
+        means = {way: fmean(float(row["mean"]) for row in own) for (way,), own in groups(found, "method").items()}
         ppo = means.pop("PPO", None)
         best = max(means, key=lambda way: means[way])
         own = [row for row in found if row["method"] == best]
@@ -226,10 +227,6 @@ def classic_summary(rows: Rows) -> str:
         texts = ["–" if figure is None else f"{figure:.1f}" for figure in figures]
         lines.append([task, best, own[0]["examples"], str(len(own)), *texts])
     return markdown_table(["task", "method", "examples", "seeds", "mean return", "random", "PPO"], lines)
-
-
-def mean_over_seeds(rows: Rows) -> float:
-    return sum(float(row["mean"]) for row in rows) / len(rows)
 
 
 # Images.
