@@ -255,6 +255,14 @@ def test_bars_of_large_targets_keep_their_proportions() -> None:
     assert len(read.all("details")) == 1 and "2 more examples" in read.text
 
 
+@pytest.mark.parametrize(("difference", "percents", "is_said"), [(0.2, "55.0%", True), (2.0, "88%", False)])
+def test_targets_near_chance_have_a_decimal_and_a_word_on_it(difference: float, percents: str, is_said: bool) -> None:
+    """With one large step small differences are all that an example says."""
+    read = Reader(page_of(source_of(hand_dataset(targets=np.array([[0.0, difference]] * 3))), measured(), EXTENT))
+    assert percents in read.text
+    assert ("nearly as likely as any other here" in read.text) == is_said
+
+
 @pytest.mark.parametrize(
     ("task", "wanted"),
     [

@@ -40,6 +40,8 @@ MOST_ACTIONS = 6
 """Of a target, the largest, in their order."""
 LEAST_SHARE = 0.01
 """Of many actions, one that is less likely has no bar."""
+CHANCE = 1.3
+"""Targets whose probabilities are all below so many times that of chance are called alike."""
 MOST_DOWNLOAD = 3 * MEBIBYTE
 SCORES_CAPTION = (
     "Orange is this dataset. A line is the 95% interval of the table below, where it is wide enough to be seen."
@@ -181,6 +183,8 @@ def _examples(story: Story) -> str:
         if first.target is None or first.target.is_discrete
         else "how large each action is to be: to the left is less than the middle of its range"
     )
+    if _are_alike(group.scenes):
+        target += ", nearly as likely as any other here: training makes much of the small differences"
     reach = _reach(group.scenes)
     if reach > 1:
         target += f". Bars end at {number_text(reach)} times the range; what is beyond the range the task cuts off"
@@ -204,6 +208,12 @@ def _reach(scenes: Sequence[Scene]) -> float:
     return float(max([1.0, *sizes]))
 
 
+def _are_alike(scenes: Sequence[Scene]) -> bool:
+    """Whether targets are so close to chance that whole percents would all be the same."""
+    targets = [scene.target for scene in scenes if scene.target and scene.target.is_discrete]
+    return bool(targets) and all(each.values.max() < CHANCE * each.values.mean() for each in targets)
+
+
 def _example(scene: Scene, index: int, reach: float) -> str:
     """An example's picture, and its target as bars that are full at `reach`."""
     target = scene.target
@@ -213,12 +223,12 @@ def _example(scene: Scene, index: int, reach: float) -> str:
     largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
     if target.is_discrete and len(target.values) > MOST_ACTIONS:
         largest = largest[target.values[largest] >= LEAST_SHARE]
-    order = np.sort(largest)
+    order, decimals = np.sort(largest), int(_are_alike([scene]))
     rows = [
         (
             target.names[i],
             float(target.strength[i]) / (1.0 if target.is_discrete else reach),
-            f"{target.values[i]:.0%}" if target.is_discrete else number_text(float(target.values[i])),
+            f"{target.values[i]:.{decimals}%}" if target.is_discrete else number_text(float(target.values[i])),
             target.is_discrete,
         )
         for i in order
