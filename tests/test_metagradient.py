@@ -30,6 +30,7 @@ from floppy.learner.mlp import LearnerDistribution, Weights
 from floppy.outer import PPMO, Problem
 from floppy.outer.base import MIN_INNER_RATE
 from floppy.outer.ppmo.loop import PPMOState, Samples
+from floppy.outer.ppmo.ppo import shuffled
 from floppy.play.arena import WARM_UP, Trajectory
 from floppy.play.device import collect, random_observations
 from floppy.tasks import JaxTask, Transition
@@ -696,9 +697,8 @@ def ordinary_ppo(outer: PPMO, problem: Problem, state: PPMOState, trajectory: Tr
         return parameters
 
     batches = []
-    for epoch_key in jax.random.split(named_key(key, "shuffle"), outer.epochs):
-        order = np.asarray(jax.random.permutation(epoch_key, count)).reshape(-1, size)
-        batches += [{name: array[chosen] for name, array in rows.items()} for chosen in order]
+    for order in np.asarray(shuffled(named_key(key, "shuffle"), count, outer.epochs)):
+        batches += [{name: array[chosen] for name, array in rows.items()} for chosen in order.reshape(-1, size)]
 
     def both(batches: Any) -> Any:
         return (

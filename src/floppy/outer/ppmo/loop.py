@@ -15,7 +15,15 @@ from floppy.fields import bounded, check_fields, one_of, parent_file
 from floppy.keys import named_key
 from floppy.learner.network import Network
 from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
-from floppy.outer.ppmo.ppo import clipped_surrogate, discounted_returns, gae, published_gae, standardise, value_loss
+from floppy.outer.ppmo.ppo import (
+    clipped_surrogate,
+    discounted_returns,
+    gae,
+    published_gae,
+    shuffled,
+    standardise,
+    value_loss,
+)
 from floppy.outer.teacher import Teacher, read_teacher, teacher_of
 from floppy.parallel import shard_rows
 from floppy.play.arena import Arena, Trajectory
@@ -344,7 +352,7 @@ class PPMO(OuterLoopDefaults):
         count = samples[0].log_probs.shape[0]
         minibatches = self._minibatches()
         size = count // minibatches
-        orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, self.epochs))
+        orders = shuffled(key, count, self.epochs)
         rows = orders[:, : minibatches * size].reshape(self.epochs * minibatches, size)
 
         def update(state: PPMOState, rows: jax.Array) -> tuple[PPMOState, Info]:
