@@ -11,11 +11,9 @@ BIN := $(VENV)/bin
 # time. So the compiled modules have to be kept, also where the environment says not to.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
-# A benchmark is any script in benchmarks/ whose name does not start with an underscore.
-BENCHMARKS := $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .NOTPARALLEL:
-.PHONY: help demo docs notebook test test-quick test-all lint format benchmark stress stress-long clean distclean
+.PHONY: help demo docs notebook test test-quick test-all lint format bench bench-quick stress stress-long clean distclean
 
 help:
 	@echo 'make demo       distil CartPole into two examples, then train fresh learners on them'
@@ -26,7 +24,7 @@ help:
 	@echo 'make format     rewrite the sources in the project style'
 	@echo 'make docs       build the documentation into site/, without a network'
 	@echo 'make notebook   execute the notebook in docs again, in place'
-	@echo 'make benchmark  run the scripts in benchmarks/'
+	@echo 'make bench      measure the speed of everything and write docs/performance.md; bench-quick: a part of it'
 	@echo 'make stress     mutate 100,000 files, kill 60 runs, fill up disks: half an hour'
 	@echo 'make stress-long run every outer loop for an hour, side by side'
 	@echo 'make clean      remove caches and build products'
@@ -103,8 +101,12 @@ stress-long: $(VENV)/.installed-dev
 	$(BIN)/python tests/stress/long.py --minutes 60 --out $(STRESS)/long.csv
 	$(BIN)/python tests/stress/page.py
 
-benchmark: $(VENV)/.installed-dev
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+# On an idle machine: it takes a quarter of an hour, and writes docs/performance.json and the table of its page.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench.py
+
+bench-quick: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench.py --quick
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

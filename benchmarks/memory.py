@@ -1,4 +1,4 @@
-"""Peak resident memory of evolution against population size: `python benchmarks/memory.py`.
+"""Peak resident memory of evolution against the size of its population.
 
 MinAtar Breakout, policies of width 512, one generation per process: neuroevolution (a candidate has 470 thousand
 weights) and HaDES (16 examples). Adam steps and episodes are cut short, for memory does not depend on them.
@@ -7,8 +7,10 @@ weights) and HaDES (16 examples). Adam steps and episodes are cut short, for mem
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
+from _measure import Row
 
 from floppy import recipe
 from floppy.cloning import AdamSteps
@@ -17,7 +19,24 @@ from floppy.recipes import neuroevolution_baseline
 from floppy.run.config import DistillConfig
 
 POPULATIONS = (256, 4096)
+METHODS = ("neuroevolution", "hades")
 WIDE = "width=512:activation=relu"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """A row per method and population."""
+    populations = POPULATIONS[:1] if quick else POPULATIONS
+    return [
+        Row(f"Peak memory, {method}, population {population}", _peak(method, population), "MiB")
+        for method in METHODS
+        for population in populations
+    ]
+
+
+def _peak(method: str, population: int) -> float:
+    command = [sys.executable, __file__, method, str(population)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
+    return float(answer)
 
 
 def config(method: str, population: int) -> DistillConfig:
@@ -39,13 +58,4 @@ def one_generation(method: str, population: int) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(one_generation(sys.argv[1], int(sys.argv[2])))
-        sys.exit()
-    for method in ("neuroevolution", "hades"):
-        peaks = []
-        for population in POPULATIONS:
-            command = [sys.executable, __file__, method, str(population)]
-            peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-            print(f"{method}, population {population}: {peaks[-1]:.0f} MiB", flush=True)
-        print(f"{method}: {100 * (peaks[-1] / peaks[0] - 1):+.1f}% from {POPULATIONS[0]} to {POPULATIONS[-1]}")
+    print(one_generation(sys.argv[1], int(sys.argv[2])))

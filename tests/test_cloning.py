@@ -11,8 +11,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from floppy.cloning import LOSSES, AdamSteps, Cloning, Distilled, FeatureSteps, GradientStep, ImplicitStep, clone
-from floppy.cloning.base import rates_shape
+from floppy.cloning import LOSSES, AdamSteps, Cloning, Distilled, FeatureSteps, GradientStep, ImplicitStep, base, clone
+from floppy.cloning.base import map_clones, rates_shape
 from floppy.cloning.losses import check_loss, cross_entropy_loss, gaussian_nll_loss, huber_loss, mse_loss
 from floppy.errors import FloppyError
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution, Weights
@@ -520,3 +520,39 @@ def test_memory_of_the_meta_gradient_grows_with_the_root_of_the_steps(kind: type
     few, many = temporary_bytes(100), temporary_bytes(900)
     assert few > 10 * weights, "the measure sees the states"
     assert many < 4 * few, "nine times the steps, three times the states"
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 6])
+def test_clones_made_in_batches_are_those_made_at_once(wanted: int, monkeypatch: pytest.MonkeyPatch):
+    """Of discrete actions `log_std` is an empty array."""
+    cloning = AdamSteps(loss="mse", steps=3)
+    for space in (Continuous(2, (-1.0, -1.0), (1.0, 1.0)), Discrete(2)):
+        setting = make_setting(space)
+        fresh = jax.vmap(setting.network.init)(jax.random.split(jax.random.key(5), 6))
+
+        def one(weights: Weights, setting: Setting = setting) -> Weights:
+            return clone(cloning, setting.network, setting.distilled, weights)
+
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(fresh)) // 6
+        monkeypatch.setattr(base, "CACHE_BYTES", 4 * base.COPIES * numbers * wanted)
+        assert base._clones_at_a_time(cloning, one, fresh, 6) == wanted
+        together = jax.vmap(one)(fresh)
+        found = map_clones(cloning, one, fresh)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, together)
+
+
+@pytest.mark.parametrize(
+    ("cloning", "room", "wanted"),
+    [
+        (GradientStep(), 1.0, 12),  # a single step does better at once
+        (ImplicitStep(), 100.0, 1),
+        (AdamSteps(loss="mse", steps=2), 0.5, 1),  # one is too large for the caches already
+        (AdamSteps(loss="mse", steps=2), 5.9, 4),  # 5 is no divisor of 12
+        (AdamSteps(loss="mse", steps=2), 100.0, 12),
+    ],
+)
+def test_as_many_clones_at_a_time_as_the_caches_hold(
+    cloning: Cloning, room: float, wanted: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(base, "CACHE_BYTES", int(room * base.COPIES * 4 * 100))
+    assert base._clones_at_a_time(cloning, lambda x: x, jnp.zeros((12, 100)), 12) == wanted

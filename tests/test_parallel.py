@@ -17,6 +17,7 @@ import pytest
 from probes import ImageProbe, logged, make_problem
 
 from floppy import parallel
+from floppy.cli import runs as commands
 from floppy.cli.main import main
 from floppy.cloning import AdamSteps
 from floppy.dataset import load
@@ -297,6 +298,52 @@ def test_chunk_sizes_by_hand(
 ) -> None:
     monkeypatch.setattr(parallel.jax, "device_count", lambda: devices)
     assert chunk_size(count, int(CPU_CHUNK_BYTES / share)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "is_spread"),
+    [
+        ("cartpole --outer hades", True),
+        ("breakout --outer=hades --out x", True),
+        ("brax/hopper --recipe hades-brax", True),
+        ("cartpole --method neuroevolution", True),
+        ("cartpole", False),
+        ("cartpole --outer ppmo", False),
+        ("gymnasium/CartPole-v1 --outer hades", False),  # Python steps it
+        ("images/digits --outer hades", False),
+        ("of-my-own/1 --outer hades", False),
+        ("cartpole --outer hades --coordinator auto", False),  # the processes are what shares the work
+        ("--outer hades", False),
+        ("", False),
+    ],
+)
+def test_evolution_on_jax_tasks_is_spread_over_the_cores(
+    words: str, is_spread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(commands, "use_all_cores", lambda: calls.append(1))
+    commands.spread_evolution(shlex.split(words))
+    assert bool(calls) == is_spread
+
+
+CORES = "from floppy.parallel import use_all_cores; use_all_cores(); import jax; print(jax.device_count())"
+
+
+@pytest.mark.parametrize(
+    "variable", ["JAX_NUM_CPU_DEVICES=3", "XLA_FLAGS=--xla_force_host_platform_device_count=3", ""]
+)
+def test_every_core_is_a_device_unless_the_environment_says_otherwise(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    others = {each: text for each, text in os.environ.items() if each not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    environment = others | {"JAX_PLATFORMS": "cpu"} | ({name: value} if name else {})
+    told = subprocess.run([sys.executable, "-c", CORES], env=environment, capture_output=True, text=True, check=True)
+    assert int(told.stdout) == (3 if name else min(len(os.sched_getaffinity(0)), parallel.MOST_CORES))
+
+
+def test_devices_that_jax_knows_stay_as_they_are() -> None:
+    before = jax.device_count()
+    parallel.use_all_cores()
+    assert jax.device_count() == before
 
 
 def test_what_takes_no_memory_is_done_at_once() -> None:

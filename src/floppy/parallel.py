@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from floppy.errors import MAX_COUNT, FloppyError, check_number, one_line, shown, text_of
 
 AXIS = "devices"
+MOST_CORES = 16
+"""Devices that `use_all_cores` makes at most."""
 CPU_CHUNK_BYTES = 32 * 2**20  # about what the caches hold; larger chunks measured no faster
 ACCELERATOR_SHARE = 8
 """A chunk takes at most this fraction of an accelerator's memory."""
@@ -59,6 +62,20 @@ class Processes:
             raise FloppyError(
                 f"The processes could not be joined ({one_line(error)}): start all of them with the same coordinator."
             ) from error
+
+
+def use_all_cores() -> None:
+    """Makes every core of a CPU a device of its own, which XLA otherwise uses within single operations alone.
+
+    Nothing changes where the environment says how many devices a CPU is (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`), or where
+    JAX knows its devices already. The cores are those that this process may run on.
+    """
+    given = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if given or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):  # devices are known
+        jax.config.update("jax_num_cpu_devices", min(cores, MOST_CORES))
 
 
 LOST = ("gloo", "nccl", "heartbeat", "unavailable", "coordination service", "connection", "deadline_exceeded")

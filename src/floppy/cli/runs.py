@@ -20,10 +20,10 @@ from floppy.evaluation.random_play import Comparison, beside_random
 from floppy.fields import CHOICES, bounded, check_fields, one_of
 from floppy.files import size_text
 from floppy.learner.distribution import parse_distributions
-from floppy.outer import OUTER_LOOPS
+from floppy.outer import OUTER_LOOPS, HaDES
 from floppy.outer.base import is_for
-from floppy.parallel import LostProcessError, Processes, is_first_process
-from floppy.recipes import RECIPES, STAGED, apply_budget, ppo_baseline, recipe, with_strategy
+from floppy.parallel import LostProcessError, Processes, is_first_process, use_all_cores
+from floppy.recipes import RECIPES, STAGED, apply_budget, neuroevolution_baseline, ppo_baseline, recipe, with_strategy
 from floppy.run.config import DistillConfig
 from floppy.run.folder import DATASET_NAME
 from floppy.run.loop import DistillResult, distill
@@ -32,7 +32,7 @@ from floppy.run.stages import Stage, distill_stages
 from floppy.studies.runs import BASELINES
 from floppy.tasks.base import Task, episode_word
 from floppy.tasks.faults import STEP_TIMEOUT
-from floppy.tasks.registry import make_task
+from floppy.tasks.registry import JAX_FAMILIES, full_task_id, make_task
 
 RANDOM = "random"
 """The baseline of random actions."""
@@ -125,8 +125,9 @@ class Distill(Command):
 
     @classmethod
     def parse(cls, words: list[str]) -> Self:
-        """As for other commands, once the processes that share the run are joined."""
+        """As for other commands, once it is known on which devices, and with which processes, the run is shared."""
         join_processes(words)
+        spread_evolution(words)
         return super().parse(words)
 
     def run(self, call: Call) -> Json:
@@ -225,8 +226,9 @@ class Baseline(Command):
 
     @classmethod
     def parse(cls, words: list[str]) -> Self:
-        """As for other commands, once the processes that share the run are joined."""
+        """As for other commands, once it is known on which devices, and with which processes, the run is shared."""
         join_processes(words)
+        spread_evolution(words)
         return super().parse(words)
 
     @classmethod
@@ -397,6 +399,20 @@ def join_processes(words: list[str]) -> None:
     shared.join()
     if shared.coordinator:
         keep_stdout()  # Gloo writes to its file descriptor
+
+
+def spread_evolution(words: list[str]) -> None:
+    """Lets evolution use all cores of a CPU, before anything makes JAX look for its devices.
+
+    Its candidates have nothing to do with each other. The small products of a meta-gradient, with sums over all
+    learners between them, are no faster on several devices.
+    """
+    known = peek(words, "outer", "recipe", "method", "coordinator")
+    evolves = known["outer"] == HaDES.name or known["recipe"].startswith(HaDES.name)
+    evolves = evolves or BASELINES.get(known["method"]) is neuroevolution_baseline
+    is_played_by_jax = bool(words) and full_task_id(words[0]).partition("/")[0] in JAX_FAMILIES
+    if evolves and is_played_by_jax and not known["coordinator"]:
+        use_all_cores()
 
 
 def _say_how_to_go_on(result: DistillResult) -> None:

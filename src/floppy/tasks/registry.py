@@ -33,6 +33,10 @@ it imports those in functions.
 """
 
 
+JAX_FAMILIES = ("ndcartpole", "gymnax", "brax")
+"""Those whose tasks are JAX tasks, which is known without making one."""
+
+
 class _ShortNames(Mapping[str, str]):
     """Full ids by short names, as the families give them."""
 

@@ -303,12 +303,16 @@ def _failures_as_worst(result: _Outcome, failed: jax.Array) -> _Outcome:
 
 def _clone_each(problem: Problem, network: Network[Any], datasets: Distilled, fresh: Any) -> Any:
     """Every fresh learner `[n]` cloned from every dataset `[c]`: leaves `[c·n, ...]`."""
+    candidates, learners = (jax.tree.leaves(tree)[0].shape[0] for tree in (datasets, fresh))
 
-    def one(dataset: Distilled) -> Any:
-        return map_clones(problem.cloning, lambda w: clone(problem.cloning, network, dataset, w), fresh)
+    def one(pair: jax.Array) -> Any:
+        dataset, weights = (
+            jax.tree.map(lambda leaf, at=at: leaf[at], tree)
+            for tree, at in ((datasets, pair // learners), (fresh, pair % learners))
+        )
+        return clone(problem.cloning, network, dataset, weights)
 
-    clones = map_clones(problem.cloning, one, datasets)
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), clones)
+    return map_clones(problem.cloning, one, jnp.arange(candidates * learners))
 
 
 __all__ = ["HaDES", "HaDESState"]

@@ -1,0 +1,93 @@
+"""Measures everything in one run: docs/performance.json, and from it the table of docs/performance.md.
+
+`make bench` on an idle machine; `make bench-quick` prints a part of it in less than three minutes and writes nothing.
+Each group of figures is measured in a process of its own.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+DOCS = FOLDER.parent / "docs"
+FILE, PAGE = DOCS / "performance.json", DOCS / "performance.md"
+MARK = "<!-- table: written by benchmarks/bench.py -->"
+GROUPS = ("startup", "ppmo", "hades", "clones", "play", "memory")
+
+
+def main() -> None:
+    """Runs groups, shows the table, and writes it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="what takes minutes is left out; nothing is written")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, help="these groups alone; the others stay as they were")
+    parser.add_argument("--table", action="store_true", help="write the page from the file, measure nothing")
+    parser.add_argument("--group", choices=GROUPS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.group:
+        print(json.dumps(_measured(options.group, quick=options.quick)))
+        return
+    told = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"groups": {}}
+    for group in () if options.table else options.only or GROUPS:
+        print(f"measuring {group}", file=sys.stderr, flush=True)
+        answer = _in_process(group, quick=options.quick)
+        told["groups"][group] = answer
+        print(_table(answer["rows"]), flush=True)
+    if options.quick:
+        return
+    FILE.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    _write_page(told)
+
+
+def _measured(group: str, *, quick: bool) -> dict[str, Any]:
+    from _measure import machine
+
+    rows = importlib.import_module(group).rows(quick=quick)
+    return {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}
+
+
+def _in_process(group: str, *, quick: bool) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "--group", group, *(["--quick"] if quick else [])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=FOLDER)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| what | measured | floor | share | floor by |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        floor = "–" if row["floor"] is None else _number(row["floor"])
+        share = "–" if row["of_floor"] is None else f"{row['of_floor']:.0%}"
+        lines.append(
+            f"| {row['what']} | {_number(row['value'])} {row['unit']} | {floor} | {share} | {row['by'] or '–'} |"
+        )
+    return "\n".join(lines)
+
+
+def _described(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, device {machine['device']}, Python {machine['python']}, "
+        f"JAX {machine['jax']}, NumPy {machine['numpy']}"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _write_page(told: dict[str, Any]) -> None:
+    head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    machines = [group["machine"] for group in told["groups"].values()]
+    ceilings = [each["ceiling_gflops"] for each in machines]
+    described = "; ".join(sorted({_described(each) for each in machines}))
+    rows = [row for group in GROUPS if group in told["groups"] for row in told["groups"][group]["rows"]]
+    ceiling = f"Products of large matrices ran at {min(ceilings):.0f} to {max(ceilings):.0f} GFLOP/s meanwhile."
+    PAGE.write_text(f"{head}{MARK}\n\n{described}.\n\n{ceiling}\n\n{_table(rows)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""HaDES: generations per second, on one CPU device and on two, each in a process of its own."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from _measure import Row, ceiling, product_flops, rate, timed
+
+from floppy import recipe
+from floppy.cloning import AdamSteps
+from floppy.outer import HaDES
+from floppy.parallel import replicate
+from floppy.run.config import DistillConfig
+from floppy.tasks.base import Transition
+from floppy.tasks.brax import BraxState, BraxTask
+
+GENERATIONS = 2
+PRODUCTS = "matrix products"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unending(BraxTask):
+    """A Brax task of which only the time limit ends an episode: every candidate plays to the end."""
+
+    def step(self, key: jax.Array, state: BraxState, action: jax.Array) -> Transition:
+        """As Brax has it, but for the end."""
+        return super().step(key, state, action)._replace(terminated=jax.numpy.zeros((), bool))
+
+
+def hopper(width: int) -> DistillConfig:
+    """Width 512 as the paper has it, with 32 candidates in place of 2048, and one learner."""
+    outer = HaDES(population=32, initialisations=1, environments=4, normalise_observations=True)
+    cloning = AdamSteps(loss="gaussian-nll", steps=400, eps_root=0.0)
+    return recipe("hopper", "hades-brax", outer=outer, cloning=cloning, distribution=f"width={width}")
+
+
+CASES = {
+    "cart-pole": lambda: recipe("cartpole", "hades"),
+    "MinAtar Breakout": lambda: recipe("breakout", "hades"),
+    "Brax hopper, width 64": lambda: hopper(64),
+    "Brax hopper, width 512": lambda: hopper(512),
+}
+QUICK = ("cart-pole", "MinAtar Breakout")
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """A row per case and number of devices."""
+    peak, found = ceiling(), []
+    for name in QUICK if quick else CASES:
+        for devices in (1, 2):
+            told = _in_process(name, devices)
+            which = f"HaDES, {name}, {devices} device{'s' if devices > 1 else ''}"
+            found.append(rate(which, 1 / told["seconds"], "generations", peak / told["flops"], PRODUCTS))
+    return found
+
+
+def _in_process(name: str, devices: int) -> dict[str, float]:
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    command = [sys.executable, "-W", "ignore", __file__, name]
+    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=_FOLDER).stdout
+    told: dict[str, float] = json.loads(answer)
+    return told
+
+
+_FOLDER = Path(__file__).parent
+
+
+def _generation(name: str) -> dict[str, float]:
+    """Seconds of a generation, and its operations at the length of its episodes."""
+    config = CASES[name]()
+    problem, outer = config.problem(), config.outer
+    if name.startswith("Brax"):
+        problem = dataclasses.replace(problem, task=Unending("hopper"))
+    key = jax.random.key(0)
+    state = replicate(jax.jit(outer.init, static_argnums=0)(problem, key))
+    step = jax.jit(outer.step, static_argnums=0)
+    state, info = jax.block_until_ready(step(problem, state, key))
+    started: list[float] = []
+    for generation in range(GENERATIONS):
+        keys = jax.random.fold_in(key, generation)
+
+        def one(state: Any = state, keys: jax.Array = keys) -> Any:
+            return step(problem, state, keys)
+
+        started.append(timed(one))
+    length = float(info["episode_length"])
+    one_device = product_flops(lambda s: outer.step(problem, s, key), state, trips=length)
+    return {"seconds": min(started), "flops": one_device * jax.device_count(), "length": length}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_generation(sys.argv[1])))

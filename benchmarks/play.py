@@ -1,0 +1,133 @@
+"""Play: steps per second of policies, beside those of the environments alone."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _measure import Row, fastest, rate, timed
+
+from floppy import LearnerDistribution, make_task
+from floppy.play import open_arena
+from floppy.play.device import ON_DEVICE
+from floppy.tasks.base import Task
+
+ON_DEVICE_TASKS = {
+    "cart-pole": ("ndcartpole/1", 100),
+    "MinAtar Breakout": ("breakout", 100),
+    "Brax hopper": ("hopper", 20),
+}
+ON_HOST_TASKS = {"Gymnasium CartPole": "gymnasium/CartPole-v1", "MuJoCo Hopper": "gymnasium/Hopper-v5"}
+LEARNERS, ENVIRONMENTS = 16, 4
+ALONE = "the environments alone"
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """A row per task."""
+    device = {name: each for name, each in ON_DEVICE_TASKS.items() if not (quick and name.startswith("Brax"))}
+    return [
+        *(_on_device(name, make_task(task), steps) for name, (task, steps) in device.items()),
+        *(_on_host(name, make_task(task)) for name, task in ON_HOST_TASKS.items()),
+        *([] if quick else _vector_environments()),
+    ]
+
+
+def _policies(task: Task) -> tuple[Any, Any]:
+    network = LearnerDistribution().bind(task.observation_shape, task.actions)
+    return network, jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), LEARNERS))
+
+
+def _on_device(name: str, task: Any, steps: int) -> Row:
+    network, weights = _policies(task)
+    key = jax.random.key(0)
+    environments = jax.jit(lambda: ON_DEVICE.start_environments(task, key, LEARNERS, ENVIRONMENTS))()
+    with_policies = jax.jit(lambda e: ON_DEVICE.collect(task, network, weights, e, key, steps=steps)[0])
+    step_all, reset_all = jax.vmap(jax.vmap(task.step)), jax.vmap(jax.vmap(task.reset))
+
+    def alone(states: Any) -> Any:
+        """As `collect` steps: where an episode ends the next one starts."""
+
+        def step(states: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            keys = jax.random.split(key, (LEARNERS, ENVIRONMENTS))
+            actions = task.actions.random(key, (LEARNERS, ENVIRONMENTS))
+            following = step_all(keys, states, actions)
+            ended = following.terminated | following.truncated
+            fresh, _ = reset_all(keys)
+            chosen = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, following.state)
+            return chosen, jnp.sum(following.observation) + jnp.sum(following.reward)
+
+        return jax.lax.scan(step, states, jax.random.split(key, steps))
+
+    count = steps * LEARNERS * ENVIRONMENTS
+    bare = count / fastest(jax.jit(alone), environments.states)
+    return rate(f"Play, {name}", count / fastest(with_policies, environments), "steps", bare, ALONE)
+
+
+def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(condition.shape + (1,) * (yes.ndim - condition.ndim)), yes, no)
+
+
+def _on_host(name: str, task: Any) -> Row:
+    network, weights = _policies(task)
+    key, steps, count = jax.random.key(0), 100, LEARNERS * ENVIRONMENTS
+    with open_arena(task) as arena:
+        environments = arena.start_environments(task, key, LEARNERS, ENVIRONMENTS)
+
+        def play() -> Any:
+            return arena.collect(task, network, weights, environments, key, steps=steps)[1].rewards
+
+        play()
+        seconds = min(timed(play) for _ in range(3))
+    vector = task.make_vector(count, training=False)
+    bare = _steps_of(vector, steps)
+    vector.close()
+    return rate(f"Play, {name}", steps * count / seconds, "steps", bare, ALONE)
+
+
+def _steps_of(vector: Any, steps: int) -> float:
+    """Steps per second with random actions."""
+    vector.reset(seed=0)
+    vector.action_space.seed(0)
+    actions = [vector.action_space.sample() for _ in range(steps)]
+
+    def play() -> None:
+        for action in actions:
+            vector.step(action)
+
+    play()
+    return steps * vector.num_envs / min(timed(play) for _ in range(3))
+
+
+def _vector_environments() -> list[Row]:
+    """Gymnasium's two vector environments and, where it is installed, EnvPool."""
+    found = []
+    for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5"):
+        for mode in ("sync", "async"):
+            vector = gymnasium.make_vec(name, num_envs=64, vectorization_mode=mode)
+            found.append(rate(f"Vector environments, {name}, {mode}", _steps_of(vector, 100), "steps"))
+            vector.close()
+    try:
+        import envpool
+    except ImportError:
+        return found
+    for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5"):
+        if name in envpool.list_all_envs():
+            vector = envpool.make_gymnasium(name, num_envs=64)
+            found.append(rate(f"Vector environments, {name}, EnvPool", _envpool_steps(vector, 100), "steps"))
+            vector.close()
+    return found
+
+
+def _envpool_steps(vector: Any, steps: int) -> float:
+    space = vector.action_space
+    single = [space.sample() for _ in range(64)]
+    actions = np.stack(single).astype(getattr(space, "dtype", None))
+    vector.reset()
+
+    def play() -> None:
+        for _ in range(steps):
+            vector.step(actions)
+
+    play()
+    return steps * 64 / min(timed(play) for _ in range(3))

@@ -1,0 +1,86 @@
+"""Start-up: imports, commands, compilation, and the time from a process's start to a score."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _measure import Row, duration, middle
+
+FLOPPY = Path(sys.executable).parent / "floppy"
+GOAL = 475.0
+TO_GOAL = """
+import sys, time
+started = float(sys.argv[1])
+from floppy.run.cache import enable_compilation_cache
+from floppy import distill, recipe
+enable_compilation_cache()
+config = recipe("cartpole", sys.argv[2], evaluate_every=10)
+def progress(done, _, figures):
+    if figures["score"] >= float(sys.argv[3]):
+        print(time.time() - started, done)
+        sys.exit()
+distill(config, progress=progress)
+"""
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Each the median of a few processes; compiled programs go to a folder of their own, cold and then warm."""
+    times = 3 if quick else 5
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            duration("Start-up, import floppy", middle(lambda: _python("import floppy"), times)),
+            duration("Start-up, import jax", middle(lambda: _python("import jax"), times)),
+            duration("Start-up, floppy --help", middle(lambda: _command("--help"), times)),
+            duration("Start-up, a command that is refused", middle(lambda: _command("distill", "nothing"), times)),
+        ]
+        for method in ("ppmo", "hades"):
+            cold, warm = (_to_goal(method, folder) for _ in range(2))
+            found += [
+                duration(f"Process start to a mean of 475 in 1D cart-pole by {method}, cold cache", cold),
+                duration(f"Process start to a mean of 475 in 1D cart-pole by {method}, warm cache", warm),
+            ]
+        shutil.rmtree(folder)
+        os.mkdir(folder)
+        found += [
+            duration(f"The two commands of make demo, {cache} cache", _demo(folder)) for cache in ("cold", "warm")
+        ]
+        return found
+
+
+def _seconds(words: list[str], cache: str = "") -> tuple[float, str]:
+    environment = os.environ | ({"FLOPPY_CACHE": cache} if cache else {})
+    started = time.time()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    return time.time() - started, done.stdout
+
+
+def _python(code: str) -> float:
+    return _seconds([sys.executable, "-c", code])[0]
+
+
+def _command(*words: str) -> float:
+    return _seconds([str(FLOPPY), *words])[0]
+
+
+def _to_goal(method: str, cache: str) -> float:
+    started = time.time()
+    _, said = _seconds([sys.executable, "-c", TO_GOAL, str(started), method, str(GOAL)], cache)
+    return float(said.split()[0])
+
+
+def _demo(cache: str) -> float:
+    """The two commands of `make demo`, in a warm installation."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/demo"
+        first, _ = _seconds(
+            [str(FLOPPY), *f"distill cartpole --examples 2 --evaluate-every 10 --out {out}".split()], cache
+        )
+        options = f"evaluate {out}/dataset.safetensors --distribution lambda --learners 100 --episodes 20 --json"
+        second, said = _seconds([str(FLOPPY), *options.split()], cache)
+        assert json.loads(said)
+    return first + second
