@@ -294,7 +294,7 @@ class Kettle(gymnasium.Env):  # type: ignore[misc]
 
 
 class Unsaid(Kettle):
-    metadata: ClassVar = {"observation_names": 7}
+    metadata: ClassVar = {}
 
 
 gymnasium.register("Kettle-v0", Kettle, max_episode_steps=3)

@@ -23,6 +23,7 @@ from floppy.tasks.base import (
     Task,
     Transition,
     bounds_fault,
+    picture_of,
     reset_of,
     step_of,
     strong_types,
@@ -74,10 +75,12 @@ def check_task(task: Task, *, is_registered: bool = True) -> None:
 def check_own_task(task: Task, *, is_registered: bool = True) -> None:
     """`check_task` for a task of the user's own; those of the families that come with floppy are checked by its tests.
 
+    A family that plays anybody's environments, as Gymnasium's registry holds them, says so: `plays_others_code`.
+
     Raises:
       FloppyError: for the first breach.
     """
-    if type(task).__module__ not in FAMILIES.values():
+    if type(task).__module__ not in FAMILIES.values() or getattr(task, "plays_others_code", False):
         check_task(task, is_registered=is_registered)
 
 
@@ -128,6 +131,7 @@ def _check_attributes(task: Any) -> None:
     if task.max_return is not None and not _is_finite(task.max_return):
         raise _wrong(task, "max_return", "a finite number or None", shown(task.max_return))
     _check_space(task)
+    picture_of(task)
 
 
 def _is_count(value: Any) -> bool:

@@ -7,12 +7,12 @@ import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import join, parse, split
 from floppy.tasks.lookup import import_module, import_optional, unknown_task
-from floppy.tasks.pictures import Picture, gymnasium_picture
+from floppy.tasks.pictures import Picture, gymnasium_picture, has_fitting_names
 from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class GymnasiumTask:
       FloppyError: when built with the name of an environment that cannot be a task.
     """
 
+    plays_others_code: ClassVar[bool] = True
     name: str
 
     def __post_init__(self) -> None:
@@ -103,9 +104,12 @@ class GymnasiumTask:
 
     @property
     def picture(self) -> Picture:
-        """MuJoCo's bodies and classic control have one of their own; of others `metadata` may name the numbers."""
+        """MuJoCo's bodies and classic control have one of their own; of others `metadata` may say it."""
+        known = picture(self.name)
+        if known is not None and has_fitting_names(known, self.observation_shape, self.actions.size):
+            return known
         own: Picture = self._description.picture
-        return picture(self.name) or own
+        return own
 
     @property
     def description(self) -> str:
