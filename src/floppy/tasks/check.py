@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import MAX_COUNT, FloppyError, one_line, raised, shown
+from floppy.errors import MAX_COUNT, FloppyError, one_line, page, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
     MOST_ACTIONS,
@@ -37,6 +37,7 @@ MAX_STEPS = 5000
 """After which these episodes are given up."""
 HOST_COPIES, HOST_STEPS = 2, 10
 """That are played of a host task."""
+OWN_PAGE = page("Your own environment")
 SAME_STEP = "SameStep"
 """The value of Gymnasium's `AutoresetMode.SAME_STEP`."""
 SPLITS = ("train", "held-out", "test")
@@ -101,7 +102,7 @@ def _check_once(task: Any) -> None:
 
 def _breach(task: Any, what: str) -> FloppyError:
     name = getattr(task, "task_id", None) or shown(task)
-    return FloppyError(f"Task {name} breaks the contract of a task (docs/tasks.md): {what}.")
+    return FloppyError(f"Task {name} breaks the contract of a task ({OWN_PAGE}): {what}.")
 
 
 def _wrong(task: Any, field: str, wanted: Any, got: Any) -> FloppyError:

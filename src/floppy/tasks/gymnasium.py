@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import join, parse, split
@@ -49,7 +49,6 @@ class GymnasiumTask:
       FloppyError: when built with the name of an environment that cannot be a task.
     """
 
-    plays_others_code: ClassVar[bool] = True
     name: str
 
     def __post_init__(self) -> None:
@@ -98,6 +97,11 @@ class GymnasiumTask:
         return str(self._description.package)
 
     @property
+    def plays_others_code(self) -> bool:
+        """Whether the environment is none of Gymnasium's own; see `check_own_task`."""
+        return not self._description.is_gymnasiums
+
+    @property
     def card_notes(self) -> str:
         """What observations were before they were flattened, where they were no box."""
         return str(self._description.notes)
@@ -143,7 +147,7 @@ def make(rest: str) -> GymnasiumTask:
         known = _environments().registered_names()
     if name not in known:
         hint = "--import MODULE brings environments of your own."
-        raise unknown_task(f"{FAMILY}/{identifier}", [f"{FAMILY}/{name}" for name in known], hint)
+        raise unknown_task(f"{FAMILY}/{identifier}", [f"{FAMILY}/{module}{colon}{name}" for name in known], hint)
     return GymnasiumTask(join(identifier, arguments))
 
 

@@ -68,6 +68,8 @@ class Description(NamedTuple):
     action_space: spaces.Discrete | spaces.Box
     max_steps: int
     package: str
+    is_gymnasiums: bool
+    """Whether the environment's code is Gymnasium's own."""
     notes: str
     """For the card: how observations were flattened, where that is not plain."""
     picture: Any
@@ -100,9 +102,10 @@ def describe(name: str) -> Description:
     _check_actions(name, action_space)
     is_box = isinstance(observation_space, spaces.Box)
     notes = "" if is_box else f"Observations are gymnasium.spaces.flatten of {described(observation_space)}."
-    package = _package(spec.entry_point)
+    package, is_gymnasiums = _package(spec.entry_point), _module(spec.entry_point).startswith("gymnasium.envs.")
     steps, is_of_bytes = int(spec.max_episode_steps), _is_of_bytes(observation_space)
-    return Description(observation_space, shape, is_of_bytes, action_space, steps, package, notes, picture, about)
+    spaces_of = (observation_space, shape, is_of_bytes, action_space)
+    return Description(*spaces_of, steps, package, is_gymnasiums, notes, picture, about)
 
 
 def _words(environment: gymnasium.Env) -> tuple[Any, str]:
