@@ -105,10 +105,9 @@ def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[
     if 1 < len(values) < FEW:
         import scipy.special
 
-        reach = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * standard_error(
-            np.std(values, ddof=1), len(values)
-        )
-        return float(np.mean(values)) - reach, float(np.mean(values)) + reach
+        middle, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+        reach = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * standard_error(sd, len(values))
+        return middle - reach, middle + reach
 
     def mean(sample: np.ndarray, axis: int) -> np.ndarray:
         return np.asarray(sample.mean(axis=axis))

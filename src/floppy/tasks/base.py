@@ -98,7 +98,7 @@ class Task(Protocol):
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
     for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `description`,
     `card_notes`, `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say
-    what is usual for its kind.
+    what is usual for its kind. One whose rewards are others in training says `shapes_rewards = True`.
     """
 
     @property
