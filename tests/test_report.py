@@ -222,6 +222,13 @@ def test_a_whole_policy_is_taught_by_nothing() -> None:
     assert "taught" not in said and "examples above" not in said
 
 
+def test_the_interval_of_few_networks_says_what_it_rests_on() -> None:
+    for learners, is_said in ((4, True), (32, False)):
+        score = dataclasses.replace(SCORE, learners=learners)
+        said = Reader(page_of(source_of(hand_dataset()), measured(score=score), EXTENT)).text
+        assert ("among so few a rare failure may not show" in said) == is_said
+
+
 class Shaped(NDCartPole):
     shapes_rewards = True
 

@@ -294,7 +294,7 @@ def _score(story: Story) -> str:
 def _with_few(score: Score) -> str:
     """What the interval rests on where it is of few numbers."""
     is_rough = (score.learners if score.learners > 1 else score.episodes) < FEW
-    return ", if scores spread alike to both sides; of so few, none may show a failure that is rare" if is_rough else ""
+    return ", if scores spread alike to both sides; among so few a rare failure may not show" if is_rough else ""
 
 
 def _of_card(story: Story) -> str:
