@@ -153,6 +153,8 @@ class Faulty(Probe):
                 raise KeyError("joint")
             if self.fault == "exit":
                 raise SystemExit(3)
+            if self.fault == "four":
+                return observation, reward, True, {}  # type: ignore[return-value]
             if self.fault == "hang":
                 time.sleep(60)
             observation = {"shape": np.zeros(3), "nan": np.array([0.0, np.nan])}.get(self.fault, observation)
@@ -205,6 +207,8 @@ register("Endless", Clock, None)
 for fault in FAULTS:
     register("Faulty-" + fault.replace(" ", "-"), Faulty, fault=fault)
 register("FaultyAtOnce", Faulty, fault="step", after=0)
+register("FaultyReward", Faulty, fault="nan reward", after=0)
+register("FaultyFour", Faulty, fault="four", after=0)
 register("FaultyHangs", Faulty, fault="hang")
 for name, options in UNFIT.items():
     register(name, Unfit, **options)

@@ -32,7 +32,7 @@ from floppy.tasks import (
     make_task,
     register,
 )
-from floppy.tasks.check import check_own_task
+from floppy.tasks.check import OWN_PAGE, check_own_task
 from floppy.tasks.registry import FAMILIES
 
 TWO, THREE = Discrete(2), Discrete(3)
@@ -441,13 +441,13 @@ def said_of(wanted: str) -> re.Pattern[str]:
 def test_breaches_are_named(fault: str) -> None:
     kind, wanted = BREACHES[fault]
     message = refusal(kind(fault))
-    assert message.startswith(f"Task walk/{fault} breaks the contract of a task (docs/tasks.md): ")
+    assert message.startswith(f"Task walk/{fault} breaks the contract of a task ({OWN_PAGE}): ")
     assert said_of(wanted).search(message), message
 
 
 def test_a_missing_attribute_is_named() -> None:
     task: Any = SimpleNamespace(task_id="some/task", observation_shape=(2,), actions=Discrete(2))
-    assert "some/task breaks the contract of a task (docs/tasks.md): it has no max_steps" in _refused_unhashable(task)
+    assert f"some/task breaks the contract of a task ({OWN_PAGE}): it has no max_steps" in _refused_unhashable(task)
 
 
 def _refused_unhashable(task: Any) -> str:
@@ -504,6 +504,8 @@ def test_tasks_that_come_with_floppy_cost_nothing_at_the_door(monkeypatch: pytes
     monkeypatch.setattr("floppy.tasks.check._check_once", play)
     for name in ("cartpole", "gymnax/CartPole-v1", "images/digits", "gymnasium/CartPole-v1"):
         check_own_task(make_task(name))
+    with pytest.raises(AssertionError):
+        check_own_task(make_task(f"gymnasium/{PREFIX}Sign-v0"))
     with pytest.raises(AssertionError):
         check_own_task(Walk())
 

@@ -20,6 +20,7 @@ import jax
 import pytest
 
 import floppy
+import floppy.drawing  # registers its kinds, which `reader` then leaves alone
 from floppy.cli.main import COMMANDS, main
 from floppy.dataset.card import KNOWN_FORMATS
 from floppy.fields import Registry

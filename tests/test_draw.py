@@ -351,7 +351,7 @@ def dial(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     @dataclasses.dataclass(frozen=True)
     class Own(ActionProbe):
-        picture = Picture("dial", ("speed (knots)",), ("slower", "faster"))
+        picture = Picture("dial", ("speed (knots)", "depth (m)"), ("slower", "faster"))
 
     monkeypatch.setitem(FAMILIES, "own", lambda rest: Own())
     members = dict(PICTURES._members)

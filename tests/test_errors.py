@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,20 @@ from probes import hand_dataset
 
 from floppy.cli.main import main
 from floppy.dataset import save
-from floppy.errors import FloppyError, one_line, raised, shown, text_of
+from floppy.errors import FloppyError, one_line, page, raised, shown, text_of
 from floppy.tasks import patience
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_pages_that_messages_name_are_in_the_documentation() -> None:
+    """By their titles: an installed package has no docs/."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    titles = set(re.findall(r"""\bpage\(["'](.+?)["']\)""", source))
+    assert len(titles) >= 3
+    pages = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [title for title in titles if f"- {title}: " not in pages] == []
+    assert page("Reports") == "the page 'Reports' of floppy's documentation"
 
 
 class MuteError(Exception):

@@ -139,7 +139,7 @@ def closing() -> Iterator[None]:
 
 
 for name, what in {"exits": leave, "raises": fail, "hangs": sleep}.items():
-    for after in (0, 1):
+    for after in (0, 1, 3):
         register(f"Closing-{name}-{after}", Closing, fault=what, after=after)
 
 
@@ -165,7 +165,7 @@ def test_an_environment_that_ends_or_stops_the_program_when_closed_is_named(faul
 def test_what_was_measured_is_printed_before_a_fault_of_closing(
     fault: str, wanted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = f"gymnasium/{PREFIX}Closing-{fault}-1-v0"
+    task = f"gymnasium/{PREFIX}Closing-{fault}-3-v0"  # a look at it closes one, its check two
     with patience(0.1):
         assert main(["baseline", task, "--method", "random", "--episodes", "20", "--json", "--traceback"]) == 2
     said = capsys.readouterr()

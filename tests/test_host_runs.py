@@ -15,6 +15,7 @@ from host_environments import PREFIX, SAID, probe
 
 from floppy.cli.main import main
 from floppy.dataset import load
+from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate_random
 from floppy.outer import PPMO, HaDES
 from floppy.play.host import HostArena, HostEnvironments
@@ -217,12 +218,23 @@ def test_a_hang_ends_the_run_and_keeps_what_was_reached(tmp_path: Path) -> None:
     assert load(tmp_path / "dataset.safetensors").examples == 2
 
 
-def test_a_fault_at_once_leaves_the_first_dataset(tmp_path: Path) -> None:
-    with pytest.raises(FaultyEnvironmentError, match=r"after outer step 0.*latest dataset, never evaluated, is "):
-        distill(config("FaultyAtOnce"), tmp_path)
-    assert load(tmp_path / "dataset.safetensors").examples == 2
-    with pytest.raises(FaultyEnvironmentError, match="after outer step 0"):
-        distill(config("FaultyAtOnce"), tmp_path, resume=True, progress=False)
+@pytest.mark.parametrize("name", ["FaultyAtOnce", "FaultyReward", "FaultyFour"])
+def test_what_fails_at_once_costs_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    """It is found before the run begins, so that an earlier run stays."""
+    (tmp_path / "dataset.safetensors").write_bytes(b"an earlier run's")
+    with pytest.raises(FloppyError, match=name):
+        distill(config(name), tmp_path, overwrite=True, progress=False)
+    with pytest.raises(FloppyError, match=name):
+        distill(config(name), tmp_path / "new", progress=False)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an earlier run's"]
+
+
+def test_a_fault_in_the_first_outer_step_leaves_no_run(tmp_path: Path) -> None:
+    outer = dataclasses.replace(config().outer, horizon=64)  # steps, of which the fault comes in the 40th
+    for _ in range(2):  # the second run is not refused
+        with pytest.raises(FaultyEnvironmentError, match=r"the first outer step was not over, so that .* holds no run"):
+            distill(config("Faulty-step", outer=outer), tmp_path / "run", progress=False, log=["csv"])
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_faults_in_evaluation_are_named_too() -> None:
@@ -291,7 +303,7 @@ def test_the_command_line_works_with_modules_of_ones_own(
     assert {"task": mine, "short_name": None} in listed
     error = run(f"distill gymnasium/BrokenFromModule-v0 {QUICK_RUN}", 2)
     assert error.startswith("floppy: gymnasium/BrokenFromModule-v0 raised an error when stepped")
-    assert (tmp_path / "runs/gymnasium-BrokenFromModule-v0-k16-seed0/dataset.safetensors").exists()
+    assert not (tmp_path / "runs/gymnasium-BrokenFromModule-v0-k16-seed0").exists()
 
 
 # --- MuJoCo ---

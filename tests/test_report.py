@@ -19,17 +19,21 @@ from probes import hand_dataset
 import floppy
 from floppy.cli.main import main
 from floppy.dataset import DistilledDataset, save
+from floppy.drawing.base import Scene
 from floppy.errors import FloppyError
 from floppy.evaluation.score import Score
 from floppy.learner.mlp import LearnerDistribution
+from floppy.play import open_arena
 from floppy.report import html, sections, write_report
-from floppy.report.episode import MOST_FRAMES, Episode, as_gif, draw_frames, frames_of
+from floppy.report.episode import MOST_FRAMES, Episode, as_gif, draw_frames, frames_of, play_episode
 from floppy.report.measures import QUICK, SLOW, Extent, Influence, Measured, other_sizes
+from floppy.report.pictures import numbers_of
 from floppy.report.references import references_of
 from floppy.report.sections import page_of
 from floppy.report.source import Source, read_source
 from floppy.tasks.base import picture_of
 from floppy.tasks.descriptions import description_of, first_paragraph
+from floppy.tasks.ndcartpole import NDCartPole
 from floppy.tasks.pictures import Picture
 from floppy.tasks.registry import make_task
 from floppy.tasks.untrusted import module_of
@@ -156,6 +160,8 @@ def test_every_part_is_there_in_words(page: str) -> None:
     for wanted in (
         "ndcartpole/1, taught by 3 examples",
         "takes one training step on 3 examples that a computer has made up",
+        "These networks are others than those of the score above",
+        "about 95 would have the mean",
         "Keep a pole upright",
         "angular velocity (rad/s)",
         "Example 2",
@@ -216,6 +222,40 @@ def test_a_whole_policy_is_taught_by_nothing() -> None:
     assert "taught" not in said and "examples above" not in said
 
 
+def test_the_interval_of_few_networks_says_what_it_rests_on() -> None:
+    for learners, is_said in ((4, True), (32, False)):
+        score = dataclasses.replace(SCORE, learners=learners)
+        said = Reader(page_of(source_of(hand_dataset()), measured(score=score), EXTENT)).text
+        assert ("among so few a rare failure may not show" in said) == is_said
+
+
+class Shaped(NDCartPole):
+    shapes_rewards = True
+
+
+def test_a_return_is_said_where_it_is_a_score() -> None:
+    seen = np.zeros((30, 4))
+    said = Reader(page_of(source_of(hand_dataset()), measured(episode=Episode(seen, True, 29.5)), EXTENT)).text
+    assert "It lasted 30 steps and its return was 29.5." in said
+    policies = floppy.train(hand_dataset({"learners": [dataclasses.asdict(TINY)]}), 0)
+    for task, has_total in ((NDCartPole(1), True), (Shaped(1), False)):
+        with open_arena(task) as arena:
+            episode = play_episode(task, policies, arena, 0)
+        assert episode.total == (len(episode.observations) if has_total else None)
+
+
+def test_numbers_that_a_picture_does_not_write_stand_below_it() -> None:
+    far = np.array([0.1, -9.0, 3.0, 4.0, 0.2, 5.0, 6.0, 7.0])
+    many = Scene(Picture("heat-map", tuple("abcdefgh")), 100 + far, mean=np.full(8, 100.0))
+    assert numbers_of(many) == "b 91, c 103, d 104, f 105, g 106, h 107, and 2 that are nearer to their means"
+    assert numbers_of(many._replace(normalised=far[::-1])).startswith("a 100, b 91, c 103, e 100, f 105, g 106, and 2")
+    assert numbers_of(many._replace(picture=Picture("bars"))) == ""
+    assert numbers_of(Scene(Picture(), np.zeros((8, 8, 1)))) == ""
+    three = Scene(Picture("pendulum", ("cos", "sin", "speed")), np.array([1.0, 0.0, -2.5]))
+    assert numbers_of(three) == "cos 1, sin 0, speed −2.5"
+    assert "speed −2.5" in html.example(html.Picture(b"x", "png", "alt"), "Example 0", [], "", numbers_of(three))
+
+
 def test_the_page_says_which_examples_were_left_out_and_whether_one_is_missed() -> None:
     of_more = hand_dataset(observations=np.ones((7, 4)), targets=np.ones((7, 2)))
     summary = influence().summary
@@ -251,7 +291,7 @@ def test_bars_of_large_targets_keep_their_proportions() -> None:
     assert styles[:3] == [
         "margin-left:0%;width:50%", "margin-left:50%;width:12%", "margin-left:50%;width:25%",
     ]  # fmt: skip
-    assert "Bars end at 2 times the range" in read.text
+    assert "Bars end at 2 times the range; what is beyond the range is cut off before the task sees it" in read.text
     assert len(read.all("details")) == 1 and "2 more examples" in read.text
 
 
@@ -294,7 +334,7 @@ class Kettle(gymnasium.Env):  # type: ignore[misc]
 
 
 class Unsaid(Kettle):
-    metadata: ClassVar = {"observation_names": 7}
+    metadata: ClassVar = {}
 
 
 gymnasium.register("Kettle-v0", Kettle, max_episode_steps=3)

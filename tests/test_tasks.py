@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -328,6 +329,28 @@ def test_an_offered_name_is_a_task(name: str) -> None:
     _, _, offer = task_refusal(name).partition("did you mean ")
     if offer:
         make_task(offer.partition("?")[0])
+
+
+def test_a_module_stays_in_what_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gymnasium")
+    lines = "import gymnasium\ngymnasium.register('Greenhouse-v0', 'house:Greenhouse', max_episode_steps=3)\n"
+    (tmp_path / "greenhouse_module.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = task_refusal("gymnasium/greenhouse_module:Greenhous-v0")
+    assert "did you mean gymnasium/greenhouse_module:Greenhouse-v0?" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("greenhouse:Greenhouse-v0", "gymnasium/MODULE:ID, here gymnasium/greenhouse:Greenhouse-v0."),
+        ("Greenhouse-v0", "An environment of Gymnasium's is gymnasium/ID, in a module of yours gymnasium/MODULE:ID."),
+        ("MyPackage/Greenhouse-v12?size=3", "An environment of Gymnasium's is gymnasium/ID"),
+        ("mine/task", "--import MODULE brings tasks of your own."),
+    ],
+)
+def test_what_an_id_lacks_is_said(name: str, wanted: str) -> None:
+    assert wanted in task_refusal(name)
 
 
 def test_nothing_is_offered_where_nothing_is_near() -> None:

@@ -14,6 +14,11 @@ OVERWRITE = "--overwrite (in Python overwrite=True)"
 """How a sentence names the permission to replace what exists; both the command line and functions say it."""
 
 
+def page(title: str) -> str:
+    """How a sentence names a page of the documentation, which an installed package does not hold."""
+    return f"the page {title!r} of floppy's documentation"
+
+
 class FloppyError(ValueError):
     """Bad input, said in one sentence: what was got, what is allowed, what to do next.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from floppy.cloning.merged import Block, BlockPolicy
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, page, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.learner.network import FeatureNetwork, Layer, LayerNetwork, Network, check_offers
 
@@ -146,7 +146,7 @@ def register_cloning(kind: type[Any]) -> type[Any]:
         part for part in ("loss",) if part not in names
     ]:
         raise FloppyError(
-            f"{kind.__name__} lacks {', '.join(missing)} of the contract of a cloning (docs/extending.md)."
+            f"{kind.__name__} lacks {', '.join(missing)} of the contract of a cloning ({page('Your own outer loop')})."
         )
     CLONINGS.register(kind.__name__, kind)
     return kind

@@ -11,17 +11,17 @@ from floppy.drawing.plain import Bars, Frames, HeatMap, Image
 from floppy.drawing.text import draw_text
 from floppy.tasks.pictures import Picture
 
-register_picture("bars", Bars())
-register_picture("heat-map", HeatMap())
-register_picture("image", Image())
-register_picture("frames", Frames())
-register_picture("cartpole", CartPole())
-register_picture("acrobot", Acrobot())
-register_picture("mountain-car", MountainCar())
-register_picture("pendulum", Pendulum())
-register_picture("lander", Lander())
-register_picture("cells", Cells())
-register_picture("body", PosedBody())
+PICTURES.register("bars", Bars())
+PICTURES.register("heat-map", HeatMap())
+PICTURES.register("image", Image())
+PICTURES.register("frames", Frames())
+PICTURES.register("cartpole", CartPole())
+PICTURES.register("acrobot", Acrobot())
+PICTURES.register("mountain-car", MountainCar())
+PICTURES.register("pendulum", Pendulum())
+PICTURES.register("lander", Lander())
+PICTURES.register("cells", Cells())
+PICTURES.register("body", PosedBody())
 
 __all__ = [
     "PICTURES",

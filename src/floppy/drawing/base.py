@@ -1,11 +1,14 @@
 """The contract of a picture: one observation of a task on one pair of axes, by a kind of its own."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from floppy.fields import Registry
-from floppy.tasks.pictures import Picture
+from floppy.errors import FloppyError, raised, shown
+from floppy.tasks.pictures import PICTURES, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,10 +104,6 @@ class Kind(Protocol):
         """What a stranger must know to read it, in a sentence or two."""
 
 
-PICTURES: Registry[Kind] = Registry("kind of picture")
-"""By name; a task's `picture.kind` names one."""
-
-
 def register_picture(name: str, kind: Kind) -> None:
     """Adds a kind of picture of your own, which the `picture` of a task may then name.
 
@@ -115,7 +114,46 @@ def register_picture(name: str, kind: Kind) -> None:
     Raises:
       FloppyError: if another kind has the name.
     """
-    PICTURES.register(name, kind)
+    PICTURES.register(name, _Fenced(name, kind))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fenced:
+    """A kind of the user's own, of which whatever it raises is one sentence."""
+
+    name: str
+    own: Kind
+
+    def fits(self, scene: Scene) -> bool:
+        return bool(self._asked("fits", scene))
+
+    def size(self, scene: Scene) -> tuple[float, float]:
+        size = self._asked("size", scene)
+        if np.shape(size) != (2,) or np.asarray(size).dtype.kind not in "fiu" or not (np.asarray(size) > 0).all():
+            raise FloppyError(
+                f"The size of picture {shown(self.name)} must be a width and a height in inches, got {shown(size)}."
+            )
+        return float(size[0]), float(size[1])
+
+    def draw(self, axes: "Axes", scene: Scene) -> None:
+        self._asked("draw", axes, scene)
+
+    def caption(self, scene: Scene) -> str:
+        return str(self._asked("caption", scene))
+
+    @property
+    def lines(self) -> Callable[[Scene], list[str]] | None:
+        return functools.partial(self._asked, "lines") if hasattr(self.own, "lines") else None
+
+    def _asked(self, method: str, *given: Any) -> Any:
+        try:
+            return getattr(self.own, method)(*given)
+        except (FloppyError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the user's own code may raise anything
+            raise FloppyError(
+                f"The picture {shown(self.name)} raised an error in {method} ({raised(error)}): mend it."
+            ) from error
 
 
 def blank(axes: "Axes") -> None:

@@ -301,7 +301,7 @@ def _notes(dataset: DistilledDataset, panels: list[_Panels]) -> list[str]:
     scenes = [each.group.scenes[0] for each in panels if each.group.scenes]
     targets = [scene.target for scene in scenes if scene.target is not None]
     if any(not target.is_discrete for target in targets):
-        notes.append("Grey bands: the range of each action; what goes beyond it the task cuts off.")
+        notes.append("Grey bands: the range of each action; what goes beyond it is cut off before the task sees it.")
     if dataset.card.is_plain_policy:
         more = "it needs the examples no more" if dataset.examples else "there are no examples"
         notes.append(f"All layers of a trained policy are in the file: {more}.")

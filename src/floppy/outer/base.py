@@ -10,7 +10,7 @@ import numpy as np
 
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones, rates_shape
 from floppy.cloning.losses import LOSSES
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, page, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.keys import named_key
 from floppy.learner.network import Learners, Network
@@ -426,7 +426,9 @@ def register_outer_loop(kind: type[Any]) -> type[Any]:
         raise FloppyError(f"An outer loop must be a frozen dataclass, got {shown(kind)}.")
     parts = ("name", "kinds", "context", "parents", "check", "init", "step", "restarted", "distilled", "statistics")
     if missing := [part for part in parts if not hasattr(kind, part)]:
-        raise FloppyError(f"{kind.__name__} lacks {', '.join(missing)} of the contract (docs/extending.md).")
+        raise FloppyError(
+            f"{kind.__name__} lacks {', '.join(missing)} of the contract ({page('Your own outer loop')})."
+        )
     name = str(getattr(kind, "name", ""))
     if taken := [known for known, each in OUTER_LOOPS.items() if each.__name__ == kind.__name__ and known != name]:
         raise FloppyError(

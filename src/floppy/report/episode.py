@@ -35,6 +35,8 @@ class Episode(NamedTuple):
     """`[T, *obs]`, in the task's units."""
     has_ended: bool
     """Whether that is all of the episode."""
+    total: float | None = None
+    """Its return, where it has ended and rewards are those of a score."""
 
 
 def play_episode(task: Task, policies: Policies, arena: Arena[Any], seed: int) -> Episode:
@@ -62,7 +64,9 @@ def play_episode(task: Task, policies: Policies, arena: Arena[Any], seed: int) -
     played = (jax.jit(play) if arena.is_pure else play)(weights, policies.statistics, key)
     ended = np.asarray(played.terminated | played.truncated)[:, 0, 0]
     steps = int(ended.argmax()) + 1 if ended.any() else len(ended)
-    return Episode(np.asarray(played.observations)[:steps, 0, 0], bool(ended.any()))
+    is_scored = ended.any() and not getattr(task, "shapes_rewards", False)
+    total = float(np.asarray(played.final_returns)[steps - 1, 0, 0]) if is_scored else None
+    return Episode(np.asarray(played.observations)[:steps, 0, 0], bool(ended.any()), total)
 
 
 def frames_of(episode: Episode) -> np.ndarray:

@@ -69,7 +69,9 @@ def figure(picture: Picture) -> str:
     return f"<figure>{image}{caption}</figure>"
 
 
-def example(picture: Picture, heading: str, rows: Iterable[tuple[str, float, str, bool]], more: str = "") -> str:
+def example(
+    picture: Picture, heading: str, rows: Iterable[tuple[str, float, str, bool]], more: str = "", numbers: str = ""
+) -> str:
     """An example: its picture, and a bar for each action.
 
     Args:
@@ -78,6 +80,7 @@ def example(picture: Picture, heading: str, rows: Iterable[tuple[str, float, str
       rows: of each action the name, the length of its bar, its value in words, and whether bars begin on the left: from
         0 to 1; else in the middle, from -1 to 1.
       more: what is left out.
+      numbers: of the observation, in words.
     """
     lines = []
     for who, length, text, begins_left in rows:
@@ -86,9 +89,9 @@ def example(picture: Picture, heading: str, rows: Iterable[tuple[str, float, str
         bar = f'<div class="bar"><i style="margin-left:{100 * left:.0f}%;width:{100 * width:.0f}%"></i></div>'
         lines.append(f"<tr><td>{name(who)}</td><td>{bar}</td><td{_class('number')}>{name(text)}</td></tr>")
     image = f'<img src="{data_uri(picture.data, f"image/{picture.kind}")}" alt="{escaped(picture.alt)}">'
-    note = f'<p class="note">{escaped(more)}</p>' if more else ""
+    note, said = (f'<p class="note">{escaped(text)}</p>' if text else "" for text in (more, numbers))
     table = f'<table class="bars">{"".join(lines)}</table>'
-    return f'<figure class="example"><h3>{escaped(heading)}</h3>{image}{table}{note}</figure>'
+    return f'<figure class="example"><h3>{escaped(heading)}</h3>{image}{said}{table}{note}</figure>'
 
 
 def details(summary: str, body: str) -> str:

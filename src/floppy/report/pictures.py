@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from floppy.drawing.base import Scene
+from floppy.drawing.base import PICTURES, Scene
 from floppy.drawing.page import kind_of
+from floppy.drawing.plain import number_text
 from floppy.figure import label_of, picture_of
 from floppy.report.episode import Episode, as_gif, draw_frames, frames_of
 from floppy.report.html import Picture
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 WIDTH = 4.6
 """Inches of a figure."""
 DPI = 160
+MOST_NUMBERS = 6
+"""Of an observation, that are written below its picture."""
 
 
 def drawn(draw: Callable[["Figure"], None], width: float = WIDTH, height: float = 3.0) -> bytes:
@@ -39,6 +42,22 @@ def scene_picture(scene: Scene, alt: str) -> Picture:
     width, height = kind.size(scene)
     data = drawn(lambda figure: kind.draw(figure.subplots(), scene), width + 0.1, height + 0.1)
     return Picture(data, "png", alt)
+
+
+def numbers_of(scene: Scene) -> str:
+    """The numbers of an observation with their names, where its picture does not write them; empty where it does.
+
+    Of many those that are furthest from their means, as networks see them.
+    """
+    values = scene.observation
+    if values.ndim != 1 or kind_of(scene) is PICTURES["bars"]:
+        return ""
+    mean = np.zeros_like(values) if scene.mean is None else scene.mean
+    far = np.abs(values - mean if scene.normalised is None else scene.normalised)
+    chosen = np.sort(np.argsort(-far, kind="stable")[:MOST_NUMBERS])
+    names, left = scene.names, len(values) - len(chosen)
+    said = ", ".join(f"{names[index]} {number_text(values[index])}" for index in chosen)
+    return said + (f", and {left} that are nearer to their means" if left else "")
 
 
 def episode_picture(task: Task, episode: Episode, alt: str, caption: str) -> Picture:

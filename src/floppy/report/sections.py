@@ -11,6 +11,7 @@ from floppy.drawing.base import Scene
 from floppy.drawing.page import caption_of
 from floppy.drawing.plain import number_text
 from floppy.drawing.scenes import groups_of
+from floppy.evaluation.score import FEW, Score
 from floppy.files import MEBIBYTE, size_text
 from floppy.learner.distribution import describe_distribution
 from floppy.report import html
@@ -21,6 +22,7 @@ from floppy.report.pictures import (
     episode_picture,
     influence_picture,
     map_picture,
+    numbers_of,
     scene_picture,
     scores_picture,
 )
@@ -187,7 +189,10 @@ def _examples(story: Story) -> str:
         target += ", nearly as likely as any other here: training makes much of the small differences"
     reach = _reach(group.scenes)
     if reach > 1:
-        target += f". Bars end at {number_text(reach)} times the range; what is beyond the range the task cuts off"
+        target += (
+            f". Bars end at {number_text(reach)} times the range; what is beyond the range is cut off before the task "
+            "sees it"
+        )
     head = (
         f"{shown} Each picture is an observation, but not one from the task: it is whatever teaches best, and need not "
         f"look like the task. The bars below it say {target}."
@@ -219,7 +224,7 @@ def _example(scene: Scene, index: int, reach: float) -> str:
     target = scene.target
     name = f"Example {index}"
     if target is None:
-        return html.figure(scene_picture(scene, name))
+        return html.figure(scene_picture(scene, name)._replace(caption=numbers_of(scene)))
     largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
     if target.is_discrete and len(target.values) > MOST_ACTIONS:
         largest = largest[target.values[largest] >= LEAST_SHARE]
@@ -237,7 +242,7 @@ def _example(scene: Scene, index: int, reach: float) -> str:
     omitted = len(target.values) - len(order)
     more = f"and {omitted} {'less likely' if target.is_discrete else 'smaller'}" if omitted else ""
     picture = scene_picture(scene, f"{name}: an observation. Target: {said}")
-    return html.example(picture, name, rows, more)
+    return html.example(picture, name, rows, more, numbers_of(scene))
 
 
 def _episode(story: Story) -> str:
@@ -245,7 +250,8 @@ def _episode(story: Story) -> str:
     if episode is None:
         return _left_out("How it plays", story, "episode")
     steps, shown = len(episode.observations), steps_shown(episode)
-    length = f"It lasted {steps} steps." if episode.has_ended else ""
+    earned = "" if episode.total is None else f" and its return was {_number(episode.total)}"
+    length = f"It lasted {steps} steps{earned}." if episode.has_ended else ""
     if shown < steps or not length:
         length += f" These are its first {shown} steps."
     length = length.strip()
@@ -274,15 +280,21 @@ def _score(story: Story) -> str:
     many = "" if plain else f"Each of {extent.learners} networks with weights of its own was taught, and then "
     did = "played" if story.is_played else "was asked about"
     text = f"{many}{'It' if plain else 'it'} {did} {score.episodes} {episode_word(story.task)}" + (
-        ". The interval says how well the mean is known: of 100 reports like this one, 95 would have the mean over "
-        f"all possible {'episodes' if plain else 'networks'} within it. Scores without an interval were not measured "
-        "here."
+        ". The interval says how well the mean is known: of 100 reports like this one, about 95 would have the mean "
+        f"over all possible {'episodes' if plain else 'networks'} within it{_with_few(score)}. Scores without an "
+        "interval were not measured here."
     )
     if score.diverged:
         text += f" {score.diverged} networks diverged in training, and count as the worst."
     alt = ", ".join(f"{who} {_number(mean)}" for who, mean, _ in rows)
     picture = scores_picture(rows, story.unit, f"Scores: {alt}", SCORES_CAPTION)
     return html.section("The score", html.paragraph(text), html.figure(picture), table, _of_card(story))
+
+
+def _with_few(score: Score) -> str:
+    """What the interval rests on where it is of few numbers."""
+    is_rough = (score.learners if score.learners > 1 else score.episodes) < FEW
+    return ", if scores spread alike to both sides; among so few a rare failure may not show" if is_rough else ""
 
 
 def _of_card(story: Story) -> str:
@@ -334,7 +346,7 @@ def _influence(story: Story) -> str:
     )
     text = (
         f"{which} left out in turn, and networks learn from the others. The higher a bar, the more the score falls. "
-        f"{worst}"
+        f"{worst} (These networks are others than those of the score above, and begin from a mean of their own.)"
     )
     alt = "Fall of the score without example " + ", ".join(
         f"{each['example']}: {_number(each['fall'])}" for each in examples

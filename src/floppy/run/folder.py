@@ -111,16 +111,22 @@ def begin(folder: Path, config: DistillConfig, about: About, replaces: Sequence[
     if not is_first_process():
         return
 
-    def clear() -> None:
-        for each in (*replaces, folder):
-            remove_leftovers((each / CHECKPOINT_NAME).parent)
-            for name in files_of_run(each):
-                if each != folder or name != CONFIG_NAME:  # whose place is taken
-                    (each / name).unlink()
-            for written in (path for pattern in WRITTEN for path in each.glob(pattern)):
-                written.unlink()
+    def clear_all() -> None:
+        for each in replaces:
+            clear(each)
+        clear(folder, but=(CONFIG_NAME,))  # whose place is taken
 
-    _write_config(folder, about._asdict() | config.as_dict(), before=clear)  # a full disk costs no earlier run
+    _write_config(folder, about._asdict() | config.as_dict(), before=clear_all)  # a full disk costs no earlier run
+
+
+def clear(folder: Path, but: Sequence[str] = ()) -> None:
+    """Removes a run's files, and what its loggers wrote; files of the names in `but` stay."""
+    remove_leftovers((folder / CHECKPOINT_NAME).parent)
+    for name in files_of_run(folder):
+        if name not in but:
+            (folder / name).unlink()
+    for written in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+        written.unlink()
 
 
 def _write_config(folder: Path, entry: Mapping[str, Any], before: Callable[[], None] = lambda: None) -> None:

@@ -46,6 +46,7 @@ from floppy.run.folder import (
     check_places,
     check_resume_or_overwrite,
     check_same_options,
+    clear,
     files_of_run,
     read_metrics,
     tidy,
@@ -56,7 +57,7 @@ from floppy.run.lock import Held, hold
 from floppy.run.loggers import Loggers, find_loggers
 from floppy.run.progress import ProgressBar, ProgressCallback
 from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
-from floppy.tasks.faults import as_step_timeout, on_stall_now, patience_now
+from floppy.tasks.faults import as_step_timeout, on_stall_now, patience, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
 EVALUATIONS_AT_MAXIMUM = 3
@@ -146,7 +147,8 @@ def distill(
         step_timeout = as_step_timeout(step_timeout)
     if not isinstance(config, DistillConfig):
         raise FloppyError(f"config must be a DistillConfig, as recipe(task) gives one, got {shown(config)}.")
-    problem = config.problem()
+    with patience(step_timeout or patience_now()):  # it plays tasks of the user's own for a moment
+        problem = config.problem()
     folder = None if out is None else as_path(out)
     check_resume_or_overwrite(resume=resume, overwrite=overwrite)
     loggers = find_loggers(log, folder)
@@ -159,6 +161,7 @@ def distill(
             check_free(folder, overwrite=overwrite)
         if folder is not None:
             run.held = held.enter_context(hold(folder))
+            held.callback(run.leave, folder)
         taken = [each for each in replaces if first_process_says(bool(files_of_run(each)))]
         for each in taken:
             held.enter_context(hold(each))
@@ -259,6 +262,7 @@ class Run:
         self.stop: Stop | None = None  # what a signal means
         self.held: Held | None = None
         self.loggers = Loggers()
+        self.has_begun = self.is_void = False  # whether it has begun anew, and ended in its first step
         self.selection_scores: list[float] = []
         self._selection_seconds: list[float] = []
 
@@ -342,6 +346,11 @@ class Run:
         """Checks that the run's folder is still there: steps may have taken hours."""
         if self.held is not None:
             self.held.check()
+
+    def leave(self, folder: Path) -> None:
+        """Clears the folder of a run that an environment ended before its first step was over: nothing is lost."""
+        if self.is_void and is_first_process():
+            clear(folder)
 
     def _selection_score(self, returns: np.ndarray) -> float:
         """The mean return; or the mean of that and a quantile of the learners' own means, where one is asked for."""
@@ -459,6 +468,7 @@ def _prepare(
         return _resume(run, folder, fresh)
     check_free(folder, overwrite=overwrite)  # once more, as the only one who holds it
     begin(folder, run.config, run.about, replaces)
+    run.has_begun = True
     return fresh
 
 
@@ -596,6 +606,11 @@ def _keep_what_was_reached(
     if folder is None:
         return fault
     run.check_folder()
+    if run.has_begun and int(state.step) == 0:
+        run.is_void = True
+        return FaultyEnvironmentError(
+            f"{str(fault).removesuffix('.')}; the first outer step was not over, so that {folder} holds no run."
+        )
     if state.best_score == -jnp.inf:  # none was evaluated: the latest is the best known
         state = state._replace(best=run.outer.distilled(state.outer), best_statistics=run.outer.statistics(state.outer))
     if not (folder / DATASET_NAME).exists():

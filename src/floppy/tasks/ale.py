@@ -4,7 +4,7 @@ ale-py is optional: all that needs it stands in `ale_emulators.py`.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class AtariTask:
       FloppyError: when built without ale-py installed.
     """
 
+    shapes_rewards: ClassVar[bool] = True
     game: str
     """In ale-py's spelling."""
     sticky: bool = False

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, raised
 from floppy.fields import LARGEST
 from floppy.spaces import ActionSpace, Discrete
-from floppy.tasks.pictures import Picture
+from floppy.tasks.pictures import Picture, PictureError, checked_picture
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -98,7 +98,7 @@ class Task(Protocol):
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
     for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `description`,
     `card_notes`, `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say
-    what is usual for its kind.
+    what is usual for its kind. One whose rewards are others in training says `shapes_rewards = True`.
     """
 
     @property
@@ -218,9 +218,20 @@ def usual_profile(task: Task) -> Profile:
 
 
 def picture_of(task: Task) -> Picture:
-    """How observations are drawn: the task's own `picture`, or one without names that suits any shape."""
-    own = getattr(task, "picture", None)
-    return own if isinstance(own, Picture) else Picture()
+    """How observations are drawn: the task's own `picture`, or one without names that suits any shape.
+
+    Raises:
+      PictureError: for one that does not fit the task.
+    """
+    try:
+        own: Any = getattr(task, "picture", None)
+    except (FloppyError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # computed by the task's own code
+        raise PictureError(f"The picture of {task.task_id} raised {raised(error)}: mend it.") from error
+    if own is None:
+        return Picture()
+    return checked_picture(own, task.task_id, tuple(task.observation_shape), task.actions.size)
 
 
 def score_unit(task: Task) -> str:

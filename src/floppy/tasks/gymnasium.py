@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import join, parse, split
 from floppy.tasks.lookup import import_module, import_optional, unknown_task
-from floppy.tasks.pictures import Picture, gymnasium_picture
+from floppy.tasks.pictures import Picture, gymnasium_picture, has_fitting_names
 from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
 
 if TYPE_CHECKING:
@@ -97,15 +97,23 @@ class GymnasiumTask:
         return str(self._description.package)
 
     @property
+    def plays_others_code(self) -> bool:
+        """Whether the environment is none of Gymnasium's own; see `check_own_task`."""
+        return not self._description.is_gymnasiums
+
+    @property
     def card_notes(self) -> str:
         """What observations were before they were flattened, where they were no box."""
         return str(self._description.notes)
 
     @property
     def picture(self) -> Picture:
-        """MuJoCo's bodies and classic control have one of their own; of others `metadata` may name the numbers."""
+        """MuJoCo's bodies and classic control have one of their own; of others `metadata` may say it."""
+        known = picture(self.name)
+        if known is not None and has_fitting_names(known, self.observation_shape, self.actions.size):
+            return known
         own: Picture = self._description.picture
-        return picture(self.name) or own
+        return own
 
     @property
     def description(self) -> str:
@@ -139,7 +147,7 @@ def make(rest: str) -> GymnasiumTask:
         known = _environments().registered_names()
     if name not in known:
         hint = "--import MODULE brings environments of your own."
-        raise unknown_task(f"{FAMILY}/{identifier}", [f"{FAMILY}/{name}" for name in known], hint)
+        raise unknown_task(f"{FAMILY}/{identifier}", [f"{FAMILY}/{module}{colon}{name}" for name in known], hint)
     return GymnasiumTask(join(identifier, arguments))
 
 

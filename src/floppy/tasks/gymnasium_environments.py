@@ -23,7 +23,7 @@ from floppy.tasks.lookup import install_hint
 from floppy.tasks.pictures import Picture
 
 FAMILY = "gymnasium"
-OBSERVATION_NAMES, ACTION_NAMES = "observation_names", "action_names"
+PICTURE, OBSERVATION_NAMES, ACTION_NAMES = "picture", "observation_names", "action_names"
 """Of an environment's `metadata`."""
 MOST_NUMBERS = 2**24
 """In one flattened observation; a frame of 1080 rows has a third of that."""
@@ -68,10 +68,12 @@ class Description(NamedTuple):
     action_space: spaces.Discrete | spaces.Box
     max_steps: int
     package: str
+    is_gymnasiums: bool
+    """Whether the environment's code is Gymnasium's own."""
     notes: str
     """For the card: how observations were flattened, where that is not plain."""
-    picture: Picture
-    """The names that the environment's `metadata` gives to numbers and actions."""
+    picture: Any
+    """What the environment's `metadata` gives as its picture, or as names alone; `picture_of` checks it."""
     about: str
     """The first paragraph of the docstring of its class; Gymnasium's own have sections there."""
 
@@ -100,19 +102,22 @@ def describe(name: str) -> Description:
     _check_actions(name, action_space)
     is_box = isinstance(observation_space, spaces.Box)
     notes = "" if is_box else f"Observations are gymnasium.spaces.flatten of {described(observation_space)}."
-    package = _package(spec.entry_point)
+    package, is_gymnasiums = _package(spec.entry_point), _module(spec.entry_point).startswith("gymnasium.envs.")
     steps, is_of_bytes = int(spec.max_episode_steps), _is_of_bytes(observation_space)
-    return Description(observation_space, shape, is_of_bytes, action_space, steps, package, notes, picture, about)
+    spaces_of = (observation_space, shape, is_of_bytes, action_space)
+    return Description(*spaces_of, steps, package, is_gymnasiums, notes, picture, about)
 
 
-def _words(environment: gymnasium.Env) -> tuple[Picture, str]:
-    """Names from an environment's `metadata`, and what it is about: nothing where its own code fails to say."""
+def _words(environment: gymnasium.Env) -> tuple[Any, str]:
+    """The picture in an environment's `metadata`, and what it is about: nothing where its own code fails to say."""
     try:
-        names, actions = (environment.metadata.get(key, ()) for key in (OBSERVATION_NAMES, ACTION_NAMES))
-        picture = Picture("", tuple(map(str, names)), tuple(map(str, actions)))
-        kind = type(environment.unwrapped)
+        metadata, kind = environment.metadata, type(environment.unwrapped)
+        picture = metadata.get(PICTURE, Picture())
+        names, actions = (metadata.get(key, ()) for key in (OBSERVATION_NAMES, ACTION_NAMES))
     except Exception:
         return Picture(), ""
+    if isinstance(picture, Picture):
+        picture = picture._replace(names=picture.names or names, actions=picture.actions or actions)
     return picture, "" if kind.__module__.startswith("gymnasium.envs.") else first_paragraph(kind)
 
 

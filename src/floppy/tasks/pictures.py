@@ -1,8 +1,14 @@
 """What a task says of how its observations are to be drawn: which picture fits, and what its numbers are called."""
 
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
+from floppy.errors import FloppyError, must_be_one_of, shown
+from floppy.fields import Registry
 from floppy.tasks.bodies import Body, Posed, brax_body, gymnasium_body
+
+PICTURES: Registry[Any] = Registry("kind of picture")
+"""Kinds by name; `floppy.drawing`, which has their contract, registers those that come with floppy."""
 
 
 class Picture(NamedTuple):
@@ -11,12 +17,58 @@ class Picture(NamedTuple):
     kind: str = ""
     """A name in `floppy.drawing.PICTURES`, such as `cartpole`; empty for what suits the shape of an observation."""
     names: tuple[str, ...] = ()
-    """Of the numbers of an observation, with their units in brackets; of a grid the names of its channels. Those that
-    are missing at the end are numbered."""
+    """Of all numbers of an observation, with their units in brackets; of a grid the names of its channels."""
     actions: tuple[str, ...] = ()
-    """Of the actions, or of the dimensions of a continuous action."""
+    """Of all actions, or of the dimensions of a continuous action."""
     body: Body | None = None
-    """The model by which an observation is posed."""
+    """The model by which an observation is posed; numbers of contacts, which come last, have no names then."""
+
+
+class PictureError(FloppyError):
+    """A task's picture that is none, or does not fit the task."""
+
+
+def checked_picture(picture: Any, task_id: str, shape: tuple[int, ...], actions: int) -> Picture:
+    """What a task gives as its picture, with names in tuples.
+
+    Args:
+      picture: anything.
+      task_id: of the task, for the message.
+      shape: of its observations.
+      actions: how many there are, or dimensions of a continuous action.
+
+    Raises:
+      PictureError: if it is no `Picture`, of a kind that is not registered, or has names that are not one for each.
+    """
+    if not isinstance(picture, Picture):
+        raise PictureError(f"The picture of {task_id} must be a floppy.drawing.Picture, got {shown(picture)}.")
+    importlib.import_module("floppy.drawing")  # a layer above, which registers its kinds
+    if picture.kind and picture.kind not in PICTURES:
+        raise PictureError(str(must_be_one_of(f"The kind of the picture of {task_id}", picture.kind, PICTURES)))
+    numbers = "channels" if len(shape) == 3 else "numbers of an observation"
+    for what, where, names, count in (
+        (numbers, "observation_names in its metadata, or names of its picture", picture.names, [1, *shape][-1]),
+        ("actions", "action_names in its metadata, or actions of its picture", picture.actions, actions),
+    ):
+        if not _are_names(names, count, may_be_fewer=picture.body is not None):
+            raise PictureError(
+                f"The names of the {what} of {task_id} ({where}) must be a list of {count} text{'s'[: count != 1]}, "
+                f"got {shown(names)}: give so many, or none."
+            )
+    return picture._replace(names=tuple(picture.names), actions=tuple(picture.actions))
+
+
+def has_fitting_names(picture: Picture, shape: tuple[int, ...], actions: int) -> bool:
+    """Whether a picture has as many names as there are numbers and actions, or none."""
+    named = ((picture.names, [1, *shape][-1]), (picture.actions, actions))
+    return all(_are_names(names, count, may_be_fewer=picture.body is not None) for names, count in named)
+
+
+def _are_names(names: Any, count: int, *, may_be_fewer: bool) -> bool:
+    """Whether these are texts, one for each of `count`, or none at all."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return False
+    return len(names) in (0, count) or (may_be_fewer and len(names) < count)
 
 
 CART_POLE = ("position (m)", "velocity (m/s)", "angle (rad)", "angular velocity (rad/s)")

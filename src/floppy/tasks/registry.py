@@ -84,10 +84,22 @@ def make_task(name: str) -> Task:
     prefix, _, rest = full.partition("/")
     if prefix not in FAMILIES or not rest:
         known = [*SHORT_NAMES, *(f"ndcartpole/{n}" for n in range(1, 6))]
-        raise unknown_task(name, known, "" if prefix in FAMILIES else "--import MODULE brings tasks of your own.")
+        raise unknown_task(name, known, "" if prefix in FAMILIES else _what_is_missing(full))
     task: Task = family_of(prefix).make(rest)
     _ASKED_FOR.update((full, task.task_id))
     return task
+
+
+def _what_is_missing(name: str) -> str:
+    """What a name without a family's prefix may lack: Gymnasium's ids end in a version."""
+    if re.search(r":|-v[0-9]+$", name.partition("?")[0]):
+        return f"An environment of Gymnasium's is gymnasium/ID, in a module of yours gymnasium/MODULE:ID{_given(name)}."
+    return "--import MODULE brings tasks of your own."
+
+
+def _given(name: str) -> str:
+    """The whole id of an environment of which the module is named too."""
+    return f", here gymnasium/{name}" if re.fullmatch(r"[\w.]+:[\w./-]+", name) else ""
 
 
 _ASKED_FOR: set[str] = set()
