@@ -185,7 +185,8 @@ def _examples(story: Story) -> str:
         if first.target is None or first.target.is_discrete
         else "how large each action is to be: to the left is less than the middle of its range"
     )
-    if _are_alike(group.scenes):
+    decimals = int(_are_alike(group.scenes))
+    if decimals:
         target += ", nearly as likely as any other here: training makes much of the small differences"
     reach = _reach(group.scenes)
     if reach > 1:
@@ -197,7 +198,7 @@ def _examples(story: Story) -> str:
         f"{shown} Each picture is an observation, but not one from the task: it is whatever teaches best, and need not "
         f"look like the task. The bars below it say {target}."
     )
-    cards = [_example(scene, index, reach) for scene, index in zip(group.scenes, group.indexes, strict=True)]
+    cards = [_example(scene, index, reach, decimals) for scene, index in zip(group.scenes, group.indexes, strict=True)]
     first_ones, others = (
         f'<div class="examples">{"".join(some)}</div>' for some in (cards[:MOST_OPEN], cards[MOST_OPEN:])
     )
@@ -219,8 +220,8 @@ def _are_alike(scenes: Sequence[Scene]) -> bool:
     return bool(targets) and all(each.values.max() < CHANCE * each.values.mean() for each in targets)
 
 
-def _example(scene: Scene, index: int, reach: float) -> str:
-    """An example's picture, and its target as bars that are full at `reach`."""
+def _example(scene: Scene, index: int, reach: float, decimals: int) -> str:
+    """An example's picture, and its target as bars that are full at `reach`, percents with so many `decimals`."""
     target = scene.target
     name = f"Example {index}"
     if target is None:
@@ -228,7 +229,7 @@ def _example(scene: Scene, index: int, reach: float) -> str:
     largest = np.argsort(-np.abs(target.strength), kind="stable")[:MOST_ACTIONS]
     if target.is_discrete and len(target.values) > MOST_ACTIONS:
         largest = largest[target.values[largest] >= LEAST_SHARE]
-    order, decimals = np.sort(largest), int(_are_alike([scene]))
+    order = np.sort(largest)
     rows = [
         (
             target.names[i],
