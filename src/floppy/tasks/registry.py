@@ -16,6 +16,7 @@ FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",
     "gymnax": "floppy.tasks.gymnax",
     "brax": "floppy.tasks.brax",
+    "mjx": "floppy.tasks.mjx",
     "gymnasium": "floppy.tasks.gymnasium",
     "ale": "floppy.tasks.ale",
     "images": "floppy.tasks.images",
