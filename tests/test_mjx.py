@@ -189,7 +189,7 @@ def test_a_task_says_what_gymnasium_says(name: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", sorted(set(ROBOTS) - {"humanoidstandup"}))  # which takes many minutes on a CPU
 def test_tasks_fulfil_the_contract(name: str) -> None:
     check_task(make_task(f"mjx/{name}"))
 
