@@ -376,11 +376,12 @@ def test_listed_tasks_are_the_tasks_there_are() -> None:
     assert len(names) == len(set(names))
     assert names[:5] == [f"ndcartpole/{n}" for n in range(1, 6)]
     brax = [name for name in names if name.startswith("brax/")]
+    mjx = [name for name in names if name.startswith("mjx/")]
     gymnasium = [name for name in names if name.startswith("gymnasium/")]
     ale = [name for name in names if name.startswith("ale/")]
     images = [name for name in names if name.startswith("images/")]
-    assert names[5:] == [*(f"gymnax/{name}" for name in gymnax.registered_envs), *brax, *gymnasium, *ale, *images]
-    assert len(brax) == 9
+    assert names[5:] == [*(f"gymnax/{name}" for name in gymnax.registered_envs), *brax, *mjx, *gymnasium, *ale, *images]
+    assert (len(brax), len(mjx)) == (9, 8)
     assert images == ["images/digits", "images/mnist", "images/fashion-mnist"]
     assert "gymnasium/CartPole-v1" in gymnasium
     assert {name for name in SHORT_NAMES.values() if ale or not name.startswith("ale/")} <= set(names)
@@ -392,6 +393,7 @@ MODULES = [name for name in FAMILIES.values() if isinstance(name, str)]
 OPTIONAL = {
     "gymnax": ("gymnax", "gymnax/CartPole-v1"),
     "brax": ("brax", "brax/hopper"),
+    "mujoco.mjx": ("mjx", "mjx/hopper"),
     "gymnasium": ("gymnasium", "gymnasium/CartPole-v1"),
     "ale_py": ("atari", "ale/pong"),
     "sklearn.datasets": ("images", "images/digits"),
@@ -447,7 +449,7 @@ def test_making_one_task_imports_no_other_family() -> None:
     code = "from floppy.tasks import make_task; make_task('ndcartpole/2'); print(*sys.modules)"
     loaded = set(run_without(code=code).split())
     assert "floppy.tasks.ndcartpole" in loaded
-    assert not loaded & {"floppy.tasks.brax", "floppy.tasks.images", "gymnasium", "gymnax"}
+    assert not loaded & {"floppy.tasks.brax", "floppy.tasks.mjx", "floppy.tasks.images", "gymnasium", "gymnax"}
 
 
 # --- compilation ---

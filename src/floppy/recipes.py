@@ -132,7 +132,7 @@ def papers_adam_steps(wanted: Wanted) -> int:
 
 
 def if_slow(slow: int, usual: int) -> Callable[[Wanted], int]:
-    """One number for tasks that Python steps, another for all others."""
+    """One number for tasks whose steps take long, another for all others."""
     return lambda wanted: slow if wanted.profile.is_slow else usual
 
 

@@ -1,8 +1,10 @@
 """What a task is: the contract that every environment family fulfils."""
 
+import contextlib
+import io
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -77,7 +79,7 @@ class Profile(NamedTuple):
     name: str
     """`vector`, `continuous`, `grid`, `cartpole`, `atari`, `small-images`, `large-images`: a row of the recipes."""
     is_slow: bool = False
-    """Whether Python steps it, so that scores are taken over fewer episodes."""
+    """Whether its steps take long, as those that Python takes do, so that fewer episodes are scored."""
     is_small: bool = False
     """Whether few numbers are observed, `FEW_NUMBERS` at most, as in classic control."""
     dimensions: int = 0
@@ -282,10 +284,21 @@ def observes_bytes(task: Task) -> bool:
     return isinstance(task, JaxTask) and jax.eval_shape(reset_of(task), jax.random.key(0))[1].dtype == jnp.uint8
 
 
-def lenient_broadcasting() -> AbstractContextManager[None]:
+def lenient_broadcasting() -> contextlib.AbstractContextManager[None]:
     """Lets another library's code add vectors to matrices, which JAX can be told to refuse (`rank_promotion`)."""
-    manager: AbstractContextManager[None] = jax.numpy_rank_promotion("allow")
+    manager: contextlib.AbstractContextManager[None] = jax.numpy_rank_promotion("allow")
     return manager
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences another library, and lets it be lenient.
+
+    Brax and MJX print about packages that they do not need, and warn about their own age.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), lenient_broadcasting():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def strong_types(state: Any) -> Any:

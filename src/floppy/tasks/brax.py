@@ -1,11 +1,7 @@
 """Brax environments as tasks. Their physics is unmaintained upstream: it is pinned, and stays behind this file."""
 
-import contextlib
 import dataclasses
 import functools
-import io
-import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +9,7 @@ import jax.numpy as jnp
 
 from floppy.errors import FloppyError
 from floppy.spaces import Continuous
-from floppy.tasks.base import Profile, Transition, lenient_broadcasting, strong_types
+from floppy.tasks.base import Profile, Transition, quiet, strong_types
 from floppy.tasks.lookup import import_optional, unknown_task
 from floppy.tasks.pictures import Picture, brax_picture
 
@@ -46,7 +42,7 @@ def make_environment(name: str, backend: str) -> Any:
       FloppyError: if Brax is not installed.
     """
     # Brax computes constants with JAX: made within a compiled function they would have no values.
-    with _quiet(), jax.ensure_compile_time_eval():
+    with quiet(), jax.ensure_compile_time_eval():
         mujoco, envs = (
             import_optional(module, "brax", "Tasks brax/... need Brax") for module in ("mujoco", "brax.envs")
         )
@@ -61,16 +57,8 @@ def make_environment(name: str, backend: str) -> Any:
 def _observation_size(name: str, backend: str) -> int:
     """Without a simulation, which Brax's own `observation_size` is."""
     environment = make_environment(name, backend)
-    with _quiet():
+    with quiet():
         return int(jax.eval_shape(environment.reset, jax.random.key(0)).obs.shape[-1])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Brax prints about packages that it does not need and warns about its own age."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), lenient_broadcasting():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class BraxState(NamedTuple):
@@ -137,7 +125,7 @@ class BraxTask:
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
         """Starts an episode."""
         environment = make_environment(self.name, self.backend)
-        with _quiet():
+        with quiet():
             state = environment.reset(key)
         state = strong_types(state)
         return BraxState(state, jnp.zeros((), jnp.int32)), state.obs
@@ -146,7 +134,7 @@ class BraxTask:
         """Takes one action; the physics is deterministic, `key` is not used."""
         del key
         environment = make_environment(self.name, self.backend)
-        with _quiet():
+        with quiet():
             following = strong_types(environment.step(state.environment, action))
         steps = state.steps + 1
         return Transition(

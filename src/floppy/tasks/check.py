@@ -24,6 +24,7 @@ from floppy.tasks.base import (
     Transition,
     bounds_fault,
     picture_of,
+    profile_of,
     reset_of,
     step_of,
     strong_types,
@@ -336,7 +337,8 @@ class _Running(NamedTuple):
 
 
 def _played(task: JaxTask, key: jax.Array) -> _Outcome:
-    play = jax.jit(lambda keys: jax.vmap(functools.partial(_play_one, task))(keys), compiler_options=QUICK)
+    options = None if profile_of(task).is_slow else QUICK
+    play = jax.jit(lambda keys: jax.vmap(functools.partial(_play_one, task))(keys), compiler_options=options)
     outcome: _Outcome = play(jax.random.split(key, EPISODES))
     return outcome._replace(restarted=outcome.restarted.T)
 

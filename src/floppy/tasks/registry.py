@@ -16,6 +16,7 @@ FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "ndcartpole": "floppy.tasks.ndcartpole",
     "gymnax": "floppy.tasks.gymnax",
     "brax": "floppy.tasks.brax",
+    "mjx": "floppy.tasks.mjx",
     "gymnasium": "floppy.tasks.gymnasium",
     "ale": "floppy.tasks.ale",
     "images": "floppy.tasks.images",
@@ -33,7 +34,7 @@ it imports those in functions.
 """
 
 
-JAX_FAMILIES = ("ndcartpole", "gymnax", "brax")
+JAX_FAMILIES = ("ndcartpole", "gymnax", "brax", "mjx")
 """Those whose tasks are JAX tasks, which is known without making one."""
 
 
