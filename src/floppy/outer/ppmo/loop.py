@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -56,7 +57,8 @@ class Samples(NamedTuple):
     """One learner group's rollout, ready for the updates; `n = T · environments` entries per learner."""
 
     observations: jax.Array
-    """`[n, learners, *obs]`, normalised."""
+    """`[n, learners, *obs]`, raw: bytes, where they are pixels, are a quarter of the memory. A minibatch has them
+    normalised."""
     actions: jax.Array
     """`[n, learners]` or `[n, learners, a]`."""
     log_probs: jax.Array
@@ -309,11 +311,11 @@ class PPMO(OuterLoopDefaults):
         """Advantages and everything else that the updates read; `log_std [learners, a]` of the collecting policies."""
         statistics, teacher = self.statistics(state), teacher_of(problem)
         values = self._values(problem, state.critic, normalise(statistics, trajectory.observations))
-        next_values = self._values(problem, state.critic, normalise(statistics, trajectory.next_observations))
+        next_values = self._next_values(problem, state, trajectory, values)
         advantages = self._advantages(trajectory, values, next_values)
         log_probs = self._log_probability(problem, trajectory.outputs, log_std[:, None], trajectory.actions)
         samples = Samples(
-            normalise(statistics, trajectory.observations),
+            trajectory.observations,
             trajectory.actions,
             log_probs,
             advantages,
@@ -327,6 +329,21 @@ class PPMO(OuterLoopDefaults):
         shape = problem.task.observation_shape
         leading = observations.shape[: observations.ndim - len(shape)]
         return self._critic(problem).apply(critic, observations.reshape(-1, *shape)).reshape(leading)
+
+    def _next_values(self, problem: Problem, state: PPMOState, trajectory: Trajectory, values: jax.Array) -> jax.Array:
+        """Values `[T, L, E]` of the states that steps reached: those of the steps after them, unless time ran out.
+
+        Of a termination no value is used; only what a time limit cut is looked at once more.
+        """
+
+        def of(observations: jax.Array) -> jax.Array:
+            return self._values(problem, state.critic, normalise(self.statistics(state), observations))
+
+        return jax.lax.cond(
+            jnp.any(trajectory.truncated[:-1]),
+            lambda: of(trajectory.next_observations),
+            lambda: jnp.concatenate([values[1:], of(trajectory.next_observations[-1:])]),
+        )
 
     def _advantages(self, trajectory: Trajectory, values: jax.Array, next_values: jax.Array) -> jax.Array:
         rates = {"discount": self.discount, "gae_lambda": self.gae_lambda}
@@ -355,14 +372,19 @@ class PPMO(OuterLoopDefaults):
         orders = shuffled(key, count, self.epochs)
         rows = orders[:, : minibatches * size].reshape(self.epochs * minibatches, size)
 
+        def minibatch_of(rows: jax.Array) -> tuple[Samples, ...]:
+            taken: tuple[Samples, ...] = jax.tree.map(lambda x: x[rows], samples)
+            statistics = self.statistics(state)
+            return tuple(each._replace(observations=normalise(statistics, each.observations)) for each in taken)
+
         def update(state: PPMOState, rows: jax.Array) -> tuple[PPMOState, Info]:
-            minibatch = jax.tree.map(lambda x: x[rows], samples)
+            minibatch = minibatch_of(rows)
             gradient, info = self._policy_gradient(problem, state, fresh, minibatch)
             state, critic_info = self._moved(problem, state, gradient, minibatch)
             return state, info | critic_info | problem.rates(state.distilled)
 
         if self.target_kl > 0.0:
-            return self._update_until_kl_limit(problem, state, fresh, samples, rows)
+            return self._update_until_kl_limit(problem, state, fresh, minibatch_of, rows)
         state, info = jax.lax.scan(update, state, rows)
         return state, jax.tree.map(jnp.mean, info)
 
@@ -371,7 +393,7 @@ class PPMO(OuterLoopDefaults):
         problem: Problem,
         state: PPMOState,
         fresh: tuple[Any, ...],
-        samples: tuple[Samples, ...],
+        minibatch_of: Callable[[jax.Array], tuple[Samples, ...]],
         rows: jax.Array,
     ) -> tuple[PPMOState, Info]:
         """Updates of the critic by all minibatches in `rows`, and of the dataset up to where policies went too far.
@@ -382,10 +404,6 @@ class PPMO(OuterLoopDefaults):
 
         def gradient_of(state: PPMOState, minibatch: tuple[Samples, ...]) -> tuple[Parameters, Info]:
             return self._policy_gradient(problem, state, fresh, minibatch)
-
-        def minibatch_of(rows: jax.Array) -> tuple[Samples, ...]:
-            taken: tuple[Samples, ...] = jax.tree.map(lambda x: x[rows], samples)
-            return taken
 
         shapes = jax.eval_shape(lambda: gradient_of(state, minibatch_of(rows[0])))
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
