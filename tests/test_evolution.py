@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ from floppy.errors import FloppyError
 from floppy.keys import named_key
 from floppy.outer import HaDES
 from floppy.outer.hades.loop import HaDESState, smooth
-from floppy.play.device import ON_DEVICE
+from floppy.play.device import ON_DEVICE, DeviceArena
+from floppy.recipes import neuroevolution_baseline
 from floppy.tasks import JaxTask, Transition
 from floppy.tasks.ndcartpole import NDCartPole
 
@@ -307,3 +309,20 @@ def test_smooth_noise_for_observations_that_are_no_images_is_refused() -> None:
         match=r"^smoothness must be 0 for probe/observation, whose .* \(1,\) are no images, got 2\.$",
     ):
         HaDES(smoothness=2.0).check(make_problem())
+
+
+def test_chunks_of_a_direct_search_count_the_weights_that_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each candidate has weights of its own: all at once they took 22 GB of a population of 4096."""
+    counted = []
+
+    def chunk(arena: DeviceArena, task: Any, count: int, weights: Any, episodes: int) -> int:
+        counted.append(sum(leaf.size for leaf in jax.tree.leaves(weights)))
+        return count
+
+    monkeypatch.setattr(DeviceArena, "chunk", chunk)
+    config = neuroevolution_baseline("cartpole")
+    problem, outer, key = config.problem(), config.outer, jax.random.key(0)
+    state = jax.eval_shape(lambda: outer.init(problem, key))
+    jax.eval_shape(lambda state: outer.step(problem, state, key), state)
+    in_layers = sum(leaf.size for leaf in jax.tree.leaves(problem.networks[0].init(key).layers))
+    assert counted[0] >= in_layers == 64 * (4 + 1) + 64 * (64 + 1) + 2 * (64 + 1)

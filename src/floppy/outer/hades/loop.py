@@ -121,7 +121,8 @@ class HaDES(OuterLoopDefaults):
         """One generation: sample, clone and play, move the search distribution."""
         candidates, fresh = arena.compiled(self._sample)(problem, state, key)
         episodes = self.initialisations * self.environments
-        chunk = self.chunk or arena.chunk(problem.task, self.population, fresh, episodes)
+        weights = (fresh, state.distilled.encoder)  # of which every candidate has its own
+        chunk = self.chunk or arena.chunk(problem.task, self.population, weights, episodes)
         outcome = partial(self._outcome, problem, arena)
         result = arena.map(outcome, self.population, chunk, candidates, state, fresh, named_key(key, "play"))
         return arena.compiled(self._move)(problem, state, candidates, result, key)
