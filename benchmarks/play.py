@@ -5,10 +5,10 @@ from typing import Any
 import gymnasium
 import jax
 import jax.numpy as jnp
-import numpy as np
 from _measure import Row, fastest, rate, timed
+from gymnasium.vector.utils import batch_space
 
-from floppy import LearnerDistribution, make_task
+from floppy import LearnerDistribution, list_tasks, make_task
 from floppy.play import open_arena
 from floppy.play.device import ON_DEVICE
 from floppy.tasks.base import Task
@@ -20,6 +20,7 @@ ON_DEVICE_TASKS = {
 }
 ON_HOST_TASKS = {"Gymnasium CartPole": "gymnasium/CartPole-v1", "MuJoCo Hopper": "gymnasium/Hopper-v5"}
 LEARNERS, ENVIRONMENTS = 16, 4
+COPIES = LEARNERS * ENVIRONMENTS
 ALONE = "the environments alone"
 
 
@@ -87,7 +88,7 @@ def _on_host(name: str, task: Any) -> Row:
 
 def _steps_of(vector: Any, steps: int) -> float:
     """Steps per second with random actions."""
-    vector.reset(seed=0)
+    vector.reset(seed=list(range(vector.num_envs)))
     vector.action_space.seed(0)
     actions = [vector.action_space.sample() for _ in range(steps)]
 
@@ -102,32 +103,14 @@ def _steps_of(vector: Any, steps: int) -> float:
 def _vector_environments() -> list[Row]:
     """Gymnasium's two vector environments and, where it is installed, EnvPool."""
     found = []
-    for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5"):
+    for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Humanoid-v5"):
         for mode in ("sync", "async"):
-            vector = gymnasium.make_vec(name, num_envs=64, vectorization_mode=mode)
+            vector = gymnasium.make_vec(name, num_envs=COPIES, vectorization_mode=mode)
             found.append(rate(f"Vector environments, {name}, {mode}", _steps_of(vector, 100), "steps"))
             vector.close()
-    try:
-        import envpool
-    except ImportError:
-        return found
-    for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5"):
-        if name in envpool.list_all_envs():
-            vector = envpool.make_gymnasium(name, num_envs=64)
-            found.append(rate(f"Vector environments, {name}, EnvPool", _envpool_steps(vector, 100), "steps"))
+        if f"envpool/{name}" in list_tasks():
+            vector = make_task(f"envpool/{name}").make_vector(COPIES, training=False)
+            vector.action_space = batch_space(vector.single_action_space, COPIES)
+            found.append(rate(f"Vector environments, {name}, EnvPool", _steps_of(vector, 100), "steps"))
             vector.close()
     return found
-
-
-def _envpool_steps(vector: Any, steps: int) -> float:
-    space = vector.action_space
-    single = [space.sample() for _ in range(64)]
-    actions = np.stack(single).astype(getattr(space, "dtype", None))
-    vector.reset()
-
-    def play() -> None:
-        for _ in range(steps):
-            vector.step(actions)
-
-    play()
-    return steps * 64 / min(timed(play) for _ in range(3))

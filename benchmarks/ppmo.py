@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from _measure import Row, ceiling, per_loop, product_flops, rate, timed
 
-from floppy import recipe
+from floppy import list_tasks, recipe
 from floppy.outer.ppmo.loop import PPMOState
 from floppy.play import open_arena
 from floppy.run.config import DistillConfig
@@ -17,7 +17,11 @@ JAX_TASKS = {
     "MinAtar Breakout": ("breakout", "ppmo", 4),
     "Brax hopper": ("hopper", "ppmo", 2),
 }
-HOST_TASKS = {"MuJoCo Hopper": ("gymnasium/Hopper-v5", 3), "Atari Centipede": ("ale/centipede", 2)}
+HOST_TASKS = {
+    "MuJoCo Hopper": ("gymnasium/Hopper-v5", 3),
+    "MuJoCo Hopper by EnvPool": ("envpool/Hopper-v5", 3),
+    "Atari Centipede": ("ale/centipede", 2),
+}
 PRODUCTS = "matrix products"
 
 
@@ -29,7 +33,7 @@ def rows(*, quick: bool) -> list[Row]:
             found += _on_device(name, recipe(task, method), steps, peak)
     found += _parts(recipe("ndcartpole/1", "ppmo-paper"))
     for name, (task, steps) in HOST_TASKS.items():
-        if not (quick and name.startswith("Atari")):
+        if not (quick and name.startswith("Atari")) and task in list_tasks():
             found += _on_host(name, recipe(task), steps, peak)
     return found
 

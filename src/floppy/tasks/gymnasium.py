@@ -16,7 +16,7 @@ from floppy.tasks.pictures import Picture, gymnasium_picture, has_fitting_names
 from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
 
 if TYPE_CHECKING:
-    from gymnasium.vector import SyncVectorEnv
+    from gymnasium.vector import VectorEnv
 
 FAMILY = "gymnasium"
 POSITIONS = "exclude_current_positions_from_observation"
@@ -120,10 +120,10 @@ class GymnasiumTask:
         """The first paragraph of the docstring of the environment's class, if that is not Gymnasium's own."""
         return str(self._description.about)
 
-    def make_vector(self, count: int, *, training: bool) -> "SyncVectorEnv":
+    def make_vector(self, count: int, *, training: bool) -> "VectorEnv":
         """Makes `count` copies, stepped one after the other in this process; see `HostTask`."""
         del training
-        vector: SyncVectorEnv = _environments().make_vector(
+        vector: VectorEnv = _environments().make_vector(
             self.name, count, self.task_id, self.observation_shape, self.actions
         )
         return vector

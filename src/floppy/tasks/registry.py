@@ -18,6 +18,7 @@ FAMILIES: dict[str, str | Callable[[str], Task]] = {
     "brax": "floppy.tasks.brax",
     "mjx": "floppy.tasks.mjx",
     "gymnasium": "floppy.tasks.gymnasium",
+    "envpool": "floppy.tasks.envpool",
     "ale": "floppy.tasks.ale",
     "images": "floppy.tasks.images",
 }
