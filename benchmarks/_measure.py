@@ -72,7 +72,9 @@ def per_loop(part: Callable[[Any, jax.Array], Any], state: Any, count: int, repe
 
 
 def product_flops(function: Callable[..., Any], *arguments: Any, trips: float = 1.0) -> float:
-    """Floating-point operations of the matrix products and convolutions of a function, a lower bound of its work.
+    """Floating-point operations of the matrix products and convolutions of a function, a part of its work.
+
+    Of the branches of a condition the one with the most counts.
 
     Args:
       function: any that JAX traces.

@@ -10,6 +10,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def _measured(group: str, *, quick: bool) -> dict[str, Any]:
 
 def _in_process(group: str, *, quick: bool) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--group", group, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=FOLDER)
+    with tempfile.TemporaryDirectory() as folder:  # MuJoCo writes its warnings into the current one
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

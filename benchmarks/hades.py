@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,7 +32,7 @@ class Unending(BraxTask):
 
 
 def hopper(width: int) -> DistillConfig:
-    """Width 512 as the paper has it, with 32 candidates in place of 2048, and one learner."""
+    """With 32 candidates in place of the paper's 2048, and one learner; the paper's width is 512."""
     outer = HaDES(population=32, initialisations=1, environments=4, normalise_observations=True)
     cloning = AdamSteps(loss="gaussian-nll", steps=400, eps_root=0.0)
     return recipe("hopper", "hades-brax", outer=outer, cloning=cloning, distribution=f"width={width}")
@@ -42,8 +41,8 @@ def hopper(width: int) -> DistillConfig:
 CASES = {
     "cart-pole": lambda: recipe("cartpole", "hades"),
     "MinAtar Breakout": lambda: recipe("breakout", "hades"),
-    "Brax hopper, width 64": lambda: hopper(64),
-    "Brax hopper, width 512": lambda: hopper(512),
+    "Brax hopper, 32 candidates, width 64": lambda: hopper(64),
+    "Brax hopper, 32 candidates, width 512": lambda: hopper(512),
 }
 QUICK = ("cart-pole", "MinAtar Breakout")
 
@@ -62,12 +61,9 @@ def rows(*, quick: bool) -> list[Row]:
 def _in_process(name: str, devices: int) -> dict[str, float]:
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-W", "ignore", __file__, name]
-    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=_FOLDER).stdout
+    answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     told: dict[str, float] = json.loads(answer)
     return told
-
-
-_FOLDER = Path(__file__).parent
 
 
 def _generation(name: str) -> dict[str, float]:

@@ -7,7 +7,6 @@ weights) and HaDES (16 examples). Adam steps and episodes are cut short, for mem
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 from _measure import Row
@@ -35,8 +34,7 @@ def rows(*, quick: bool) -> list[Row]:
 
 def _peak(method: str, population: int) -> float:
     command = [sys.executable, __file__, method, str(population)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
-    return float(answer)
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def config(method: str, population: int) -> DistillConfig:

@@ -258,6 +258,14 @@ def test_without_mjx_the_message_says_what_to_install(missing: str, monkeypatch:
     assert message.endswith("): pip install 'floppy-rl[mjx]'.")
 
 
+def test_another_version_of_mjx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mujoco.mjx._src import collision_driver
+
+    monkeypatch.delattr(collision_driver, "_COLLISION_FUNC")
+    with pytest.raises(FloppyError, match=r"^Tasks mjx/\.\.\. need another version of MJX \(.*\): pip install .*\.$"):
+        make_model.__wrapped__("hopper")  # not from the cache
+
+
 @pytest.mark.thorough
 def test_mjx_prints_nothing_and_leaves_no_file(tmp_path: Path) -> None:
     program = (

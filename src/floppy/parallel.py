@@ -65,7 +65,7 @@ class Processes:
 
 
 def use_all_cores() -> None:
-    """Makes every core of a CPU a device of its own, which XLA otherwise uses within single operations alone.
+    """Makes each core of a CPU, up to `MOST_CORES`, a device: XLA by itself uses several only within single operations.
 
     Nothing changes where the environment says how many devices a CPU is (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`), or where
     JAX knows its devices already. The cores are those that this process may run on.

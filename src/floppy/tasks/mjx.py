@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from floppy.errors import FloppyError
+from floppy.errors import FloppyError, one_line
 from floppy.spaces import Continuous
 from floppy.tasks.base import Profile, Transition, quiet, strong_types
-from floppy.tasks.lookup import import_optional, unknown_task
+from floppy.tasks.lookup import import_optional, install_hint, unknown_task
 from floppy.tasks.pictures import Picture, gymnasium_picture
 
 DESCRIPTION = (
@@ -53,7 +53,7 @@ def make_model(name: str) -> Made:
     """Takes the model of robot `name` from Gymnasium, once per process.
 
     Raises:
-      FloppyError: if Gymnasium, MuJoCo or MJX is not installed.
+      FloppyError: if Gymnasium, MuJoCo or MJX is not installed, or MJX in a version that does not fit.
     """
     # Made within a compiled function the model's arrays would have no values.
     with quiet(), jax.ensure_compile_time_eval():
@@ -61,6 +61,7 @@ def make_model(name: str) -> Made:
             import_optional(module, "mjx", "Tasks mjx/... need Gymnasium, MuJoCo and MJX")
             for module in ("mujoco", "mujoco.mjx", "gymnasium")
         )
+        _colliders()  # a version that has none is refused here
         mujoco.set_mju_user_warning(lambda _: None)  # MuJoCo would write a log file into the current folder
         try:
             environment = gymnasium.make(ROBOTS[name].gymnasium_id)
@@ -88,10 +89,9 @@ def _as_in_mujoco() -> Iterator[None]:
     MJX does so for lying ones only (google-deepmind/mujoco#2774). Its table is as before afterwards: Brax reads it too.
     """
     from mujoco.mjx import GeomType
-    from mujoco.mjx._src.collision_driver import _COLLISION_FUNC as COLLIDERS
 
-    pair = (GeomType.PLANE, GeomType.CAPSULE)
-    usual = COLLIDERS[pair]
+    colliders, pair = _colliders(), (GeomType.PLANE, GeomType.CAPSULE)
+    usual = colliders[pair]
 
     def collide(model: Model, data: Data, group: Any, geoms: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         distance, position, frame = usual(model, data, group, geoms)
@@ -99,12 +99,24 @@ def _as_in_mujoco() -> Iterator[None]:
         return distance, position, _turned(frame, jnp.repeat(axis, usual.ncon, axis=0))
 
     collide.ncon = usual.ncon  # type: ignore[attr-defined]
-    COLLIDERS[pair] = collide
+    colliders[pair] = collide
     try:
         with quiet():
             yield
     finally:
-        COLLIDERS[pair] = usual
+        colliders[pair] = usual
+
+
+def _colliders() -> dict[Any, Any]:
+    """MJX's table of what finds contacts, by the kinds of two bodies; it has no public name."""
+    try:
+        from mujoco.mjx._src.collision_driver import _COLLISION_FUNC
+    except ImportError as error:
+        raise FloppyError(
+            f"Tasks mjx/... need another version of MJX ({one_line(error)}): {install_hint('mjx')}."
+        ) from error
+    table: dict[Any, Any] = _COLLISION_FUNC
+    return table
 
 
 def _turned(frame: jax.Array, axis: jax.Array) -> jax.Array:

@@ -333,7 +333,7 @@ class PPMO(OuterLoopDefaults):
     def _next_values(self, problem: Problem, state: PPMOState, trajectory: Trajectory, values: jax.Array) -> jax.Array:
         """Values `[T, L, E]` of the states that steps reached: those of the steps after them, unless time ran out.
 
-        Of a termination no value is used; only what a time limit cut is looked at once more.
+        Of a termination no value is used; where a time limit has cut an episode, all of them are computed anew.
         """
 
         def of(observations: jax.Array) -> jax.Array:
