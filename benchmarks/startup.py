@@ -38,7 +38,9 @@ def rows(*, quick: bool) -> list[Row]:
             duration("Start-up, import floppy", middle(lambda: _python("import floppy"), times)),
             duration("Start-up, import jax", middle(lambda: _python("import jax"), times)),
             duration("Start-up, floppy --help", middle(lambda: _command("--help"), times)),
-            duration("Start-up, a command that is refused", middle(lambda: _command("distill", "nothing"), times)),
+            duration(
+                "Start-up, a command that is refused", middle(lambda: _command("distill", "nothing", code=2), times)
+            ),
         ]
         for method in ("ppmo",) if quick else ("ppmo", "hades"):
             cold, warm = (_to_goal(method, folder) for _ in range(2))
@@ -52,19 +54,21 @@ def rows(*, quick: bool) -> list[Row]:
     return found
 
 
-def _seconds(words: list[str], cache: str = "") -> tuple[float, str]:
+def _seconds(words: list[str], cache: str = "", code: int = 0) -> tuple[float, str]:
     environment = os.environ | ({"FLOPPY_CACHE": cache} if cache else {})
     started = time.time()
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    return time.time() - started, done.stdout
+    seconds = time.time() - started
+    assert done.returncode == code, done.stderr
+    return seconds, done.stdout
 
 
 def _python(code: str) -> float:
     return _seconds([sys.executable, "-c", code])[0]
 
 
-def _command(*words: str) -> float:
-    return _seconds([str(FLOPPY), *words])[0]
+def _command(*words: str, code: int = 0) -> float:
+    return _seconds([str(FLOPPY), *words], code=code)[0]
 
 
 def _to_goal(method: str, cache: str) -> float:
