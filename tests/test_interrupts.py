@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_a_command_goes_on_if_it_has_the_option() -> None:
         assert ("resume" in options) == (name in RESUMABLE or name in STUDIES), name
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Ctrl-C means what it does in a terminal, also where a shell runs pytest behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_run_is_asked_to_stop_and_a_second_signal_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:

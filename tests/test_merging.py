@@ -509,7 +509,9 @@ def test_shares_are_between_random_and_single() -> None:
     study = Multitask((Path("a"), Path("b")), learners=2)
     entry = study.summary(rows)["t"]
     assert entry["means"] == {"random": 10.0, "single": 50.0, "merged": 30.0, "wrong": 10.0}
-    assert entry["shares"]["merged"] == {"mean": 0.5, "interval": [0.375, 0.625]}
+    # Shares 0.375 and 0.625: a standard error of 0.125, times 12.706 by Student's t of one degree of freedom.
+    assert entry["shares"]["merged"]["mean"] == 0.5
+    assert entry["shares"]["merged"]["interval"] == pytest.approx([0.5 - 12.7062 * 0.125, 0.5 + 12.7062 * 0.125], 1e-4)
     assert entry["shares"]["wrong"] == {"mean": 0.0, "interval": [0.0, 0.0]}
     useless = [row | {"score": 10.0} for row in rows]
     assert study.summary(useless)["t"]["shares"] is None

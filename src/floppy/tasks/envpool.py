@@ -31,6 +31,8 @@ OTHERS = ("HumanoidStandup-v4",)
 """Whose rewards EnvPool counts in another way."""
 NAMES = tuple(name for robot in ROBOTS for version in ("v4", "v5") if (name := f"{robot}-{version}") not in OTHERS)
 """Those whose steps a test compares with Gymnasium's; EnvPool has many more."""
+SHORT_NAMES: dict[str, str] = {}
+"""None: they are Gymnasium's."""
 
 
 @dataclasses.dataclass(frozen=True)
