@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 FAMILY = "envpool"
-DESCRIPTION = "MuJoCo's robots as gymnasium/ID has them, two to three times as fast; needs pip install 'floppy-rl[envpool]'"
+DESCRIPTION = (
+    "MuJoCo's robots as gymnasium/ID has them, two to three times as fast; needs pip install 'floppy-rl[envpool]'"
+)
 ROBOTS = (
     "Ant",
     "HalfCheetah",
