@@ -44,7 +44,7 @@ CASES = {
     "Brax hopper, 32 candidates, width 64": lambda: hopper(64),
     "Brax hopper, 32 candidates, width 512": lambda: hopper(512),
 }
-QUICK = ("cart-pole", "MinAtar Breakout")
+QUICK = ("cart-pole",)
 
 
 def rows(*, quick: bool) -> list[Row]:
