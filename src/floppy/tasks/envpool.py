@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from floppy.errors import FloppyError
 from floppy.tasks.gymnasium import GymnasiumTask
-from floppy.tasks.gymnasium import picture as gymnasium_picture
 from floppy.tasks.lookup import import_optional, unknown_task
-from floppy.tasks.pictures import Picture
+from floppy.tasks.pictures import Picture, gymnasium_picture
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -88,7 +87,7 @@ def make(rest: str) -> EnvPoolTask:
     return EnvPoolTask(rest)
 
 
-def picture(rest: str) -> Picture | None:
+def picture(rest: str) -> Picture:
     """As Gymnasium's is drawn."""
     return gymnasium_picture(rest)
 
