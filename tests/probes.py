@@ -6,6 +6,9 @@ Also small helpers that several test files share: quick compilation, learners th
 import dataclasses
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -268,3 +271,17 @@ def task_refusal(name: str) -> str:
     assert "\n" not in message
     assert message.endswith(".")
     return message
+
+
+def assert_is_silent(program: str, folder: Path) -> None:
+    """A program, in a process of its own, ends well, prints nothing and leaves no file in its folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(folder.iterdir()) == []

@@ -167,6 +167,32 @@ def _chunk_bytes() -> int:
     return CPU_CHUNK_BYTES if stats is None else int(stats["bytes_limit"]) // ACCELERATOR_SHARE
 
 
+def largest_divisor(count: int, most: int) -> int:
+    """The largest number of rows up to `most`, but one at least, that divides `count`; 0 of none."""
+    return max((size for size in range(1, min(max(1, most), count) + 1) if count % size == 0), default=count)
+
+
+def map_batches(function: Callable[[Any], Any], xs: Any, batch: int) -> Any:
+    """`function` of all rows of `xs`, `batch` at a time.
+
+    `jax.lax.map(batch_size=...)` compiles another body for the remaining rows, and takes no arrays of size 0.
+
+    Args:
+      function: of rows `[batch, ...]`, to leaves `[batch, ...]`.
+      xs: a pytree of arrays with a common leading axis.
+      batch: rows at a time, a divisor of their number.
+
+    Returns:
+      Leaves `[n, ...]`.
+    """
+    count = jax.tree.leaves(xs)[0].shape[0]
+    if batch == count:
+        return function(xs)
+    batches = jax.tree.map(lambda x: x.reshape(count // batch, batch, *x.shape[1:]), xs)
+    results = jax.lax.map(function, batches)
+    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), results)
+
+
 def sharded_map(function: Callable[..., Any], count: int, chunk: int, *operands: Any) -> Any:
     """`function(indices [chunk], *operands)` for all indices `0 .. count-1`, spread over the devices.
 

@@ -15,6 +15,7 @@ from floppy.cloning.merged import Block, BlockPolicy
 from floppy.errors import FloppyError, page, shown
 from floppy.fields import Registry, is_frozen_dataclass
 from floppy.learner.network import FeatureNetwork, Layer, LayerNetwork, Network, check_offers
+from floppy.parallel import largest_divisor, map_batches
 
 MAX_STEPS = 1_000_000
 """Of a cloning: a card is to teach in milliseconds, and must not keep its reader busy for days."""
@@ -342,28 +343,19 @@ def map_clones(cloning: Cloning, function: Callable[[Any], Any], xs: Any) -> Any
     convolutions, whose values stay in the caches then, measured 2.6 times as fast (without them no slower). A single
     gradient step, and an accelerator, do better in one batch.
     """
-    count = jax.tree.leaves(xs)[0].shape[0]
-    batch = _clones_at_a_time(cloning, function, xs, count)
-    if batch == count:
-        return jax.vmap(function)(xs)
-    if batch == 1:
-        return jax.lax.map(function, xs)
-    # `lax.map(batch_size=...)` does the same, but takes no arrays of size 0, as a `log_std` may be.
-    batches = jax.tree.map(lambda x: x.reshape(count // batch, batch, *x.shape[1:]), xs)
-    clones = jax.lax.map(jax.vmap(function), batches)
-    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), clones)
+    batch = _clones_at_a_time(cloning, function, xs, jax.tree.leaves(xs)[0].shape[0])
+    return jax.lax.map(function, xs) if batch == 1 else map_batches(jax.vmap(function), xs, batch)
 
 
 def _clones_at_a_time(cloning: Cloning, function: Callable[[Any], Any], xs: Any, count: int) -> int:
-    """A divisor of `count`: another body for the remaining ones would be compiled too."""
+    """A divisor of `count`."""
     if not cloning.is_heavy or jax.default_backend() != "cpu":
         return count
     if cloning.steps == 1:
         return 1
     clone = jax.eval_shape(function, jax.tree.map(lambda x: x[0], xs))
     bytes_each = COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(clone))
-    most = max(1, CACHE_BYTES // max(1, bytes_each))
-    return max(batch for batch in range(1, min(most, count) + 1) if count % batch == 0)
+    return largest_divisor(count, CACHE_BYTES // max(1, bytes_each))
 
 
 def check_fits(cloning: Cloning, network: Network[Any]) -> None:

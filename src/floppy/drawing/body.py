@@ -1,11 +1,9 @@
 """Bodies of MuJoCo and Brax, posed by MuJoCo's kinematics and drawn from the shapes of their models: no renderer."""
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from floppy.drawing.base import GREY, ORANGE, PALE, Scene, blank
 from floppy.drawing.shapes import arrow, capsule_outline, turn
+from floppy.tasks.base import quiet_mujoco
 from floppy.tasks.bodies import SIDE, SLANTING, TOP, Body
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def _limb(model: Any, geom: int) -> int:
 def _model(body: Body) -> Any:
     """MuJoCo's model, read once."""
     mujoco, path = importlib.import_module("mujoco"), model_path(body)
-    with _silently(mujoco):
+    with quiet_mujoco(mujoco):
         return mujoco.MjModel.from_xml_path(str(path))
 
 
@@ -207,13 +206,3 @@ def _usual_points(body: Body) -> np.ndarray:
     posed = mujoco.MjData(model)
     mujoco.mj_kinematics(model, posed)
     return np.concatenate([outline for _, outline in outlines(model, posed, VIEWS[body.view])])
-
-
-@contextlib.contextmanager
-def _silently(mujoco: Any) -> Iterator[None]:
-    """MuJoCo would print warnings about older models, and write them to a file in the current folder."""
-    mujoco.set_mju_user_warning(lambda _: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(None)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from floppy.learner.network import Layer
+from floppy.parallel import largest_divisor, map_batches
 
 SMALL_WINDOW = 2
 """Up to which few products are left over at the edges of an image."""
@@ -41,20 +42,16 @@ def convolve_by_products(images: jax.Array, kernel: jax.Array, stride: int) -> j
     if stride > 1:
         images, kernel = _stride_one(images, kernel, stride)
     convolve_some = _products_first if kernel.shape[0] <= SMALL_WINDOW else _windows_first
-    count, batch = images.shape[0], _images_at_a_time(images, kernel)
-    if batch == count:
-        return convolve_some(images, kernel)
-    batches = images.reshape(count // batch, batch, *images.shape[1:])
-    values: jax.Array = jax.lax.map(lambda some: convolve_some(some, kernel), batches)
-    return values.reshape(count, *values.shape[2:])
+    batch = _images_at_a_time(images, kernel)
+    values: jax.Array = map_batches(lambda some: convolve_some(some, kernel), images, batch)
+    return values
 
 
 def _images_at_a_time(images: jax.Array, kernel: jax.Array) -> int:
     """A divisor of their number."""
     count, rows, columns, channels = images.shape
     bytes_each = 4 * rows * columns * (channels + math.prod(kernel.shape[:2]) * kernel.shape[3])
-    most = min(count, max(1, CACHE_BYTES // bytes_each))
-    return max((batch for batch in range(1, most + 1) if count % batch == 0), default=count)
+    return largest_divisor(count, CACHE_BYTES // bytes_each)
 
 
 def _products_first(images: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -301,6 +301,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def quiet_mujoco(mujoco: Any) -> Iterator[None]:
+    """Silences the module `mujoco`, which would write its warnings about older models to a file in this folder."""
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
+
+
 def strong_types(state: Any) -> Any:
     """Gives every leaf a fixed dtype: some environments' `reset` holds Python numbers where `step` returns arrays."""
 

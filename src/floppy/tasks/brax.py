@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from floppy.errors import FloppyError
 from floppy.spaces import Continuous
-from floppy.tasks.base import Profile, Transition, quiet, strong_types
+from floppy.tasks.base import Profile, Transition, quiet, quiet_mujoco, strong_types
 from floppy.tasks.lookup import import_optional, unknown_task
 from floppy.tasks.pictures import Picture, brax_picture
 
@@ -46,11 +46,8 @@ def make_environment(name: str, backend: str) -> Any:
         mujoco, envs = (
             import_optional(module, "brax", "Tasks brax/... need Brax") for module in ("mujoco", "brax.envs")
         )
-        mujoco.set_mju_user_warning(lambda _: None)  # MuJoCo would write a log file into the current folder
-        try:
+        with quiet_mujoco(mujoco):
             return envs.get_environment(name, backend=backend)
-        finally:
-            mujoco.set_mju_user_warning(None)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from floppy.errors import FloppyError, one_line, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import split
-from floppy.tasks.base import MOST_ACTIONS, FaultyEnvironmentError, bounds_fault
+from floppy.tasks.base import MOST_ACTIONS, FaultyEnvironmentError, bounds_fault, quiet_mujoco
 from floppy.tasks.descriptions import first_paragraph
 from floppy.tasks.faults import fault_of_closing, in_time
 from floppy.tasks.lookup import install_hint
@@ -227,11 +227,8 @@ def _quiet() -> Iterator[None]:
         except ImportError:
             yield
             return
-        mujoco.set_mju_user_warning(lambda _: None)
-        try:
+        with quiet_mujoco(mujoco):
             yield
-        finally:
-            mujoco.set_mju_user_warning(None)
 
 
 def _unfit(name: str, what: str, remedy: str) -> FloppyError:

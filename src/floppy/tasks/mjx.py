@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from floppy.errors import FloppyError, one_line
 from floppy.spaces import Continuous
-from floppy.tasks.base import Profile, Transition, quiet, strong_types
+from floppy.tasks.base import Profile, Transition, quiet, quiet_mujoco, strong_types
 from floppy.tasks.lookup import import_optional, install_hint, unknown_task
 from floppy.tasks.pictures import Picture, gymnasium_picture
 
@@ -62,11 +62,8 @@ def make_model(name: str) -> Made:
             for module in ("mujoco", "mujoco.mjx", "gymnasium")
         )
         _colliders()  # a version that has none is refused here
-        mujoco.set_mju_user_warning(lambda _: None)  # MuJoCo would write a log file into the current folder
-        try:
+        with quiet_mujoco(mujoco):
             environment = gymnasium.make(ROBOTS[name].gymnasium_id)
-        finally:
-            mujoco.set_mju_user_warning(None)
         inner, bounds = environment.unwrapped, environment.action_space
         if inner.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:  # the Humanoids'; MJX does not have it
             inner.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
