@@ -20,15 +20,18 @@ FILE, PAGE = DOCS / "performance.json", DOCS / "performance.md"
 MARK = "<!-- table: written by benchmarks/bench.py -->"
 GROUPS = ("startup", "ppmo", "hades", "clones", "play", "memory")
 QUICK = GROUPS[:-1]
+ON_DEMAND = ("cost", "published")
+"""Measured by `--only`: `cost.py` takes an hour, `published.py` needs programs that are not installed here."""
+ALL = (*GROUPS, *ON_DEMAND)
 
 
 def main() -> None:
     """Runs groups, shows the table, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="what takes minutes is left out; nothing is written")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, help="these groups alone; the others stay as they were")
+    parser.add_argument("--only", nargs="+", choices=ALL, help="these groups alone; the others stay as they were")
     parser.add_argument("--table", action="store_true", help="write the page from the file, measure nothing")
-    parser.add_argument("--group", choices=GROUPS, help=argparse.SUPPRESS)
+    parser.add_argument("--group", choices=ALL, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.group:
         print(json.dumps(_measured(options.group, quick=options.quick)))
@@ -87,7 +90,7 @@ def _write_page(told: dict[str, Any]) -> None:
     machines = [group["machine"] for group in told["groups"].values()]
     ceilings = [each["ceiling_gflops"] for each in machines]
     described = "; ".join(sorted({_described(each) for each in machines}))
-    rows = [row for group in GROUPS if group in told["groups"] for row in told["groups"][group]["rows"]]
+    rows = [row for group in ALL if group in told["groups"] for row in told["groups"][group]["rows"]]
     ceiling = f"Products of large matrices ran at {min(ceilings):.0f} to {max(ceilings):.0f} GFLOP/s meanwhile."
     PAGE.write_text(f"{head}{MARK}\n\n{described}.\n\n{ceiling}\n\n{_table(rows)}\n", encoding="utf-8")
 

@@ -1,16 +1,20 @@
-"""Cloning: operations per second beside those of matrix products of the same shapes, and how it scales."""
+"""Cloning and convolutions: operations per second beside those of matrix products, and how cloning scales."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from _measure import Row, fastest, product_flops, product_rate, rate
+from _measure import Row, ceiling, fastest, per_loop, product_flops, product_rate, rate
 
 from floppy import LearnerDistribution
 from floppy.cloning import AdamSteps, Cloning, Distilled, FeatureSteps, GradientStep, ImplicitStep, clone
 from floppy.cloning.base import map_clones, rates_shape
-from floppy.spaces import Continuous
+from floppy.learner.distribution import NATURE_DISTRIBUTION, parse_distribution
+from floppy.spaces import Continuous, Discrete
 
 OBSERVATION, ACTIONS = 11, 3  # hopper's
 LEARNERS = 16
+FRAMES = 256  # of a minibatch of Atari's recipe
 KINDS: dict[str, Cloning] = {
     "one gradient step": GradientStep(),
     "100 Adam steps": AdamSteps(loss="mse", steps=100),
@@ -29,7 +33,7 @@ def rows(*, quick: bool) -> list[Row]:
         found.append(_row(f"100 Adam steps, width {width}", adam, width, 64))
     for examples in () if quick else (4, 16, 256):
         found.append(_row(f"100 Adam steps, width 64, {examples} examples", adam, 64, examples))
-    return found
+    return found + ([] if quick else _convolutions())
 
 
 def _row(name: str, cloning: Cloning, width: int, examples: int) -> Row:
@@ -55,3 +59,28 @@ def _row(name: str, cloning: Cloning, width: int, examples: int) -> Row:
     return rate(
         f"Cloning, {name}: {LEARNERS} clones", flops / seconds / 1e9, "GFLOP", ceiling / 1e9, "products of these shapes"
     )
+
+
+def _convolutions() -> list[Row]:
+    """The Nature CNN on a minibatch of frames: its outputs, and their gradient with respect to the weights."""
+    network = parse_distribution(NATURE_DISTRIBUTION).bind((84, 84, 4), Discrete(18))
+    frames = jax.random.normal(jax.random.key(0), (FRAMES, 84, 84, 4))
+    weights = jax.jit(network.init)(jax.random.key(0))
+
+    def outputs(weights: Any) -> jax.Array:
+        return jnp.sum(jnp.tanh(network.apply(weights, frames)))
+
+    def forwards(weights: Any, _: jax.Array) -> Any:
+        total = outputs(weights)
+        return jax.tree.map(lambda leaf: leaf + 1e-9 * total, weights)
+
+    def there_and_back(weights: Any, _: jax.Array) -> Any:
+        return jax.tree.map(lambda leaf, change: leaf - 1e-9 * change, weights, jax.grad(outputs)(weights))
+
+    found, peak = [], ceiling()
+    for name, part in {"outputs": forwards, "outputs and gradient": there_and_back}.items():
+        flops = product_flops(part, weights, 0)
+        seconds = per_loop(part, weights, 3)
+        told = f"Nature CNN, {FRAMES} frames, {name}"
+        found.append(rate(told, flops / seconds / 1e9, "GFLOP", peak / 1e9, "large matrix products"))
+    return found

@@ -52,13 +52,14 @@ def rows(*, quick: bool) -> list[Row]:
     peak, found = ceiling(), []
     for name in QUICK if quick else CASES:
         for devices in (1, 2):
-            told = _in_process(name, devices)
+            told = in_process(name, devices)
             which = f"HaDES, {name}, {devices} device{'s' if devices > 1 else ''}"
             found.append(rate(which, 1 / told["seconds"], "generations", peak / told["flops"], PRODUCTS))
     return found
 
 
-def _in_process(name: str, devices: int) -> dict[str, float]:
+def in_process(name: str, devices: int) -> dict[str, float]:
+    """What `_generation` tells of a case, on so many CPU devices in a process of their own."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-W", "ignore", __file__, name]
     answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,12 +1,16 @@
 """Play: steps per second of policies, beside those of the environments alone."""
 
+import os
 from typing import Any
 
 import gymnasium
 import jax
 import jax.numpy as jnp
+import mujoco
+import numpy as np
 from _measure import Row, fastest, rate, timed
 from gymnasium.vector.utils import batch_space
+from mujoco import rollout
 
 from floppy import LearnerDistribution, list_tasks, make_task
 from floppy.play import open_arena
@@ -101,7 +105,7 @@ def _steps_of(vector: Any, steps: int) -> float:
 
 
 def _vector_environments() -> list[Row]:
-    """Gymnasium's two vector environments and, where it is installed, EnvPool."""
+    """Gymnasium's two vector environments, MuJoCo's threads and, where it is installed, EnvPool."""
     found = []
     for name in ("CartPole-v1", "Hopper-v5", "HalfCheetah-v5", "Humanoid-v5"):
         for mode in ("sync", "async"):
@@ -113,4 +117,31 @@ def _vector_environments() -> list[Row]:
             vector.action_space = batch_space(vector.single_action_space, COPIES)
             found.append(rate(f"Vector environments, {name}, EnvPool", _steps_of(vector, 100), "steps"))
             vector.close()
+        if name != "CartPole-v1":
+            told = f"Vector environments, {name}, MuJoCo's threaded rollout (no observations, rewards or resets)"
+            found.append(rate(told, _threaded_rollout(name, 100), "steps"))
     return found
+
+
+def _threaded_rollout(name: str, steps: int) -> float:
+    """Steps per second of `COPIES` robots by `mujoco.rollout`, one call a step, as policies ask for."""
+    robot: Any = gymnasium.make(name).unwrapped
+    model, skip, threads = robot.model, robot.frame_skip, os.cpu_count() or 1
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    robot.reset(seed=0)
+    first = np.empty(mujoco.mj_stateSize(model, full))
+    mujoco.mj_getState(model, robot.data, first, full)
+    space = batch_space(robot.action_space, COPIES)
+    space.seed(0)
+    actions = [space.sample() for _ in range(steps)]
+    data = [mujoco.MjData(model) for _ in range(threads)]
+    with rollout.Rollout(nthread=threads) as pool:
+
+        def play() -> None:
+            states = np.tile(first, (COPIES, 1))
+            for action in actions:
+                control = np.repeat(action[:, None], skip, axis=1)
+                states = pool.rollout([model] * COPIES, data, states, control)[0][:, -1]
+
+        play()
+        return steps * COPIES / min(timed(play) for _ in range(3))

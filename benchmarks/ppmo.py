@@ -1,5 +1,6 @@
 """PPMO: outer steps and environment steps per second, and where the time of an outer step goes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,16 +49,26 @@ def _pair(name: str, config: DistillConfig, seconds: float, floor_seconds: float
 
 
 def _on_device(name: str, config: DistillConfig, steps: int, peak: float) -> list[Row]:
+    step, state = _outer_step(config)
+    flops = product_flops(step, state, jnp.zeros((), int))
+    return _pair(name, config, per_loop(step, state, steps), flops / peak)
+
+
+def outer_step_seconds(config: DistillConfig, steps: int) -> float:
+    """Seconds of an outer step on a JAX task, in a loop of so many."""
+    return per_loop(*_outer_step(config), steps)
+
+
+def _outer_step(config: DistillConfig) -> tuple[Callable[[PPMOState, jax.Array], PPMOState], PPMOState]:
+    """What takes an outer step, and the state that it begins with."""
     problem, outer = config.problem(), config.outer
     key = jax.random.key(0)
-    state = jax.jit(lambda: outer.init(problem, key))()
 
     def step(state: PPMOState, index: jax.Array) -> PPMOState:
         following: PPMOState = outer.step(problem, state, jax.random.fold_in(key, index))[0]
         return following
 
-    flops = product_flops(step, state, jnp.zeros((), int))
-    return _pair(name, config, per_loop(step, state, steps), flops / peak)
+    return step, jax.jit(lambda: outer.init(problem, key))()
 
 
 def _on_host(name: str, config: DistillConfig, steps: int, peak: float) -> list[Row]:

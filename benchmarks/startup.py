@@ -28,6 +28,21 @@ def progress(done, _, figures):
         sys.exit()
 distill(config, progress=progress)
 """
+COMPILING = """
+import sys
+import jax
+spent = []
+def listen(event, seconds, **_):
+    if event.startswith("/jax/core/compile/"):
+        spent.append(seconds)
+jax.monitoring.register_event_duration_secs_listener(listen)
+from floppy.run.cache import enable_compilation_cache
+from floppy import distill, recipe
+enable_compilation_cache()
+distill(recipe("cartpole", sys.argv[1], evaluate_every=10), progress=False)
+print(sum(spent))
+"""
+"""Seconds of tracing, lowering and compiling, or of reading what is compiled, in a run by the default recipe."""
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -48,6 +63,9 @@ def rows(*, quick: bool) -> list[Row]:
                 duration(f"Process start to a mean of 475 in 1D cart-pole by {method}, cold cache", cold),
                 duration(f"Process start to a mean of 475 in 1D cart-pole by {method}, warm cache", warm),
             ]
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in ("cold", "warm"):
+            found.append(duration(f"Compiling a default run on cart-pole, {cache} cache", _compiling(folder)))
     with tempfile.TemporaryDirectory() as folder:
         for cache in () if quick else ("cold", "warm"):
             found.append(duration(f"The two commands of make demo, {cache} cache", _demo(folder)))
@@ -75,6 +93,10 @@ def _to_goal(method: str, cache: str) -> float:
     started = time.time()
     _, said = _seconds([sys.executable, "-c", TO_GOAL, str(started), method, str(GOAL)], cache)
     return float(said.split()[0])
+
+
+def _compiling(cache: str) -> float:
+    return float(_seconds([sys.executable, "-c", COMPILING, "ppmo"], cache)[1])
 
 
 def _demo(cache: str) -> float:

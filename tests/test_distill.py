@@ -261,6 +261,23 @@ def test_a_run_in_memory_gives_the_same(undisturbed: Undisturbed) -> None:
 
 
 @pytest.mark.slow
+def test_nothing_compiles_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Outer steps, selections and the final score have a program each; a run with another seed has the same ones."""
+    # Numbers of which no other test has compiled a program.
+    outer = dataclasses.replace(CONFIG.outer, horizon=9)
+    config = dataclasses.replace(CONFIG, outer_steps=6, selection_learners=3, score_learners=7, outer=outer)
+
+    def compiled(seed: int) -> list[str]:
+        caplog.clear()
+        with jax.log_compiles():
+            distill(dataclasses.replace(config, seed=seed), progress=False)
+        names = re.findall(r"Finished XLA compilation of jit\(([^)]*)\)", caplog.text)
+        return [name for name in names if name in ("advance", "_play")]
+
+    assert compiled(0) == ["advance", "_play", "_play"]
+    assert compiled(1) == []
+
+
 def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
     other = distill(dataclasses.replace(CONFIG, seed=1), time_limit=0.0)
     assert other.outer_steps == CONFIG.evaluate_every

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src/floppy"
 
 LAYERS = (
     {"errors"},
-    {"fields", "figure", "files", "npz", "keys", "parallel", "spaces"},
+    {"compilation", "fields", "figure", "files", "npz", "keys", "parallel", "spaces"},
     {"dataset", "learner", "tasks"},
     {"cloning", "play"},
     {"teach"},

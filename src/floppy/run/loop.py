@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.cloning.base import Distilled
+from floppy.compilation import FOR_FEW_CALLS
 from floppy.dataset.file import DistilledDataset, load, save
 from floppy.errors import OVERWRITE, DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
@@ -419,7 +420,8 @@ def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Program
 
         return jax.lax.scan(one, state, steps)
 
-    return _Programs(jax.jit(lambda key: outer.init(problem, key, arena)), jax.jit(advance))
+    init = jax.jit(lambda key: outer.init(problem, key, arena), compiler_options=FOR_FEW_CALLS)
+    return _Programs(init, jax.jit(advance))
 
 
 def to_dataset(

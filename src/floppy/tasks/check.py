@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from floppy.compilation import FOR_ONE_CALL
 from floppy.errors import MAX_COUNT, FloppyError, one_line, page, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
@@ -44,8 +45,6 @@ SAME_STEP = "SameStep"
 SPLITS = ("train", "held-out", "test")
 MOST_BUILT = 120
 """Characters of what is said of a state's structure."""
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options for `jax.jit`: what runs only briefly should compile quickly."""
 
 
 def check_task(task: Task, *, is_registered: bool = True) -> None:
@@ -337,7 +336,7 @@ class _Running(NamedTuple):
 
 
 def _played(task: JaxTask, key: jax.Array) -> _Outcome:
-    options = None if profile_of(task).is_slow else QUICK
+    options = None if profile_of(task).is_slow else FOR_ONE_CALL
     play = jax.jit(lambda keys: jax.vmap(functools.partial(_play_one, task))(keys), compiler_options=options)
     outcome: _Outcome = play(jax.random.split(key, EPISODES))
     return outcome._replace(restarted=outcome.restarted.T)

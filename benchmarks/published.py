@@ -1,0 +1,94 @@
+"""The papers' own programs beside this library, one after the other in the same run.
+
+They are not installed here: clone github.com/wconnorr/RL-to-SL_Distillation and
+github.com/FLAIROx/behaviour-distillation, make an environment of the versions that they need, and say where they are:
+
+    PUBLISHED_PPMO=FOLDER PUBLISHED_HADES=FOLDER PUBLISHED_PYTHON=PYTHON python benchmarks/bench.py --only published
+
+Both are run as they are, by their command lines, and what they print or take is timed from outside.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hades
+import ppmo
+from _measure import Row
+
+from floppy import recipe
+
+PPMO_OPTIONS = "--device cpu --inner_batch 2"
+SHORT, LONG = 5, 45
+"""Outer steps of two runs of PPMO, whose difference counts: start-up falls out."""
+GENERATIONS = 4
+"""Of HaDES, of which the first two compile."""
+HADES_OPTIONS = "--env hopper --popsize 32 --rollouts 1 --eval_envs 4 --epochs 400 --width 512 --save_interval 1000"
+LAP = re.compile(r"Lap time: ([0-9.]+)s")
+
+
+def folder(variable: str) -> Path | None:
+    """What an environment variable names, if it is set."""
+    given = os.environ.get(variable)
+    return Path(given).resolve() if given else None
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """The published program, ours, and how many times as fast ours is; for each program that is there."""
+    del quick
+    found: list[Row] = []
+    if where := folder("PUBLISHED_PPMO"):
+        theirs = 1 / published_step(where)
+        step = ppmo.outer_step_seconds(recipe("ndcartpole/1", "ppmo-paper"), 100)
+        found += compared("PPMO, cart-pole, the paper's setting", "outer steps/s", theirs, 1 / step)
+    if where := folder("PUBLISHED_HADES"):
+        theirs = 1 / published_generation(where)
+        ours = 1 / hades.in_process("Brax hopper, 32 candidates, width 512", 2)["seconds"]
+        found += compared("HaDES, Brax hopper, 32 candidates, width 512", "generations/s", theirs, ours)
+    return found
+
+
+def compared(what: str, unit: str, theirs: float, ours: float) -> list[Row]:
+    """The rows of a pair."""
+    return [
+        Row(f"{what}: the published program", theirs, unit),
+        Row(f"{what}: floppy in the same run", ours, unit),
+        Row(f"{what}: floppy is so many times as fast", ours / theirs, "times"),
+    ]
+
+
+def published_step(where: Path) -> float:
+    """Seconds of an outer step of PPMO's program for cart-pole, with two examples."""
+    script = next(where.rglob("ppo_ndcartpole_distill.py"))
+    root = script.parents[1]
+
+    def run(steps: int) -> float:
+        with tempfile.TemporaryDirectory() as out:
+            started = time.perf_counter()
+            _run([str(script), *PPMO_OPTIONS.split(), "--meta_epochs", str(steps), out], root)
+            return time.perf_counter() - started
+
+    run(1)  # files that are read for the first time
+    return (run(LONG) - run(SHORT)) / (LONG - SHORT)
+
+
+def published_generation(where: Path) -> float:
+    """Seconds of a generation of HaDES's program for Brax's hopper, by what it prints."""
+    with tempfile.TemporaryDirectory() as out:
+        words = ["distill_brax.py", *HADES_OPTIONS.split(), "--generations", str(GENERATIONS), "--folder", out]
+        said = _run(words, where / "policy_distillation")
+    laps = [float(lap) for lap in LAP.findall(said)]
+    return statistics.median(laps[2:])
+
+
+def _run(words: list[str], where: Path) -> str:
+    python = os.environ.get("PUBLISHED_PYTHON", sys.executable)
+    environment = os.environ | {"PYTHONPATH": str(where), "WANDB_MODE": "disabled"}
+    done = subprocess.run([python, *words], cwd=where, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
