@@ -38,8 +38,16 @@ def hopper(width: int) -> DistillConfig:
     return recipe("hopper", "hades-brax", outer=outer, cloning=cloning, distribution=f"width={width}")
 
 
+def cart_pole(population: int) -> DistillConfig:
+    """The default recipe with another population."""
+    config = recipe("cartpole", "hades")
+    outer: Any = config.outer
+    return dataclasses.replace(config, outer=dataclasses.replace(outer, population=population))
+
+
 CASES = {
     "cart-pole": lambda: recipe("cartpole", "hades"),
+    "cart-pole, 256 candidates": lambda: cart_pole(256),  # 64 by default
     "MinAtar Breakout": lambda: recipe("breakout", "hades"),
     "Brax hopper, 32 candidates, width 64": lambda: hopper(64),
     "Brax hopper, 32 candidates, width 512": lambda: hopper(512),

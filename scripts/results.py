@@ -66,6 +66,8 @@ def distill_page(page: Page, only: str) -> None:
 def distill(run: Run) -> None:
     folder, words = ROOT / run.out, run.words(run.out)
     resumed = folder.exists()
+    for command in () if resumed else run.first:
+        floppy(shlex.split(command))
     print(run.typed, flush=True)
     result = answer_of([*words, "--resume"] if resumed else words)
     if resumed:

@@ -13,6 +13,8 @@ sys.path.insert(0, str(FOLDER))
 
 import _measure  # noqa: E402
 import bench  # noqa: E402
+import cost  # noqa: E402
+import published  # noqa: E402
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
 PRODUCT = 2 * 3 * 5 * 7
@@ -65,11 +67,39 @@ def test_shares_of_a_floor():
     assert _measure.rate("play", 50.0, "steps").of_floor is None
 
 
+def test_what_a_score_cost_or_what_was_reached_instead():
+    reached = cost._rows("hopper by taught", 1500.0, {"score": 1510.0, "seconds": 240.0, "env_steps": 1e6})
+    assert [(row.what, row.value, row.unit) for row in reached] == [
+        ("hopper by taught, to 1500", 240.0, "s"),
+        ("hopper by taught, to 1500", 1e6, "environment steps"),
+    ]
+    (missed,) = cost._rows("hopper by hades", 1500.0, {"score": 700.0, "seconds": 903.0, "env_steps": 1e6})
+    assert (missed.what, missed.value) == ("hopper by hades, not 1500: best of 15 minutes", 700.0)
+
+
+LAPS = """
+import sys
+assert "--popsize 32" in " ".join(sys.argv)
+for generation, seconds in enumerate((90.0, 50.0, 12.0, 14.0)):
+    print(f"Gen: {generation}, Fitness: 1.00 +/- 0.10, Best: 2.00, Lap time: {seconds:.1f}s")
+"""
+
+
+def test_generations_of_the_published_program_that_compile_do_not_count(tmp_path: Path):
+    (tmp_path / "policy_distillation").mkdir()
+    (tmp_path / "policy_distillation" / "distill_brax.py").write_text(LAPS, encoding="utf-8")
+    assert published.published_generation(tmp_path) == 13.0
+
+
+def test_a_pair_of_programs_has_the_ratio_of_their_rates():
+    assert [row.value for row in published.compared("PPMO", "outer steps/s", 2.0, 90.0)] == [2.0, 90.0, 45.0]
+
+
 def test_the_page_says_what_the_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = tmp_path / "performance.md"
     page.write_text(bench.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(bench, "PAGE", page)
     told = json.loads(bench.FILE.read_text(encoding="utf-8"))
-    assert set(told["groups"]) == set(bench.GROUPS)
+    assert set(told["groups"]) == set(bench.ALL)
     bench._write_page(told)
     assert page.read_text(encoding="utf-8") == (FOLDER.parent / "docs" / "performance.md").read_text(encoding="utf-8")
