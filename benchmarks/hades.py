@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 from typing import Any
@@ -66,17 +67,17 @@ def rows(*, quick: bool) -> list[Row]:
     return found
 
 
-def in_process(name: str, devices: int) -> dict[str, float]:
+def in_process(name: str, devices: int, generations: int = GENERATIONS) -> dict[str, float]:
     """What `_generation` tells of a case, on so many CPU devices in a process of their own."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [sys.executable, "-W", "ignore", __file__, name]
+    command = [sys.executable, "-W", "ignore", __file__, name, str(generations)]
     answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     told: dict[str, float] = json.loads(answer)
     return told
 
 
-def _generation(name: str) -> dict[str, float]:
-    """Seconds of a generation, and its operations at the length of its episodes."""
+def _generation(name: str, generations: int) -> dict[str, float]:
+    """Seconds of the fastest of some generations, their mean, and the operations at the length of the episodes."""
     config = CASES[name]()
     problem, outer = config.problem(), config.outer
     if name.startswith("Brax"):
@@ -86,7 +87,7 @@ def _generation(name: str) -> dict[str, float]:
     step = jax.jit(outer.step, static_argnums=0)
     state, info = jax.block_until_ready(step(problem, state, key))
     started: list[float] = []
-    for generation in range(GENERATIONS):
+    for generation in range(generations):
         keys = jax.random.fold_in(key, generation)
 
         def one(state: Any = state, keys: jax.Array = keys) -> Any:
@@ -95,8 +96,9 @@ def _generation(name: str) -> dict[str, float]:
         started.append(timed(one))
     length = float(info["episode_length"])
     one_device = product_flops(lambda s: outer.step(problem, s, key), state, trips=length)
-    return {"seconds": min(started), "flops": one_device * jax.device_count(), "length": length}
+    times = {"seconds": min(started), "mean": statistics.mean(started)}
+    return times | {"flops": one_device * jax.device_count(), "length": length}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_generation(sys.argv[1])))
+    print(json.dumps(_generation(sys.argv[1], int(sys.argv[2]))))

@@ -54,9 +54,12 @@ def _on_device(name: str, config: DistillConfig, steps: int, peak: float) -> lis
     return _pair(name, config, per_loop(step, state, steps), flops / peak)
 
 
-def outer_step_seconds(config: DistillConfig, steps: int) -> float:
-    """Seconds of an outer step on a JAX task, in a loop of so many."""
-    return per_loop(*_outer_step(config), steps)
+def outer_steps(config: DistillConfig, count: int) -> Callable[[], float]:
+    """What takes so many outer steps on a JAX task, compiled already, and says how many seconds one took."""
+    step, state = _outer_step(config)
+    loop = jax.jit(lambda s: jax.lax.scan(lambda s, index: (step(s, index), None), s, jnp.arange(count))[0])
+    jax.block_until_ready(loop(state))
+    return lambda: timed(loop, state) / count
 
 
 def _outer_step(config: DistillConfig) -> tuple[Callable[[PPMOState, jax.Array], PPMOState], PPMOState]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.cloning.base import Distilled
-from floppy.compilation import FOR_FEW_CALLS
+from floppy.compilation import FOR_FEW_CALLS, FOR_ONE_CALL
 from floppy.dataset.file import DistilledDataset, load, save
 from floppy.errors import OVERWRITE, DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
@@ -57,7 +57,7 @@ from floppy.run.interrupts import Stop, Watchdog, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.loggers import Loggers, find_loggers
 from floppy.run.progress import ProgressBar, ProgressCallback
-from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, selection_view
+from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, profile_of, selection_view
 from floppy.tasks.faults import as_step_timeout, on_stall_now, patience, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
@@ -420,8 +420,10 @@ def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Program
 
         return jax.lax.scan(one, state, steps)
 
-    init = jax.jit(lambda key: outer.init(problem, key, arena), compiler_options=FOR_FEW_CALLS)
-    return _Programs(init, jax.jit(advance))
+    init = jax.jit(lambda key: outer.init(problem, key, arena), compiler_options=FOR_ONE_CALL)
+    # Runs on small tasks last seconds.
+    options = FOR_FEW_CALLS if profile_of(problem.task).is_small else None
+    return _Programs(init, jax.jit(advance, compiler_options=options))
 
 
 def to_dataset(
