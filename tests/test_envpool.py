@@ -9,6 +9,7 @@ import pytest
 from floppy import make_task
 from floppy.errors import FloppyError
 from floppy.tasks import check_task, envpool
+from floppy.tasks.base import card_task
 from floppy.tasks.envpool import NAMES
 
 needs_envpool = pytest.mark.skipif(
@@ -122,3 +123,12 @@ def test_it_can_be_distilled() -> None:
     config = recipe("envpool/Hopper-v5", examples=4, outer=outer, score_learners=2, score_episodes=1, **quick)
     found = [distill(config, progress=False).dataset for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, found[0].observations, found[1].observations)
+
+
+@needs_envpool
+def test_a_dataset_of_its_copies_is_for_gymnasiums() -> None:
+    assert card_task(make_task("envpool/Hopper-v5")) == "gymnasium/Hopper-v5"
+
+
+def test_any_other_tasks_dataset_names_the_task() -> None:
+    assert card_task(make_task("cartpole")) == "ndcartpole/1"

@@ -57,7 +57,15 @@ from floppy.run.interrupts import Stop, Watchdog, stoppable
 from floppy.run.lock import Held, hold
 from floppy.run.loggers import Loggers, find_loggers
 from floppy.run.progress import ProgressBar, ProgressCallback
-from floppy.tasks.base import FaultyEnvironmentError, Task, card_notes, episode_word, profile_of, selection_view
+from floppy.tasks.base import (
+    FaultyEnvironmentError,
+    Task,
+    card_notes,
+    card_task,
+    episode_word,
+    profile_of,
+    selection_view,
+)
 from floppy.tasks.faults import as_step_timeout, on_stall_now, patience, patience_now
 from floppy.teach.codec import CardParts, pack, versions_of
 
@@ -437,7 +445,7 @@ def to_dataset(
 ) -> DistilledDataset:
     """A run's parameters with their card; `spent` is what the run has taken."""
     parts = CardParts(
-        task=problem.task.task_id,
+        task=card_task(problem.task),
         actions=problem.actions,
         cloning=config.cloning,
         learners=problem.learners,

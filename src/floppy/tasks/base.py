@@ -99,8 +99,8 @@ class Task(Protocol):
 
     Implementations are frozen dataclasses, so that they can be hashed and compared, and a compiled function is reused
     for an equal task. A task may also say its `score_unit`, `default_episodes`, `profile`, `picture`, `description`,
-    `card_notes`, `observes_bytes` and `selection_view()`; for one that does not, the functions of these names below say
-    what is usual for its kind. One whose rewards are others in training says `shapes_rewards = True`.
+    `card_task`, `card_notes`, `observes_bytes` and `selection_view()`; for one that does not, the functions of these
+    names below say what is usual for its kind. One whose rewards are others in training says `shapes_rewards = True`.
     """
 
     @property
@@ -270,6 +270,11 @@ def chance_of(task: Task) -> float | None:
 def selection_view(task: Task) -> Task:
     """The task as it is played to choose the best dataset: on held-out examples, else scores on tests would leak."""
     return task.with_split("held-out") if isinstance(task, SupervisedTask) else task
+
+
+def card_task(task: Task) -> str:
+    """The id on the card of a dataset of a task: its own, or that of the task whose steps it takes in another way."""
+    return str(getattr(task, "card_task", task.task_id))
 
 
 def card_notes(task: Task) -> str:

@@ -57,6 +57,11 @@ class EnvPoolTask(GymnasiumTask):
         return f"{FAMILY}/{self.name}"
 
     @property
+    def card_task(self) -> str:
+        """`gymnasium/NAME`: what learns from the dataset can do without EnvPool."""
+        return f"gymnasium/{self.name}"
+
+    @property
     def package(self) -> str:
         """EnvPool, whose version a card names."""
         return "envpool"
