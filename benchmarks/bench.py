@@ -36,6 +36,10 @@ def main() -> None:
     if options.group:
         print(json.dumps(_measured(options.group, quick=options.quick)))
         return
+    if options.quick and set(options.only or ()) & set(ON_DEMAND):
+        parser.error(f"--quick leaves out what takes minutes, {' and '.join(ON_DEMAND)} among it: ask for one of both")
+    if "published" in (options.only or ()):
+        importlib.import_module("published").check()
     told = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"groups": {}}
     for group in () if options.table else options.only or (QUICK if options.quick else GROUPS):
         print(f"measuring {group}", file=sys.stderr, flush=True)

@@ -42,30 +42,32 @@ def rows(*, quick: bool) -> list[Row]:
     for task, score in SCORES.items():
         for method in LIMITS:
             print(f"  {task} by {method}", file=sys.stderr, flush=True)
-            found += _rows(f"{task} by {method}", score, _in_process(task, method, score))
+            found += _told(f"{task} by {method}", score, _in_process(task, method, score))
     return found
 
 
-def _rows(name: str, score: float, told: dict[str, float]) -> list[Row]:
+def _told(name: str, score: float, told: dict[str, Any]) -> list[Row]:
+    minutes = f"{told['seconds'] / 60:.0f} minutes"
+    if told["score"] is None:
+        return [Row(f"{name}, not {score:g}: the teacher took all {minutes}", told["seconds"], "s")]
     if told["score"] < score:
-        what = f"{name}, not {score:g}: best of {told['seconds'] / 60:.0f} minutes"
-        return [Row(what, told["score"], "mean return")]
+        return [Row(f"{name}, not {score:g}: best of {minutes}", told["score"], "mean return")]
     return [
         Row(f"{name}, to {score:g}", told["seconds"], "s"),
         Row(f"{name}, to {score:g}", told["env_steps"], "environment steps"),
     ]
 
 
-def _in_process(task: str, method: str, score: float) -> dict[str, float]:
+def _in_process(task: str, method: str, score: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:  # nothing is found compiled
         words = [sys.executable, "-W", "ignore", __file__, task, method, str(score), str(time.time())]
         environment = os.environ | {"FLOPPY_CACHE": cache}
         said = subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    told: dict[str, float] = json.loads(said.splitlines()[-1])
+    told: dict[str, Any] = json.loads(said.splitlines()[-1])
     return told
 
 
-def _reach(task: str, method: str, score: float, started: float) -> dict[str, float]:
+def _reach(task: str, method: str, score: float, started: float) -> dict[str, Any]:
     enable_compilation_cache()
     if method == "hades":  # as the command does
         use_all_cores()
@@ -76,7 +78,7 @@ def _reach(task: str, method: str, score: float, started: float) -> dict[str, fl
         return _through(stages, Path(folder), score, started, LIMITS[method])
 
 
-def _through(stages: Any, folder: Path, score: float, started: float, limit: float) -> dict[str, float]:
+def _through(stages: Any, folder: Path, score: float, started: float, limit: float) -> dict[str, Any]:
     best, steps, before = -float("inf"), 0, ""
     for stage in stages:
         config, place = stage.config(before), folder / (stage.name or "last")
@@ -95,7 +97,7 @@ def _through(stages: Any, folder: Path, score: float, started: float, limit: flo
         before = str(place / "dataset.safetensors")
         if best >= score or time.time() - started > limit:
             break
-    return {"score": best, "seconds": time.time() - started, "env_steps": steps}
+    return {"score": best if best > -float("inf") else None, "seconds": time.time() - started, "env_steps": steps}
 
 
 if __name__ == "__main__":

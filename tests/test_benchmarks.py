@@ -1,12 +1,17 @@
 """What the benchmarks count, by hand, and the page that they write. Nothing is timed here."""
 
+import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+
+from floppy.run.stages import Stage
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -68,13 +73,50 @@ def test_shares_of_a_floor():
 
 
 def test_what_a_score_cost_or_what_was_reached_instead():
-    reached = cost._rows("hopper by taught", 1500.0, {"score": 1510.0, "seconds": 240.0, "env_steps": 1e6})
+    reached = cost._told("hopper by taught", 1500.0, {"score": 1510.0, "seconds": 240.0, "env_steps": 1e6})
     assert [(row.what, row.value, row.unit) for row in reached] == [
         ("hopper by taught, to 1500", 240.0, "s"),
         ("hopper by taught, to 1500", 1e6, "environment steps"),
     ]
-    (missed,) = cost._rows("hopper by hades", 1500.0, {"score": 700.0, "seconds": 903.0, "env_steps": 1e6})
+    (missed,) = cost._told("hopper by hades", 1500.0, {"score": 700.0, "seconds": 903.0, "env_steps": 1e6})
     assert (missed.what, missed.value) == ("hopper by hades, not 1500: best of 15 minutes", 700.0)
+    (missed,) = cost._told("hopper by taught", 1500.0, {"score": None, "seconds": 903.0, "env_steps": 1e6})
+    assert missed.what == "hopper by taught, not 1500: the teacher took all 15 minutes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Configurations that end as soon as they are asked for, one after the other."""
+
+    outer_steps: int = 60
+    evaluate_every: int = 10
+
+
+def test_a_teachers_score_does_not_count_and_its_steps_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scores = {"teacher": [5000.0], "imitation": [900.0, 1600.0, 1700.0]}
+
+    def distill(config: Stages, place: Path, progress: Any) -> None:
+        assert config.evaluate_every == 2, "thirty evaluations at least"
+        place.mkdir()
+        log = place / "metrics.jsonl"
+        for done, score in enumerate(scores[place.name], start=1):
+            log.write_text("".join(f'{{"step": {n + 1}, "env_steps": 100}}\n' for n in range(done)))
+            progress(done, 3, {"score": score})
+
+    monkeypatch.setattr(cost, "distill", distill)
+    stages = [Stage(name, lambda _: Stages()) for name in scores]  # type: ignore[arg-type, return-value]
+    told = cost._through(stages, tmp_path, 1500.0, time.time(), 60.0)
+    assert (told["score"], told["env_steps"]) == (1600.0, 300)
+
+
+def test_published_programs_that_are_not_there_lose_no_figures(monkeypatch: pytest.MonkeyPatch):
+    before = bench.FILE.read_bytes()
+    for name in published.VARIABLES:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--only", "published"])
+    with pytest.raises(SystemExit, match="PUBLISHED_PPMO must be the whole path of something that is there, got ''"):
+        bench.main()
+    assert bench.FILE.read_bytes() == before
 
 
 LAPS = """
@@ -85,7 +127,10 @@ for generation, seconds in enumerate((90.0, 50.0, 12.0, 13.0, 14.0, 17.0)):
 """
 
 
-def test_generations_of_the_published_program_that_compile_do_not_count(tmp_path: Path):
+def test_generations_of_the_published_program_that_compile_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PUBLISHED_PYTHON", sys.executable)
     (tmp_path / "policy_distillation").mkdir()
     (tmp_path / "policy_distillation" / "distill_brax.py").write_text(LAPS, encoding="utf-8")
     assert published.published_generation(tmp_path) == 14.0

@@ -278,6 +278,7 @@ def test_nothing_compiles_twice(caplog: pytest.LogCaptureFixture) -> None:
     assert compiled(1) == []
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
     other = distill(dataclasses.replace(CONFIG, seed=1), time_limit=0.0)
     assert other.outer_steps == CONFIG.evaluate_every

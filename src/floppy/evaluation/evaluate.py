@@ -10,7 +10,7 @@ import numpy as np
 
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones
 from floppy.cloning.merged import Block
-from floppy.compilation import FOR_FEW_CALLS
+from floppy.compilation import FOR_FEW_CALLS, compiled
 from floppy.dataset.file import DistilledDataset, check_dataset
 from floppy.errors import FloppyError
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, RANDOM_DIVERGED, Score, score_returns
@@ -240,7 +240,7 @@ def _play_random(arena: Arena[Any], task: Task, key: jax.Array, episodes: int) -
     return arena.play_random(task, key, episodes)
 
 
-_compiled_random = jax.jit(_play_random, static_argnums=(0, 1, 3), compiler_options=FOR_FEW_CALLS)
+_compiled_random = compiled(_play_random, FOR_FEW_CALLS, static_argnums=(0, 1, 3))
 
 
 def evaluate_policies(
@@ -339,7 +339,7 @@ def _play_given(
     return returns
 
 
-_compiled_given = jax.jit(_play_given, static_argnums=(0, 1), compiler_options=FOR_FEW_CALLS)
+_compiled_given = compiled(_play_given, FOR_FEW_CALLS, static_argnums=(0, 1))
 
 
 def _rows(indices: jax.Array, weights: Any, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -386,7 +386,7 @@ def _play(
     return returns
 
 
-_compiled_play = jax.jit(_play, static_argnums=(0, 1), compiler_options=FOR_FEW_CALLS)
+_compiled_play = compiled(_play, FOR_FEW_CALLS, static_argnums=(0, 1))
 
 
 def _clones(

@@ -15,9 +15,10 @@ import numpy as np
 
 QUINTIC_STEPS = 16
 CUBIC_STEPS = 5
-COUPLED_STEPS, COUPLED_BOUND = 8, 1.4
-"""Enough for eigenvalues from 0.2 to 2.5 times their mean, which are divided by so many times the mean: the iteration
-converges from 0 to 2."""
+COUPLED_STEPS = 8
+COUPLED_BOUND = 1.4
+"""The Gram matrix is divided by so many times the mean of its eigenvalues. Those from 0.2 to 2.5 times the mean then
+lie between 0 and 2, where the iteration converges, and the steps are enough."""
 OBLONG = 4
 """Ratio of the sides from which a matrix counts as oblong, if the longer has `OBLONG_SIDE` at least: in a small matrix
 chance can make two rows alike."""
@@ -53,7 +54,7 @@ def orthogonalise(matrix: jax.Array) -> jax.Array:
 
 
 def orthogonalise_oblong(matrix: jax.Array) -> jax.Array:
-    """As `orthogonalise`, for a Gaussian matrix of which one side is much the longer, in less time.
+    """As `orthogonalise`, for a Gaussian matrix without unused rows or columns, one side much the longer, in less time.
 
     Its singular values lie close together (Marchenko and Pastur, 1967): with sides 1 : 4 their squares lie between 0.25
     and 2.25 times the mean of these. So the inverse square root of the small Gram matrix can be taken, by the coupled

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from floppy.compilation import FOR_FEW_CALLS
+from floppy.compilation import FOR_FEW_CALLS, compiled
 from floppy.drawing import draw_observation, observation_size
 from floppy.files import MEBIBYTE
 from floppy.keys import named_key
@@ -62,7 +62,7 @@ def play_episode(task: Task, policies: Policies, arena: Arena[Any], seed: int) -
             task, policies.network, weights, environments, named_key(key, "play"), steps=steps, statistics=statistics
         )[1]
 
-    run = jax.jit(play, compiler_options=FOR_FEW_CALLS) if arena.is_pure else play
+    run = compiled(play, FOR_FEW_CALLS) if arena.is_pure else play
     played = run(weights, policies.statistics, key)
     ended = np.asarray(played.terminated | played.truncated)[:, 0, 0]
     steps = int(ended.argmax()) + 1 if ended.any() else len(ended)

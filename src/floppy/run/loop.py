@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floppy.cloning.base import Distilled
-from floppy.compilation import FOR_FEW_CALLS, FOR_ONE_CALL
+from floppy.compilation import FOR_FEW_CALLS, compiled
 from floppy.dataset.file import DistilledDataset, load, save
 from floppy.errors import OVERWRITE, DivergedError, FloppyError, shown
 from floppy.evaluation.evaluate import Evaluation
@@ -63,7 +63,6 @@ from floppy.tasks.base import (
     card_notes,
     card_task,
     episode_word,
-    profile_of,
     selection_view,
 )
 from floppy.tasks.faults import as_step_timeout, on_stall_now, patience, patience_now
@@ -428,10 +427,7 @@ def _programs(outer: OuterLoop, problem: Problem, arena: Arena[Any]) -> _Program
 
         return jax.lax.scan(one, state, steps)
 
-    init = jax.jit(lambda key: outer.init(problem, key, arena), compiler_options=FOR_ONE_CALL)
-    # Runs on small tasks last seconds.
-    options = FOR_FEW_CALLS if profile_of(problem.task).is_small else None
-    return _Programs(init, jax.jit(advance, compiler_options=options))
+    return _Programs(compiled(lambda key: outer.init(problem, key, arena), FOR_FEW_CALLS), jax.jit(advance))
 
 
 def to_dataset(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.compilation import FOR_ONE_CALL
+from floppy.compilation import FOR_ONE_CALL, compiled
 from floppy.errors import MAX_COUNT, FloppyError, one_line, page, raised, shown
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.base import (
@@ -336,8 +336,8 @@ class _Running(NamedTuple):
 
 
 def _played(task: JaxTask, key: jax.Array) -> _Outcome:
-    options = None if profile_of(task).is_slow else FOR_ONE_CALL
-    play = jax.jit(lambda keys: jax.vmap(functools.partial(_play_one, task))(keys), compiler_options=options)
+    options = {} if profile_of(task).is_slow else FOR_ONE_CALL
+    play = compiled(lambda keys: jax.vmap(functools.partial(_play_one, task))(keys), options)
     outcome: _Outcome = play(jax.random.split(key, EPISODES))
     return outcome._replace(restarted=outcome.restarted.T)
 
