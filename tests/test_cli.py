@@ -244,11 +244,22 @@ def test_evaluate_prints_a_score_per_distribution(dataset: Path, run: Run) -> No
     assert run(*words, "--task", "cartpole") == result
 
 
+@pytest.mark.slow
+def test_evaluate_takes_another_cloning(dataset: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(dataset), "--learners", "2", "--episodes", "3"]
+    result = run(*words, "--cloning", "AdamSteps", "--steps", "2", "--rate", "0.1")
+    assert (result["cloning"]["kind"], result["cloning"]["steps"]) == ("AdamSteps", 2)
+    assert result["distributions"] != run(*words)["distributions"]
+    assert main([*words, "--cloning", "ImplicitStep", "--steps", "2"]) == 2
+    assert "ImplicitStep has no --steps" in capsys.readouterr().err
+
+
 def test_evaluate_has_the_defaults_of_the_function() -> None:
     function = {name: each.default for name, each in inspect.signature(evaluate).parameters.items()}
     command = {field.name: field.default for field in dataclasses.fields(datasets.Evaluate)}
     assert command["distribution"] == function.pop("distributions") == "card"
-    assert function.pop("progress") is None
+    assert function.pop("progress") is function.pop("cloning") is None
+    assert command["cloning"] == ""
     assert {name: command[name] for name in function} | {"dataset": function["dataset"]} == function
 
 

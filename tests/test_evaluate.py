@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from probes import SMALL, ActionProbe, TimeLimitProbe, hand_dataset
 
+from floppy.cloning import AdamSteps, FeatureSteps
 from floppy.dataset import DistilledDataset
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, evaluate_random
 from floppy.evaluation.score import score_returns
 from floppy.learner.mlp import LearnerDistribution
 from floppy.tasks import make_task
+from floppy.teach.codec import card_cloning, with_cloning
 from floppy.teach.merge import merge
 from floppy.teach.policies import train
 
@@ -193,6 +195,35 @@ def test_an_unknown_distribution_is_refused_before_anything_is_played() -> None:
 def test_a_dataset_of_another_task_is_refused() -> None:
     with pytest.raises(FloppyError, match="give a task with the same spaces"):
         evaluate(hand_dataset(sizes=(8, 4)), **QUICKLY)
+
+
+def test_another_cloning_than_the_cards() -> None:
+    dataset = dataset_for_small_learners()
+    cloning = AdamSteps("mse", steps=3)
+    asked = evaluate(dataset, **QUICKLY, cloning=cloning, rate=0.5)["card"]
+    made = with_cloning(dataset, cloning, 0.5)
+    assert (made.card.cloning["kind"], float(made.inner_rate), made.card.score) == ("AdamSteps", 0.5, None)
+    assert asked == evaluate(made, **QUICKLY)["card"]
+    assert asked.mean != evaluate(dataset, **QUICKLY)["card"].mean
+    own = with_cloning(dataset, card_cloning(dataset))
+    np.testing.assert_array_equal(own.inner_rate, dataset.inner_rate)
+    assert float(with_cloning(dataset, cloning).inner_rate) == pytest.approx(0.01), "what suits AdamSteps"
+    assert with_cloning(dataset, FeatureSteps()).inner_rate.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"rate": 0.5}, "rate must be None where the card's cloning is kept"),
+        ({"cloning": AdamSteps("mse"), "rate": 0.0}, "rate must be above 0, got 0"),
+        ({"cloning": AdamSteps("gaussian-nll")}, "gaussian-nll"),
+        ({"cloning": "AdamSteps"}, "cloning must be one of .*AdamSteps"),
+    ],
+    ids=str,
+)
+def test_a_cloning_that_does_not_fit_is_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FloppyError, match=complaint):
+        evaluate(dataset_for_small_learners(), **QUICKLY, **options)
 
 
 # --- policies that are trained already ---

@@ -16,9 +16,10 @@ from floppy.cloning import AdamSteps, GradientStep, ImplicitStep, clone
 from floppy.dataset import DistilledDataset, load, save
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_random
+from floppy.keys import named_key
 from floppy.learner.mlp import LayeredNetwork, LearnerDistribution
 from floppy.outer import PPMO, HaDES, Supervised
-from floppy.outer.supervised import SupervisedState
+from floppy.outer.supervised import LEAST_VARIANCE, SupervisedState, principal_components
 from floppy.play.images import ImageArena, right_answers
 from floppy.recipes import neuroevolution_baseline, recipe
 from floppy.run.config import DistillConfig
@@ -134,6 +135,94 @@ def test_examples_start_at_samples(file: str) -> None:
     np.testing.assert_array_equal(distilled.targets, np.eye(3)[np.arange(6) // 2])
 
 
+# --- a pool of learners, and principal components ---
+
+
+POOLED = Supervised(learners=2, batch_size=32, rate=0.05, pool=4, pool_uses=2, coordinates="principal")
+
+
+def by_one_step(file: str, outer: Supervised, **changes: Any) -> tuple[Any, Any, Any, Any]:
+    """Problem, state before and after an outer step, and what it reports."""
+    config = quick(file, outer=outer, **(IMPLICIT | changes))
+    problem, arena = config.problem(), ImageArena(labelled_task(file))
+    before = outer.init(problem, KEY, arena)
+    return (problem, before, *outer.step(problem, before, jax.random.key(1), arena))
+
+
+def test_a_member_of_the_pool_gives_the_gradient_of_a_learner_drawn_anew(file: str) -> None:
+    outer = Supervised(learners=1, batch_size=32, pool=1)
+    problem, state, _, _ = by_one_step(file, outer)
+    (network,), (pool,) = problem.networks, state.pool
+    assert pool.features.shape == (1, 32, 8)
+    parameters = problem.parameters(state.distilled)
+    fresh = jax.tree.map(lambda leaf: leaf[0], pool.weights)
+    seen = named_key(named_key(KEY, "pool 0"), "batch")
+    batch = jax.tree.map(
+        lambda leaf: leaf[0], ImageArena(labelled_task(file)).labelled_batch(problem.task, seen, 1, 32)
+    )
+
+    def anew(parameters: Any) -> jax.Array:
+        return outer._loss(problem, network, state, jnp.asarray(1), parameters, fresh, batch)[0]
+
+    def kept(parameters: Any) -> jax.Array:
+        return outer._loss_of_member(problem, network, state, pool, parameters, jnp.asarray(0))[0]
+
+    pair = [jax.jit(jax.value_and_grad(loss))(parameters) for loss in (anew, kept)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *pair)
+
+
+def test_the_oldest_member_of_a_pool_gives_way(file: str) -> None:
+    outer = Supervised(learners=1, batch_size=8, pool=3, pool_uses=2)
+    problem, state, after, _ = by_one_step(file, outer)
+    arena, changed = ImageArena(labelled_task(file)), []
+    for step in range(1, 9):
+        now, _ = outer.step(problem, after, jax.random.key(step + 1), arena)
+        pairs = zip(np.asarray(after.pool[0].features), np.asarray(now.pool[0].features), strict=True)
+        changed.append([place for place, (old, new) in enumerate(pairs) if not np.array_equal(old, new)])
+        after = now
+    assert changed == [[], [1], [], [2], [], [0], [], [1]]
+    assert int(after.taken) == 9
+    assert int(state.taken) == 0
+
+
+def test_principal_components_of_two_pixels() -> None:
+    images = jnp.array([[3.0, 3.0], [-3.0, -3.0], [1.0, -1.0], [-1.0, 1.0]])  # variances 9 and 1 along the diagonals
+    small, large = np.asarray(principal_components(images))
+    np.testing.assert_allclose(np.abs(large), np.sqrt((9 / 5 + LEAST_VARIANCE) / 2) * np.ones(2), rtol=1e-5)
+    np.testing.assert_allclose(np.abs(small), np.sqrt((1 / 5 + LEAST_VARIANCE) / 2) * np.ones(2), rtol=1e-5)
+    assert large[0] * large[1] > 0 > small[0] * small[1]
+    assert np.isfinite(np.asarray(principal_components(jnp.zeros((4, 2))))).all()
+
+
+def test_a_first_step_goes_along_components_by_their_length(file: str) -> None:
+    """Adam's first step is the rate times the sign of the gradient in each coordinate."""
+    outer = Supervised(learners=1, batch_size=32, rate=0.05, coordinates="principal", anneal=False, adam_eps=1e-20)
+    _, before, after, _ = by_one_step(file, outer)
+    moved = np.asarray(after.distilled.observations - before.distilled.observations).reshape(3, -1)
+    in_components = moved @ np.linalg.inv(np.asarray(before.components))
+    np.testing.assert_allclose(np.abs(in_components), 0.05, rtol=1e-2)
+
+
+def test_a_run_with_a_pool_is_resumed_exactly(file: str, tmp_path: Path) -> None:
+    config = quick(file, outer=POOLED, outer_steps=6, evaluate_every=3, early_stop=False, **IMPLICIT)
+    whole = distill(config, tmp_path / "whole", progress=False).dataset
+    first = distill(config, tmp_path / "parts", progress=False, time_limit=1e-3)
+    assert first.outer_steps < 6
+    parts = distill(config, tmp_path / "parts", progress=False, resume=True).dataset
+    for name in ("observations", "targets", "inner_rate"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    again = distill(config, progress=False).dataset
+    np.testing.assert_array_equal(whole.observations, again.observations)
+
+
+def test_a_pool_for_each_distribution(file: str) -> None:
+    problem, before, after, info = by_one_step(file, POOLED, distribution=f"{SMALL},{SMALL}:activation=relu")
+    assert [pool.labels.shape for pool in before.pool] == [(2, 32), (2, 32)]
+    assert len(problem.networks) == 2
+    assert info["env_steps"] == 64
+    assert not np.array_equal(before.distilled.observations, after.distilled.observations)
+
+
 # --- distillation ---
 
 
@@ -147,8 +236,8 @@ IMPLICIT = {"cloning": ImplicitStep(), "initial_rate": 100.0, "targets": "learne
 @pytest.mark.thorough(all_but=["supervised"])
 @pytest.mark.parametrize(
     ("outer", "changes"),
-    [(SUPERVISED, {}), (SUPERVISED, IMPLICIT), (EVOLVED, {})],
-    ids=["supervised", "implicit", "hades"],
+    [(SUPERVISED, {}), (SUPERVISED, IMPLICIT), (POOLED, IMPLICIT), (EVOLVED, {})],
+    ids=["supervised", "implicit", "pool", "hades"],
 )
 def test_both_outer_loops_improve_on_noise(file: str, outer: Any, changes: dict[str, Any]) -> None:
     changes = {"targets": "one-hot", "initial_examples": "normal", "outer_steps": 60, "evaluate_every": 60} | changes
@@ -224,6 +313,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"examples": 99}, "an image for each of its means, got 33 of class 0"),
     ({"outer": Supervised(least_steps=7)}, "least_steps must be at most the cloning's 6 steps, got 7"),
     ({"outer": Supervised(learners=3), "distribution": f"{SMALL},{SMALL}"}, "cannot be shared equally"),
+    ({"outer": Supervised(pool=4)}, "pool must be 0 for GradientStep, got 4: learners can be kept where the output"),
+    ({"outer": Supervised(pool=1), "cloning": ImplicitStep()}, "at least the 2 learners of a step, got 1"),
+    (
+        {"outer": Supervised(pool=3), "cloning": ImplicitStep(), "distribution": f"{SMALL},{SMALL}"},
+        "3 learners of the pool cannot be shared equally",
+    ),
     (
         {"task": "cartpole", "initial_examples": "samples"},
         "initial_examples must be normal, zeros or random-policy for ndcartpole/1",
@@ -248,7 +343,10 @@ def test_a_baseline_that_needs_episodes_is_refused(file: str, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     "changes",
-    [{"batch_size": 0}, {"learners": 0}, {"rate": 0.0}, {"least_steps": -1}, {"max_grad_norm": -1.0}],
+    [
+        *({"batch_size": 0}, {"learners": 0}, {"rate": 0.0}, {"least_steps": -1}, {"max_grad_norm": -1.0}),
+        *({"pool": -1}, {"pool_uses": 0}, {"coordinates": "polar"}),
+    ],
     ids=str,
 )
 def test_nonsense_is_refused(changes: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from floppy.fields import plain_value
 from floppy.learner.distribution import (
     NATURE_DISTRIBUTION,
     PYRAMID_DISTRIBUTION,
+    WIDE_PYRAMID_DISTRIBUTION,
     as_learners,
     describe_distribution,
     parse_distributions,
@@ -371,6 +372,13 @@ _LARGE_IMAGES: Row = _SMALL_IMAGES | {
     "outer": part(Supervised, learners=1, batch_size=256, rate=5e-2),
     "selection_learners": 4,
 }
+# Wider networks, whose draws differ less, in a pool: the real images are convolved once for several outer steps.
+_LARGE_IMAGES_IN_POOL: Row = _LARGE_IMAGES | {
+    "outer_steps": 3000,
+    "evaluate_every": 500,
+    "distribution": WIDE_PYRAMID_DISTRIBUTION,
+    "outer": part(Supervised, learners=1, batch_size=256, rate=5e-2, pool=16, coordinates="principal"),
+}
 
 # --- HaDES ---
 
@@ -486,7 +494,7 @@ RECIPES: dict[str, Recipe] = {
     "hades": Recipe(_HADES),
     "hades-brax": Recipe(dict.fromkeys(_HADES, _HADES_BRAX)),
     "hades-minatar": Recipe(dict.fromkeys(_HADES, _HADES_MINATAR)),
-    "supervised": Recipe({"small-images": _SMALL_IMAGES, "large-images": _LARGE_IMAGES}, "labelled examples"),
+    "supervised": Recipe({"small-images": _SMALL_IMAGES, "large-images": _LARGE_IMAGES_IN_POOL}, "labelled examples"),
 }
 """Recipes by name."""
 

@@ -26,7 +26,7 @@ from floppy.drawing.files import check_picture, save_picture
 from floppy.drawing.scenes import groups_of
 from floppy.errors import DivergedError, FloppyError
 from floppy.evaluation.evaluate import evaluate, evaluate_policies, task_of_policies
-from floppy.fields import as_seed, one_of
+from floppy.fields import as_seed, encode, one_of
 from floppy.figure import printable
 from floppy.files import check_new_file
 from floppy.learner.distribution import parse_distribution
@@ -36,7 +36,7 @@ from floppy.tasks import SHORT_NAMES, family_descriptions, list_tasks
 from floppy.tasks.base import Task
 from floppy.tasks.faults import STEP_TIMEOUT, as_step_timeout, on_stall_now
 from floppy.teach.arrays import import_npz
-from floppy.teach.codec import unpack
+from floppy.teach.codec import card_cloning, unpack
 from floppy.teach.merge import merge
 from floppy.teach.policies import train
 from floppy.teach.policy_file import is_policy_file, load_policies, save_policies
@@ -161,6 +161,14 @@ class Evaluate(Command):
     """Seed of the evaluation; never used in distillation."""
     greedy: bool = False
     """Most likely actions in place of sampled ones; answers to images always are."""
+    cloning: str = one_of("", lambda: ("", *CLONINGS))
+    """How learners are trained; by default as the dataset was made for."""
+    loss: str = one_of("", lambda: ("", *LOSSES))
+    """Loss of the cloning; by default the card's, else the kind's own."""
+    steps: int | None = None
+    """Cloning steps; by default the card's, else the kind's own number."""
+    rate: float | None = None
+    """Rate of the cloning steps; by default the file's, else what suits the kind."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which the command ends if nothing moves: a reset or step of a host environment, or an evaluation
     that also takes 20 times as long as any before it; the first one, which compiles, may take 6 times as long."""
@@ -171,6 +179,7 @@ class Evaluate(Command):
             return self._play()
         dataset = load(self.dataset)
         played = unpack(dataset).task(self.task)
+        cloning = self.recipe(dataset)
         with _watched(self.step_timeout, played) as watchdog:
             scores = evaluate(
                 dataset,
@@ -181,15 +190,24 @@ class Evaluate(Command):
                 greedy=self.greedy,
                 task=self.task,
                 ensemble=self.ensemble,
+                cloning=cloning,
+                rate=self.rate,
                 progress=lambda _: watchdog.beat(),
             )
         result = {"task": played.task_id, "distilled_for": dataset.card.task, "dataset": str(self.dataset)}
         more: Json = {"ensemble": self.ensemble} if self.ensemble > 1 else {}
+        more |= {} if cloning is None else {"cloning": encode(cloning)}
         return result | more | {"distributions": {name: score.as_dict() for name, score in scores.items()}}
+
+    def recipe(self, dataset: DistilledDataset) -> Cloning | None:
+        """The cloning that is asked for; None for the card's."""
+        if not (self.cloning or self.loss or self.steps is not None or self.rate is not None):
+            return None
+        return recipe_with(card_cloning(dataset), self.cloning, self.loss, self.steps)
 
     def _play(self) -> Json:
         """Lets the policies of a file play."""
-        drawn = ("distribution", "learners", "ensemble")
+        drawn = ("distribution", "learners", "ensemble", "cloning", "loss", "steps", "rate")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         if self.sources.network:  # which has become the default distribution
             defaults["distribution"] = self.sources.network
@@ -227,6 +245,19 @@ def _evaluated(task: str, score: Json) -> str:
     perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
     failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""
     return f"{score_text(task, score)}{interval}{perfect}{failed}"
+
+
+def recipe_with(cloning: Any, kind: str, loss: str, steps: int | None) -> Cloning:
+    """A cloning, or that of another kind's defaults, with what is given in its place; empty and None: nothing is."""
+    if kind not in ("", type(cloning).__name__):
+        cloning = defaults_of_kind(kind)["cloning"]
+    given = {"loss": loss, "steps": steps}
+    changes: Json = {name: value for name, value in given.items() if value not in ("", None)}
+    if unknown := changes.keys() - {field.name for field in dataclasses.fields(cloning)}:
+        options = " and ".join(f"--{name}" for name in sorted(unknown))
+        raise FloppyError(f"{type(cloning).__name__} has no {options}: leave that out, or choose another --cloning.")
+    made: Cloning = dataclasses.replace(cloning, **changes)
+    return made
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,17 +311,8 @@ class Import(Command):
 
     def recipe(self) -> Cloning:
         """The published run's cloning, else that of the kind's defaults, with what is given in its place."""
-        cloning: Any = read_published(self.file).get("cloning") or GradientStep()
-        kind = type(cloning).__name__
-        if self.cloning not in ("", kind):
-            cloning, kind = defaults_of_kind(self.cloning)["cloning"], self.cloning
-        given = {"loss": self.loss, "steps": self.steps}
-        changes: Json = {name: value for name, value in given.items() if value not in ("", None)}
-        if unknown := changes.keys() - {field.name for field in dataclasses.fields(cloning)}:
-            options = " and ".join(f"--{name}" for name in sorted(unknown))
-            raise FloppyError(f"{kind} has no {options}: leave that out, or choose another --cloning.")
-        made: Cloning = dataclasses.replace(cloning, **changes)
-        return made
+        published: Any = read_published(self.file).get("cloning") or GradientStep()
+        return recipe_with(published, self.cloning, self.loss, self.steps)
 
     def text(self, result: Json) -> str:
         """What was written."""

@@ -27,7 +27,7 @@ from floppy.tasks.base import Task, default_episodes
 from floppy.tasks.check import check_own_task
 from floppy.tasks.registry import make_task
 from floppy.tasks.untrusted import task_of_file
-from floppy.teach.codec import Lesson, unpack
+from floppy.teach.codec import Lesson, unpack, with_cloning
 from floppy.teach.policies import MAX_LEARNERS, Policies, Policy, as_policies
 
 CARD, ALL = "card", "all"
@@ -138,6 +138,8 @@ def evaluate(
     greedy: bool = False,
     task: str = "",
     ensemble: int = 1,
+    cloning: Cloning | None = None,
+    rate: float | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> dict[str, Score]:
     """Trains fresh learners on a dataset and lets each play complete episodes of the dataset's task.
@@ -156,6 +158,8 @@ def evaluate(
         dataset's own, or another one with the same spaces.
       ensemble: `N`, of how many clones every learner is the average (see `ensemble.py`); learner `i` is that of
         learners `i N` to `i N + N - 1` of an evaluation without ensembles.
+      cloning: how learners are trained, in place of the card's recipe.
+      rate: of that cloning, see `floppy.teach.codec.with_cloning`.
       progress: called with each distribution's text once it is scored.
 
     Returns:
@@ -168,7 +172,9 @@ def evaluate(
     learners, seed = whole_number("learners", learners, most=MAX_LEARNERS), as_seed(seed)
     ensemble = whole_number("ensemble", ensemble, most=MAX_MEMBERS)
     episodes = None if episodes is None else _episodes(episodes)
-    lesson = unpack(dataset)
+    if cloning is None and rate is not None:
+        raise FloppyError("rate must be None where the card's cloning is kept: give a cloning beside it.")
+    lesson = unpack(dataset if cloning is None else with_cloning(dataset, cloning, rate))
     known, block = lesson.task(task), lesson.block(task)
     chosen = {
         name: lesson.learners[0] if given == CARD else as_learners(given) for name, given in _named(distributions)

@@ -146,5 +146,10 @@ CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
         Convolution(64, 3, padding=1, normalises=True, pool=2),
         Convolution(128, 3, padding=1, normalises=True, pool=2),
     ),
+    "wide-pyramid-cnn": (
+        Convolution(32, 5, padding=2, normalises=True, pool=2),
+        Convolution(128, 3, padding=1, normalises=True, pool=2),
+        Convolution(256, 3, padding=1, normalises=True, pool=2),
+    ),
 }
 """What comes before the dense layers, by the architecture's name."""

@@ -31,6 +31,8 @@ NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
 
 PYRAMID_DISTRIBUTION = "network=pyramid-cnn:depth=0:activation=relu"
 """Classifiers whose convolutions stay as they are drawn."""
+WIDE_PYRAMID_DISTRIBUTION = "network=wide-pyramid-cnn:depth=0:activation=relu"
+"""The same with more channels."""
 
 HADES_CNN_DISTRIBUTION = "network=hades-cnn:width=128:depth=1:activation=relu:initialiser=lecun"
 """The classifiers of the HaDES paper (section 5.4)."""

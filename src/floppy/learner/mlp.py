@@ -77,7 +77,8 @@ class LearnerDistribution:
     hades-cnn (16 channels 3 x 3, padded; HaDES paper, section 5.4, with one hidden layer of width 128), convnet-3
     (three layers of `width` channels 3 x 3, padded, with instance norm and average pooling; Gidaris and Komodakis,
     2018, with width 128 and depth 0), pyramid-cnn (the same with 32, 64 and 128 channels, the first of them 5 x 5: as
-    many features for a fifth of the arithmetic)."""
+    many features for a fifth of the arithmetic), wide-pyramid-cnn (the same with 32, 128 and 256 channels: twice as
+    many features, whose draws differ less)."""
     init_seed: int = bounded(-1, least=-1, most=2**32 - 1)
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""

@@ -146,7 +146,7 @@ class Page:
     """Options of `floppy evaluate` for its runs."""
     evaluation_seed: int = 0
     networks: dict = dataclasses.field(default_factory=dict)
-    """Names of the learners' networks, by learner distribution."""
+    """Names of the learners' networks, by learner distribution, or by all options of an evaluation but its seed."""
     names_seed_0: bool = False
     """Whether the seed 0 stands in the names of runs too."""
     runs: tuple[Run, ...] = ()

@@ -117,7 +117,7 @@ def shared_log_likelihoods(
         """`[L / S, count]` of the classifiers that see the same images."""
         weights, rows = pair
         first = jax.tree.map(lambda leaf: leaf[0], weights)
-        features = _each(network, lambda image: network.features(first, image[None])[0], images[rows], statistics)
+        features = features_of(network, first, images[rows], statistics)
         output = network.readout(weights)
         outputs = features @ output["kernel"] + output["bias"][:, None]
         right = jnp.broadcast_to(labels[rows], outputs.shape[:-1])
@@ -126,6 +126,13 @@ def shared_log_likelihoods(
     shape = (candidates, keys.shape[0])
     groups = jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(*shape, *leaf.shape[1:]), 0, 1), weights)
     return jnp.swapaxes(jax.lax.map(together, (groups, rows)), 0, 1).reshape(-1, count)
+
+
+def features_of(
+    network: FeatureNetwork[Any], weights: Any, images: jax.Array, statistics: RunningStatistics | None
+) -> jax.Array:
+    """What the output layer of one classifier reads of images: `[n, f]`."""
+    return _each(network, lambda image: network.features(weights, image[None])[0], images, statistics)
 
 
 def _random_rows(keys: jax.Array, labels: jax.Array, count: int) -> jax.Array:

@@ -15,7 +15,7 @@ from floppy.cloning.losses import check_loss
 from floppy.cloning.merged import Block
 from floppy.dataset.card import EPSILON, FORMAT, MERGED_FORMAT, UNITS_FORMAT, Card
 from floppy.dataset.file import DistilledDataset, check_dataset
-from floppy.errors import FloppyError, shown
+from floppy.errors import FloppyError, check_number, shown
 from floppy.fields import decode, encode
 from floppy.learner.distribution import describe_distribution, learners_of
 from floppy.learner.network import LAYERS, Learners, Network, check_offers
@@ -92,6 +92,33 @@ def pack(
             for name, array in layer.items()
         },
     )
+
+
+def with_cloning(dataset: DistilledDataset, cloning: Cloning, rate: float | None = None) -> DistilledDataset:
+    """A dataset that is learnt from in another way than it was made for; its score is left out.
+
+    Args:
+      dataset: any but a plain policy.
+      cloning: the other way.
+      rate: of its steps; by default the dataset's where the kind is the same, else what suits the kind.
+
+    Raises:
+      FloppyError: for a plain policy, a rate that is no positive number, or a loss that does not suit the actions.
+    """
+    check_dataset(dataset)
+    check_cloning(cloning)
+    check_loss(cloning.loss, space_of(dataset.card.actions))
+    if dataset.card.is_plain_policy:
+        raise FloppyError("The dataset is a plain policy, which nothing is cloned from: leave the cloning out.")
+    if rate is not None:
+        check_number("rate", rate, above=0)
+    is_same_kind = dataset.card.cloning["kind"] == type(cloning).__name__
+    rates: Any = (
+        rate if rate is not None else dataset.inner_rate if is_same_kind else cloning.defaults()["initial_rate"]
+    )
+    card = dataclasses.replace(dataset.card, cloning=encode(cloning), score=None)
+    rates = np.broadcast_to(np.asarray(rates, np.float32), rates_shape(cloning))
+    return dataclasses.replace(dataset, card=card, inner_rate=rates)
 
 
 def versions_of(*packages: str, why: str = "") -> dict[str, str]:
