@@ -279,6 +279,13 @@ def test_nothing_compiles_twice(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.slow
+def test_a_last_stretch_of_another_length_says_that_it_compiles(tmp_path: Path) -> None:
+    distill(dataclasses.replace(CONFIG, outer_steps=5), tmp_path / "run", progress=False)
+    lines = [line for line in metrics(tmp_path / "run") if "compiles" in line]
+    assert [(line["step"], line["compiles"]) for line in lines] == [(2, True), (4, False), (5, True)]
+
+
+@pytest.mark.slow
 def test_another_seed_gives_another_dataset(undisturbed: Undisturbed) -> None:
     other = distill(dataclasses.replace(CONFIG, seed=1), time_limit=0.0)
     assert other.outer_steps == CONFIG.evaluate_every

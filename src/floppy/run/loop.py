@@ -267,6 +267,7 @@ class Run:
         # An argument of the compiled functions, not a constant within: another seed needs no new compilation.
         self.key = replicate(jax.random.key(config.seed))
         self.compiles = True
+        self.lengths: set[int] = set()
         self.stop: Stop | None = None  # what a signal means
         self.held: Held | None = None
         self.loggers = Loggers()
@@ -570,6 +571,8 @@ def _advance(
     """Outer steps till the next evaluation, in one compiled call where that can be; selection, log and checkpoint."""
     first, every = int(state.step), run.config.evaluate_every
     steps = range(first, min((first // every + 1) * every, run.config.outer_steps))
+    run.compiles |= run.arena.is_pure and len(steps) not in run.lengths
+    run.lengths.add(len(steps))
     outer, figures, fault = run.steps(state.outer, steps, is_to_stop)
     _check_finite(figures, first, folder)
     env_steps, done = figures.get("env_steps", np.zeros(0)), first + len(next(iter(figures.values()), ()))
