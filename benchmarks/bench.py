@@ -90,13 +90,15 @@ def _number(value: float) -> str:
 
 
 def _write_page(told: dict[str, Any]) -> None:
+    """A table per group, under the machine that it was measured on: groups may be of several days."""
     head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    machines = [group["machine"] for group in told["groups"].values()]
-    ceilings = [each["ceiling_gflops"] for each in machines]
-    described = "; ".join(sorted({_described(each) for each in machines}))
-    rows = [row for group in ALL if group in told["groups"] for row in told["groups"][group]["rows"]]
-    ceiling = f"Products of large matrices ran at {min(ceilings):.0f} to {max(ceilings):.0f} GFLOP/s meanwhile."
-    PAGE.write_text(f"{head}{MARK}\n\n{described}.\n\n{ceiling}\n\n{_table(rows)}\n", encoding="utf-8")
+    parts = []
+    for group in (each for each in ALL if each in told["groups"]):
+        machine, rows = told["groups"][group]["machine"], told["groups"][group]["rows"]
+        ceiling = f"products of large matrices at {machine['ceiling_gflops']:.0f} GFLOP/s"
+        parts.append(f"### {group}\n\n{_described(machine)}; {ceiling}.\n\n{_table(rows)}")
+    PAGE.write_text(f"{head}{MARK}\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+    print(f"{PAGE} holds {', '.join(told['groups'])}", file=sys.stderr)
 
 
 if __name__ == "__main__":
