@@ -45,7 +45,7 @@ enable_compilation_cache()
 distill(recipe("cartpole", sys.argv[1], evaluate_every=10), progress=False)
 print(sum(seconds for _, seconds in spans))
 """
-"""Seconds of tracing, lowering and compiling, or of reading what is compiled, in a run by the default recipe."""
+"""Seconds of tracing, lowering and compiling, or of reading what is compiled, in the run of `make demo`."""
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -68,7 +68,7 @@ def rows(*, quick: bool) -> list[Row]:
             ]
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("cold", "warm"):
-            found.append(duration(f"Compiling a default run on cart-pole, {cache} cache", _compiling(folder)))
+            found.append(duration(f"Compiling the run of make demo, {cache} cache", _compiling(folder)))
     with tempfile.TemporaryDirectory() as folder:
         for cache in () if quick else ("cold", "warm"):
             found.append(duration(f"The two commands of make demo, {cache} cache", _demo(folder)))
