@@ -47,13 +47,14 @@ def rows(*, quick: bool) -> list[Row]:
 
 
 def _told(name: str, score: float, told: dict[str, Any]) -> list[Row]:
-    minutes = f"{told['seconds'] / 60:.0f} minutes"
+    seconds = told["seconds"]
+    time_taken = f"{seconds / 60:.0f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     if told["score"] is None:
-        return [Row(f"{name}, not {score:g}: the teacher took all {minutes}", told["seconds"], "s")]
+        return [Row(f"{name}, not {score:g}: the teacher took all {time_taken}", seconds, "s")]
     if told["score"] < score:
-        return [Row(f"{name}, not {score:g}: best of {minutes}", told["score"], "mean return")]
+        return [Row(f"{name}, not {score:g}: best of {time_taken}", told["score"], "mean return")]
     return [
-        Row(f"{name}, to {score:g}", told["seconds"], "s"),
+        Row(f"{name}, to {score:g}", seconds, "s"),
         Row(f"{name}, to {score:g}", told["env_steps"], "environment steps"),
     ]
 
