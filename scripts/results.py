@@ -170,10 +170,7 @@ def facts(page: Page, run: Run, dataset: DistilledDataset, options: str, distrib
         "encoder_layers": (card.encoder or {}).get("layers", 0),
         "distillation_seed": run.seed,
         "distribution": distribution,
-        "network": next(
-            (name for asked, name in page.networks.items() if options.startswith(f"{asked} --seed")),
-            page.networks.get(distribution, ""),
-        ),
+        "network": page.networks.get(options.partition(" --seed ")[0], page.networks.get(distribution, "")),
         "width": learner["width"][0],
         "own_draw": learner.get("init_seed", -1) >= 0,
         "options": options,

@@ -15,7 +15,7 @@ FOR_FEW_CALLS = {"xla_backend_optimization_level": 1}
 def compiled(
     function: Callable[..., Any], options: dict[str, Any], *, static_argnums: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """As `jax.jit`, but on a CPU with options of XLA, other than which it optimises all it can.
+    """As `jax.jit`, but on a CPU with options of XLA, which by itself optimises all it can.
 
     Sums may be rounded in another way. Accelerators' compilers want to optimise.
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from floppy.cloning.base import Cloning, Distilled, clone, map_clones, rates_shape
 from floppy.cloning.losses import LOSSES
@@ -485,3 +486,9 @@ def check_outer_loop(outer: Any) -> None:
             f"outer must be one of {names}, as recipe(task, 'hades') has one, got {shown(outer)}: register a loop of "
             "your own with floppy.register_outer_loop."
         )
+
+
+def updates_made(optimiser: optax.OptState) -> jax.Array:
+    """How many updates `[]` int an optimiser has made: that of `optax.chain(clip_by_global_norm(...), adam(...))`."""
+    count: jax.Array = optimiser[1][0].count
+    return count

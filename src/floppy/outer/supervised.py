@@ -15,7 +15,7 @@ from floppy.errors import MAX_COUNT, FloppyError
 from floppy.fields import bounded, check_fields, one_of
 from floppy.keys import named_key
 from floppy.learner.network import Network
-from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
+from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop, updates_made
 from floppy.play.arena import Arena
 from floppy.play.device import ON_DEVICE
 from floppy.play.images import features_of
@@ -50,8 +50,11 @@ class SupervisedState(NamedTuple):
     """`[n, n]`: the images' principal components, a row each, as long as their deviation. None: pixels."""
     pool: tuple[Member, ...] = ()
     """Learners that several outer steps use, for each distribution of the mixture; empty: all of them are new."""
-    taken: jax.Array | int = 0
-    """`[]` int: outer steps done."""
+
+    @property
+    def taken(self) -> jax.Array:
+        """`[]` int: outer steps done, each of which is one update."""
+        return updates_made(self.optimiser)
 
 
 @register_outer_loop
@@ -123,7 +126,7 @@ class Supervised(OuterLoopDefaults):
             for group, count in enumerate(self._pool_shares(problem))
         )
         optimiser = self._optimiser(problem).init(problem.parameters(distilled))
-        return SupervisedState(distilled, optimiser, known, components, pool, jnp.zeros((), jnp.int32))
+        return SupervisedState(distilled, optimiser, known, components, pool)
 
     def step(
         self, problem: Problem, state: SupervisedState, key: jax.Array, arena: Arena[Any] = ON_DEVICE
@@ -141,7 +144,7 @@ class Supervised(OuterLoopDefaults):
             )
             changed, info = arena.compiled(self._improve)(problem, state, batches, key)
         distilled, optimiser = changed
-        return state._replace(distilled=distilled, optimiser=optimiser, taken=state.taken + 1), info
+        return state._replace(distilled=distilled, optimiser=optimiser), info
 
     def distilled(self, state: SupervisedState) -> Distilled:
         """The dataset as it stands."""

@@ -15,7 +15,7 @@ from floppy.errors import MAX_COUNT, FloppyError
 from floppy.fields import bounded, check_fields, one_of, parent_file
 from floppy.keys import named_key
 from floppy.learner.network import Network
-from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop
+from floppy.outer.base import Info, OuterLoopDefaults, Parameters, Problem, register_outer_loop, updates_made
 from floppy.outer.ppmo.ppo import (
     clipped_surrogate,
     discounted_returns,
@@ -297,7 +297,7 @@ class PPMO(OuterLoopDefaults):
 
     def _teacher_weight(self, problem: Problem, state: PPMOState) -> jax.Array:
         until = max(1, round(self.teacher_share * self._updates(problem.outer_steps)))
-        return optax.linear_schedule(self.teacher_weight, 0.0, until)(_updates_made(state.critic_optimiser))
+        return optax.linear_schedule(self.teacher_weight, 0.0, until)(updates_made(state.critic_optimiser))
 
     def _optimiser(self, problem: Problem, rate: float) -> optax.GradientTransformation:
         schedule = optax.linear_schedule(rate, 0.0, self._updates(problem.outer_steps)) if self.anneal else rate
@@ -462,7 +462,7 @@ class PPMO(OuterLoopDefaults):
             critic_optimiser=critic_optimiser,
         )
         if self.critic_warm_up:
-            is_held = _updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
+            is_held = updates_made(state.critic_optimiser) < self._updates(self.critic_warm_up)
             after = _held(after, state, is_held)
         return after, {"value_loss": loss}
 
@@ -500,11 +500,6 @@ class PPMO(OuterLoopDefaults):
             info["teacher_kl"] = jnp.mean(apart)
             loss += teacher_weight * info["teacher_kl"]
         return loss, info
-
-
-def _updates_made(optimiser: optax.OptState) -> jax.Array:
-    count: jax.Array = optimiser[1][0].count  # of the chain in _optimiser
-    return count
 
 
 def _held(after: PPMOState, before: PPMOState, is_held: jax.Array) -> PPMOState:
