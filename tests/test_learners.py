@@ -238,7 +238,7 @@ def test_is_fixed_and_layers():
 def test_named_distributions_are_the_columns_of_the_papers_table():
     default = {"width": (64, 64), "depth": (2, 2), "initialiser": ("orthogonal",), "activation": "tanh"}
     default["init_seed"] = -1
-    default["network"] = "mlp"
+    default |= {"network": "mlp", "norm": "none", "residual": False, "taper": 1.0}
     assert {name: dataclasses.asdict(value) for name, value in NAMED_DISTRIBUTIONS.items()} == {
         "lambda": default,
         "ortho1": default | {"initialiser": ("orthogonal1",)},
@@ -270,6 +270,8 @@ def test_every_named_distribution_parses_and_plays(name: str):
         ("initialiser=xavier1", LearnerDistribution(initialiser=("xavier1",))),
         ("initialiser=xavier+orthogonal1", LearnerDistribution(initialiser=("xavier", "orthogonal1"))),
         ("activation=relu", LearnerDistribution(activation="relu")),
+        ("norm=layer:residual=yes", LearnerDistribution(norm="layer", residual=True)),
+        ("residual=no:taper=0.5", LearnerDistribution(taper=0.5)),
         (
             "activation=relu:depth=3:initialiser=xavier:width=1..2",
             LearnerDistribution((1, 2), (3, 3), ("xavier",), "relu"),
@@ -312,6 +314,16 @@ def test_several_distributions_are_joined_by_commas():
         ("depth=0..2", "depth"),
         ("initialiser=he", "initialiser must be one of orthogonal, "),
         ("initialiser=xavier+he", "got 'he'"),
+        ("norm=batch", "norm must be one of none, layer, got 'batch'"),
+        ("norm=", "'norm='"),
+        ("residual=true", "'residual=true'"),
+        ("taper=-1", "'taper=-1'"),
+        ("taper=0", "taper must be above 0"),
+        ("taper=3", "at most 2, got 3"),
+        ("norm=layer:width=8..16", "give one width, not a range"),
+        ("taper=0.5:depth=1..2", "give one width and one depth, not ranges"),
+        ("taper=0.5:residual=yes", "leave out the taper"),
+        ("taper=2:depth=12", "at most 100,000 units, got 131,072: give a smaller taper"),
         ("activation=swish", "activation must be one of tanh, relu, gelu, silu, elu, got 'swish'"),
     ],
 )

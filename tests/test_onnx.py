@@ -118,7 +118,7 @@ def test_what_is_no_such_policy_is_refused(tmp_path: Path) -> None:
     path, policies = tmp_path / "policy.onnx", as_policies(policy, "")
     with pytest.raises(FloppyError, match="policy must be one Policy, such as"):
         floppy.onnx.export(policies, path)
-    with pytest.raises(FloppyError, match="ONNX needs a network that is one of floppy's own, and no ensemble"):
+    with pytest.raises(FloppyError, match="ONNX needs a network that is a plain stack of floppy's own layers"):
         floppy.onnx.export(policies.together(), path)
     with pytest.raises(FloppyError, match="with_statistics"):
         floppy.onnx.export(dataclasses.replace(policy, per_evaluation_stats=True), path)

@@ -12,6 +12,8 @@ from floppy.learner.user_networks import MODULE_KIND, NETWORKS
 
 RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 """`64` or `32..256`"""
+DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+YES_OR_NO = ("yes", "no")
 
 NAMED_DISTRIBUTIONS = {
     "lambda": LearnerDistribution(),
@@ -60,8 +62,12 @@ def parse_distribution(text: str) -> Learners:
             fields[key] = (int(bounds[1]), int(bounds[2] or bounds[1]))
         elif key == "initialiser" and value:
             fields[key] = tuple(value.split("+"))
-        elif key in ("activation", "network") and value:
+        elif key in ("activation", "network", "norm") and value:
             fields[key] = value
+        elif key == "residual" and value in YES_OR_NO:
+            fields[key] = value == "yes"
+        elif key == "taper" and (taper := DECIMAL.fullmatch(value)):
+            fields[key] = float(taper[0])
         elif key == "init_seed" and value.isdecimal():
             fields[key] = int(value)
         else:
@@ -74,18 +80,7 @@ def parse_distribution(text: str) -> Learners:
 
 def describe_distribution(distribution: Learners) -> str:
     """The text that `parse_distribution` reads as this distribution."""
-    if not isinstance(distribution, LearnerDistribution):
-        return str(distribution)
-    fields = {
-        "width": "..".join(map(str, distribution.width)),
-        "depth": "..".join(map(str, distribution.depth)),
-        "initialiser": "+".join(distribution.initialiser),
-        "activation": distribution.activation,
-        "network": distribution.network,
-    }
-    if distribution.init_seed >= 0:
-        fields["init_seed"] = str(distribution.init_seed)
-    return ":".join(f"{name}={value}" for name, value in fields.items())
+    return str(distribution)
 
 
 def parse_distributions(text: str) -> tuple[Learners, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from floppy.errors import FloppyError, check_number, must_be_one_of, shown
 from floppy.fields import bounded, check_fields
 from floppy.keys import named_key
-from floppy.learner.activations import ACTIVATIONS
+from floppy.learner.activations import ACTIVATIONS, NORMS
 from floppy.learner.cnn import CONVOLUTIONS, Convolution
 from floppy.learner.initialisers import FLAX_ORTHOGONAL, INITIALISERS, flax_orthogonal
 from floppy.learner.network import FEATURES, LAYERS, PLAIN_LAYERS, Layer
@@ -25,6 +25,10 @@ MAX_UNITS, MAX_DEPTH = 100_000, 1_000
 MAX_DRAWN = 10**9
 """Numbers that drawing one network takes, its weights once for every initialiser: a file's card must not fill its
 reader's memory."""
+
+
+MAX_TAPER = 2.0
+"""Of the units of a hidden layer to those of the one before."""
 
 
 class Weights(NamedTuple):
@@ -70,6 +74,14 @@ class LearnerDistribution:
     """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1, lecun."""
     activation: str = "tanh"
     """tanh, relu, gelu (its tanh approximation), silu or elu."""
+    norm: str = "none"
+    """none, or layer: every hidden layer is normalised over its units before its activation, with no scale and shift of
+    its own (LayerNorm; Ba et al., 2016)."""
+    residual: bool = False
+    """Whether hidden layers behind the first one add to what they read, in place of replacing it (He et al., 2016)."""
+    taper: float = 1.0
+    """Units of each hidden layer as a multiple of those of the one before, rounded: below 1 layers narrow towards the
+    output, above 1 they widen."""
     network: str = "mlp"
     """mlp, or minatar-cnn: one convolution (16 channels, 3 x 3) before the hidden layers (Young and Tian, 2019, whose
     network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
@@ -97,7 +109,8 @@ class LearnerDistribution:
             least, most = getattr(self, name)
             check_number(f"{name} of the learners", least, least=smallest, most=largest)
             check_number(f"{name} of the learners", most, least=least, most=largest)
-        self._check_size([(self.width[1], self.width[1])] * (self.depth[1] - 1))
+        self._check_form()
+        self._check_size(list(pairwise(self.widths)))
         known = (*INITIALISERS, FLAX_ORTHOGONAL)
         unknown = [name for name in self.initialiser if name not in known]
         if unknown or not self.initialiser:
@@ -115,6 +128,29 @@ class LearnerDistribution:
                 f"Initialiser {FLAX_ORTHOGONAL} draws one fixed policy: "
                 "give it alone, with an init_seed, one width and depth, and network=mlp."
             )
+
+    def _check_form(self) -> None:
+        """Checks what shapes hidden layers beside their activation."""
+        if self.norm not in NORMS:
+            raise must_be_one_of("norm", self.norm, NORMS)
+        check_number("taper", self.taper, above=0, most=MAX_TAPER)
+        if self.norm != "none" and self.width[0] < self.width[1]:
+            raise FloppyError(f"norm={self.norm} is taken over all units of a layer: give one width, not a range.")
+        if self.taper == 1:
+            return
+        if not self.is_fixed:
+            raise FloppyError("Layers with a taper differ in width: give one width and one depth, not ranges.")
+        if self.residual:
+            raise FloppyError("residual adds layers of the same width: leave out the taper, or give residual=no.")
+        if self.widths and max(self.widths) > MAX_UNITS:
+            raise FloppyError(
+                f"Hidden layers must have at most {MAX_UNITS:,} units, got {max(self.widths):,}: give a smaller taper."
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each hidden layer of the largest network."""
+        return tuple(max(1, round(self.width[1] * self.taper**index)) for index in range(self.depth[1]))
 
     @property
     def is_fixed(self) -> bool:
@@ -164,13 +200,33 @@ class LearnerDistribution:
         return LearnerDistribution(width=(width, width), network=network or self.network, activation=self.activation)
 
     def as_entry(self) -> dict[str, Any]:
-        """The form that a dataset's card stores."""
-        return dataclasses.asdict(self)
+        """The form that a dataset's card stores; of the newest fields what differs from the usual."""
+        usual = {name: getattr(LearnerDistribution, name) for name in ("norm", "residual", "taper")}
+        return {name: value for name, value in dataclasses.asdict(self).items() if usual.get(name, ()) != value}
 
     def shares_layers_with(self, other: Any) -> bool:
         """Whether layers trained for the other distribution mean the same in this one's networks."""
-        kinds = [(getattr(each, "activation", None), getattr(each, "network", None)) for each in (self, other)]
+        names = ("activation", "norm", "residual", "taper", "network")
+        kinds = [[getattr(each, name, None) for name in names] for each in (self, other)]
         return self.is_fixed and kinds[0] == kinds[1]
+
+    def __str__(self) -> str:
+        """As users write it: pairs such as `width=64`, joined by colons; the rarer ones where they say something."""
+        fields = {
+            "width": "..".join(map(str, self.width)),
+            "depth": "..".join(map(str, self.depth)),
+            "initialiser": "+".join(self.initialiser),
+            "activation": self.activation,
+            "network": self.network,
+        }
+        rarer = {
+            "norm": self.norm if self.norm != "none" else "",
+            "residual": "yes" if self.residual else "",
+            "taper": f"{self.taper:.9f}".rstrip("0").rstrip(".") if self.taper != 1 else "",
+            "init_seed": str(self.init_seed) if self.is_single_draw else "",
+        }
+        pairs = fields | {name: text for name, text in rarer.items() if text}
+        return ":".join(f"{name}={value}" for name, value in pairs.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +239,9 @@ class LayeredNetwork:
 
     @property
     def offers(self) -> frozenset[str]:
-        """All abilities."""
-        return frozenset({FEATURES, LAYERS, PLAIN_LAYERS})
+        """All abilities; with norm or residual connections it is no plain stack of layers for other libraries."""
+        is_plain = self.distribution.norm == "none" and not self.distribution.residual
+        return frozenset({FEATURES, LAYERS, PLAIN_LAYERS} if is_plain else {FEATURES, LAYERS})
 
     @property
     def is_costly_on_images(self) -> bool:
@@ -206,7 +263,7 @@ class LayeredNetwork:
             channels = convolution.channels or self.distribution.width[1]
             shapes.append((convolution.window, convolution.window, inputs, channels))
             shape = (convolution.positions(rows), convolution.positions(columns), channels)
-        sizes = [math.prod(shape), *[self.distribution.width[1]] * self.distribution.depth[1], self.actions.size]
+        sizes = [math.prod(shape), *self.distribution.widths, self.actions.size]
         return shapes + list(pairwise(sizes))
 
     def init(self, key: jax.Array) -> Weights:
@@ -215,17 +272,17 @@ class LayeredNetwork:
             return self._flax_weights()
         if self.distribution.init_seed >= 0:
             key = jax.random.key(self.distribution.init_seed)
-        width = _draw_between(named_key(key, "width"), self.distribution.width)
+        drawn = _draw_between(named_key(key, "width"), self.distribution.width)
         depth = jnp.asarray(_draw_between(named_key(key, "depth"), self.distribution.depth))
-        choices = self.distribution.initialiser
+        choices, is_fixed = self.distribution.initialiser, self.distribution.is_fixed
         choice = jax.random.randint(named_key(key, "initialiser"), (), 0, len(choices))
         shapes = self.kernel_shapes
         first, last = self._first_dense, len(shapes) - 1
         layers = []
         for index, shape in enumerate(shapes):
             matrix = (math.prod(shape[:-1]), shape[-1])
-            rows = matrix[0] if index <= first else width
-            columns = matrix[1] if index < first or index == last else width
+            rows = matrix[0] if index <= first or is_fixed else drawn
+            columns = matrix[1] if index < first or index == last or is_fixed else drawn
             layer_key = named_key(key, f"layer {index}")
             kernels = []
             for name in choices:
@@ -273,7 +330,9 @@ class LayeredNetwork:
         hidden = hidden.reshape(observations.shape[0], math.prod(hidden.shape[1:]))  # of no observations too
         for index in range(first, last):
             layer = weights.layers[index]
-            output = activation(hidden @ layer["kernel"] + layer["bias"][None])
+            output = activation(NORMS[self.distribution.norm](hidden @ layer["kernel"] + layer["bias"][None]))
+            if first < index and self.distribution.residual:
+                output = hidden + output
             if first < index and self.distribution.depth[0] < self.distribution.depth[1]:
                 output = jnp.where(jax.lax.stop_gradient(weights.skip[index]) > 0.5, hidden, output)
             hidden = output
@@ -342,6 +401,10 @@ class LayeredNetwork:
         skip = np.zeros(len(shapes), np.float32)
         skip[inner:-1] = 1.0
         return Weights((*layers[:-1], *left_out, layers[-1]), tuple(skip), log_std)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """The distribution's text."""
+        return str(self.distribution)
 
     @property
     def _first_dense(self) -> int:

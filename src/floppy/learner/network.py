@@ -159,7 +159,7 @@ def check_offers(network: Network[Any], needs: Iterable[str], what: str) -> None
     told = {
         FEATURES: "has features and a readout (an output layer of its own)",
         LAYERS: "is a stack of layers",
-        PLAIN_LAYERS: "is one of floppy's own, and no ensemble",
+        PLAIN_LAYERS: "is a plain stack of floppy's own layers (no ensemble, norm or residual connections)",
     }
     for ability in needs:
         if ability not in network.offers:

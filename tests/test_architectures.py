@@ -1,0 +1,110 @@
+"""What hidden layers can be beside dense layers of one width: LayerNorm, residual connections, a taper."""
+
+import itertools
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import floppy
+from floppy.cloning import FeatureSteps, GradientStep, ImplicitStep
+from floppy.cloning.base import Cloning, Distilled, clone
+from floppy.errors import FloppyError
+from floppy.learner.activations import layer_norm
+from floppy.learner.distribution import describe_distribution, learners_of, parse_distribution
+from floppy.learner.mlp import LearnerDistribution
+from floppy.spaces import Discrete
+
+OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+
+def in_plain_python(weights: Any, norm: str, *, residual: bool) -> np.ndarray:
+    """The tanh network a row at a time."""
+    *hidden_layers, last = weights.layers
+    outputs = []
+    for row in OBSERVATIONS:
+        hidden = row
+        for index, layer in enumerate(hidden_layers):
+            before = hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+            if norm == "layer":
+                before = (before - before.mean()) / np.sqrt(before.var() + 1e-5)
+            hidden = np.tanh(before) + (hidden if residual and index else 0.0)
+        outputs.append(hidden @ np.asarray(last["kernel"]) + np.asarray(last["bias"]))
+    return np.array(outputs)
+
+
+def drawn(text: str) -> tuple[Any, Any]:
+    network = parse_distribution(text).bind((3,), Discrete(2))
+    return network, jax.jit(network.init)(jax.random.key(0))
+
+
+@pytest.mark.parametrize(("norm", "residual"), [*itertools.product(("none", "layer"), (False, True))])
+def test_hidden_layers_against_plain_python(norm: str, residual: bool) -> None:
+    text = f"width=6:depth=3:initialiser=xavier1:norm={norm}:residual={'yes' if residual else 'no'}"
+    network, weights = drawn(text)
+    expected = in_plain_python(weights, norm, residual=residual)
+    np.testing.assert_allclose(network.apply(weights, OBSERVATIONS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_by_hand() -> None:
+    np.testing.assert_allclose(layer_norm(jnp.array([[1.0, 3.0], [5.0, 5.0]])), [[-1.0, 1.0], [0.0, 0.0]], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("taper", "widths"), [("0.5", (8, 4, 2, 1)), ("1", (8, 8, 8, 8)), ("2", (8, 16, 32, 64)), ("0.1", (8, 1, 1, 1))]
+)
+def test_a_taper_multiplies_the_width_from_layer_to_layer(taper: str, widths: tuple[int, ...]) -> None:
+    network, weights = drawn(f"width=8:depth=4:taper={taper}")
+    assert [layer["kernel"].shape for layer in weights.layers] == list(itertools.pairwise((3, *widths, 2)))
+    assert network.apply(weights, OBSERVATIONS).shape == (5, 2)
+
+
+def test_random_depth_leaves_residual_layers_out() -> None:
+    network = parse_distribution("width=6:depth=1..3:residual=yes:initialiser=xavier1").bind((3,), Discrete(2))
+    seen = set()
+    for seed in range(12):
+        weights = jax.jit(network.init)(jax.random.key(seed))
+        used = [layer for layer, skip in zip(weights.layers, weights.skip, strict=True) if not skip]
+        expected = in_plain_python(weights._replace(layers=tuple(used)), "none", residual=True)
+        np.testing.assert_allclose(network.apply(weights, OBSERVATIONS), expected, rtol=1e-4, atol=1e-5)
+        seen.add(len(used))
+    assert seen == {2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    "cloning", [GradientStep(steps=20), ImplicitStep(), FeatureSteps()], ids=lambda each: type(each).__name__
+)
+def test_every_cloning_teaches_them(cloning: Cloning) -> None:
+    network, weights = drawn("width=16:depth=3:norm=layer:residual=yes:initialiser=xavier1")
+    targets = jnp.asarray(np.random.default_rng(1).normal(size=(5, 2)), jnp.float32)
+    rate = jnp.array([0.1, 0.1, 100.0]) if isinstance(cloning, FeatureSteps) else jnp.array(0.05)
+    distilled = Distilled(jnp.asarray(OBSERVATIONS), targets, jnp.zeros(0), rate, ())
+    cloned = jax.jit(lambda fresh: clone(cloning, network, distilled, fresh))(weights)
+    before, after = (jnp.mean((network.apply(each, OBSERVATIONS) - targets) ** 2) for each in (weights, cloned))
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize("text", ["norm=layer", "residual=yes:depth=3", "depth=3:taper=0.75", "lambda"])
+def test_texts_and_cards_hold_them(text: str) -> None:
+    learners = parse_distribution(text)
+    assert parse_distribution(describe_distribution(learners)) == learners
+    assert learners_of(json.loads(json.dumps(learners.as_entry()))) == learners
+
+
+def test_a_card_without_them_is_as_before() -> None:
+    usual = {"width", "depth", "initialiser", "activation", "network", "init_seed"}
+    assert LearnerDistribution().as_entry().keys() == usual
+
+
+def test_other_libraries_refuse_them() -> None:
+    quick = {"outer_steps": 1, "selection_learners": 2, "score_learners": 2, "score_episodes": 1}
+    config = floppy.recipe("cartpole", distribution="width=8:norm=layer", **quick)
+    policy = floppy.train(floppy.distill(config, progress=False).dataset, 0)[0]
+    with pytest.raises(
+        FloppyError,
+        match=r"ONNX needs a network that is a plain stack of floppy's own layers .*norm=layer.*: choose a built-in",
+    ):
+        policy.plain("ONNX")
