@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from floppy.studies.cost import Cost as Cost
     from floppy.studies.ensemble import Ensemble as Ensemble
     from floppy.studies.explain import Explain as Explain
+    from floppy.studies.families import Families as Families
     from floppy.studies.folder import draw_study as draw_study
     from floppy.studies.folder import read_rows as read_rows
     from floppy.studies.folder import read_study as read_study

@@ -90,6 +90,9 @@ STUDIES = Studies(
             "Scores learners of merged datasets on each task, against learners of its own dataset and of the other "
             "tasks'.",
         ),
+        "families": Shipped(
+            "families", "Families", "Scores datasets with networks of other kinds than they were distilled for."
+        ),
         "ensemble": Shipped(
             "ensemble",
             "Ensemble",
