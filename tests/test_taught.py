@@ -31,6 +31,7 @@ from floppy.run.folder import About, begin, check_same_options
 from floppy.run.loop import Run, distill
 from floppy.run.stages import Stage, distill_stages
 from floppy.tasks.registry import make_task
+from floppy.teach.policies import train
 
 KEY = jax.random.key(0)
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier",))
@@ -85,6 +86,29 @@ def test_an_encoder_is_begun_with_too(tmp_path: Path) -> None:
     problem = dataclasses.replace(CONFIG, start=str(tmp_path / "before.safetensors"), encoder_layers=1).problem()
     (found,) = problem.init_distilled(KEY).encoder
     np.testing.assert_array_equal(found["kernel"], layer["0/kernel"])
+
+
+def test_plain_ppo_begins_with_a_clone_of_the_runs_seed(tmp_path: Path) -> None:
+    before, text = dataset_of(), "width=4:depth=1:initialiser=xavier"
+    save(before, tmp_path / "before.safetensors")
+    config = ppo_baseline("cartpole", distribution=text, start=str(tmp_path / "before.safetensors"), seed=3)
+    problem, other = config.problem(), dataclasses.replace(config, seed=4).problem()
+    fresh = dataclasses.replace(config, start="").problem().init_distilled(KEY)
+    begun = problem.init_distilled(KEY)
+    assert jax.tree.map(jnp.shape, begun) == jax.tree.map(jnp.shape, fresh)
+    (policy,) = train(before, 3, distribution=text)
+    for found, wanted in zip(begun.encoder, policy.weights.layers, strict=True):
+        np.testing.assert_array_equal(found["kernel"], wanted["kernel"])
+        np.testing.assert_array_equal(found["bias"], wanted["bias"])
+    assert problem != other
+    assert not np.array_equal(begun.encoder[0]["kernel"], other.init_distilled(KEY).encoder[0]["kernel"])
+
+
+def test_a_clone_that_is_not_finite_is_no_start(tmp_path: Path) -> None:
+    save(dataset_of(inner_rate=3e38), tmp_path / "before.safetensors")
+    config = ppo_baseline("cartpole", distribution="width=4:depth=1", start=str(tmp_path / "before.safetensors"))
+    with pytest.raises(FloppyError, match=r"Start .*: what was trained on it is not finite: give another dataset"):
+        config.problem()
 
 
 @pytest.mark.parametrize("targets", ["learned", "one-hot"])

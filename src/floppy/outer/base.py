@@ -49,6 +49,8 @@ class Start:
     history: History
     distilled: Distilled = dataclasses.field(compare=False, repr=False)
     statistics: RunningStatistics | None = dataclasses.field(compare=False, repr=False)
+    seed: int | None = None
+    """Of the fresh network that learned from the dataset, where its clone is what the run begins with."""
 
 
 @dataclasses.dataclass(frozen=True)

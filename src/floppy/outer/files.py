@@ -3,8 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
+import jax
+import numpy as np
+
 from floppy.dataset import load
 from floppy.errors import FloppyError
+from floppy.learner.network import W
 from floppy.tasks.base import Task
 from floppy.teach.codec import Lesson, unpack
 
@@ -36,3 +40,14 @@ def lesson_for(path: str, task: Task) -> Lesson:
     if lesson.per_evaluation_stats:
         raise FloppyError("it has no normaliser of its own (its card says per-evaluation): give another dataset.")
     return lesson
+
+
+def check_finite(weights: W) -> W:
+    """Weights that were trained on a file's dataset.
+
+    Raises:
+      FloppyError: if they are not finite, see `refusals_of`.
+    """
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
+        raise FloppyError("what was trained on it is not finite: give another dataset.")
+    return weights

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 
 from floppy.dataset.file import origin
-from floppy.errors import FloppyError
 from floppy.learner.network import Network
 from floppy.outer.base import Problem
-from floppy.outer.files import lesson_for, refusals_of
+from floppy.outer.files import check_finite, lesson_for, refusals_of
 from floppy.outer.history import History, entries_of, history_of
 from floppy.play.normalise import RunningStatistics, normalise
 from floppy.spaces import ActionSpace
@@ -81,6 +80,4 @@ def _teacher(path: str, task: Task) -> Teacher:
     weights, statistics = jax.tree.map(
         np.asarray, (jax.tree.map(lambda leaf: leaf[0], policies.weights), policies.statistics)
     )
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights)):
-        raise FloppyError("what was trained on it is not finite: give another dataset.")
-    return Teacher(origin(dataset), policies.network, weights, statistics, history_of(dataset))
+    return Teacher(origin(dataset), policies.network, check_finite(weights), statistics, history_of(dataset))

@@ -59,7 +59,7 @@ class DistillConfig:
     """Of a cloning with several rates those that stay as they start."""
     start: str = parent_file()
     """File of a dataset to begin with: its examples, rates, encoder and normaliser, in place of initial_examples and
-    initial_rate."""
+    initial_rate. Where nothing is cloned (plain PPO), a policy cloned from its examples, or the file's own."""
     observation_deviation: float = bounded(0.0, least=0)
     """Where observations are normalised, all of them, less their means, are divided by this one number, and the means
     stay those of the first observations; 0: each is divided by its own running deviation. By that, pixels that are
@@ -148,7 +148,7 @@ class DistillConfig:
             each.as_entry()  # a network without a name could not be read again
         self._check_networks(problem)
         if self.start and not awaits_files:
-            problem = with_start(problem, self.start)
+            problem = with_start(problem, self.start, self.seed)
         self.outer.check(problem)
         return problem
 
