@@ -155,7 +155,10 @@ def test_options_move_into_the_task_of_an_option(task: str) -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("cartpole --env-kwargs a=1", "'cartpole' takes no arguments for its environment: gymnasium/ID does"),
+        (
+            "cartpole --env-kwargs a=1",
+            "'cartpole' takes no arguments for its environment: gymnasium/ID and gymnax/ID do",
+        ),
         ("nothing --max-episode-steps 5", "takes no arguments"),
         ("gymnasium/X-v0 --env-kwargs", "--env-kwargs needs a value"),
         ("gymnasium/X-v0 --env-kwargs a", "--env-kwargs needs a value"),

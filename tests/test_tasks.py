@@ -266,6 +266,58 @@ def test_gymnaxs_time_limit_is_truncation(name: str, limit: int) -> None:
     assert task.max_steps == limit
 
 
+def test_arguments_change_gymnaxs_parameters() -> None:
+    task = make_task("gymnax/CartPole-v1?max_episode_steps=7&gravity=3")
+    assert (task.task_id, task.max_steps) == ("gymnax/CartPole-v1?gravity=3&max_episode_steps=7", 7)
+    environment, parameters = gymnax.make("CartPole-v1")
+    state, observation = task.reset(KEY)
+    moved = task.step(KEY, state, jnp.array(1))
+    expected, *_ = environment.step_env(KEY, state, jnp.array(1), parameters.replace(gravity=3.0))
+    np.testing.assert_allclose(moved.observation, expected, rtol=1e-6)
+    usual = make_task("gymnax/CartPole-v1").step(KEY, state, jnp.array(1))
+    assert not np.array_equal(moved.observation, usual.observation)
+    assert observation.shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["MountainCar-v0", "Pendulum-v1"])
+def test_sticky_actions_repeat_the_action_before(name: str) -> None:
+    usual, sticky = (make_task(f"gymnax/{name}{end}") for end in ("", "?repeat_action_probability=0.25"))
+    first = usual.actions.kind == "discrete"
+    actions = [jnp.array(each, jnp.int32) if first else jnp.array([float(each)]) for each in (2, 0, 1)]
+    state, _ = sticky.reset(KEY)
+    before, repeated = jnp.zeros_like(actions[0]), 0
+    for index in range(120):
+        action, key = actions[index % 3], jax.random.fold_in(KEY, index)
+        moved = jax.jit(sticky.step)(key, state, action)
+        steps = {
+            taken: jax.jit(usual.step)(key, state.state, each) for taken, each in (("new", action), ("old", before))
+        }
+        taken = "old" if np.array_equal(moved.state.before, before) else "new"
+        np.testing.assert_allclose(moved.observation, steps[taken].observation, rtol=1e-5, atol=1e-6)
+        repeated += taken == "old"
+        state, before = moved.state, moved.state.before
+    assert 15 < repeated < 75  # a quarter of them and more, for the new action is the one before at times
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("grav=3", "gymnax/CartPole-v1 has no parameter grav: give one of max_episode_steps, gravity, "),
+        ("gravity=low", "gravity of gymnax/CartPole-v1 must be a number, got 'low'"),
+        ("gravity=true", "gravity of gymnax/CartPole-v1 must be a number, got True"),
+        ("max_episode_steps=0", "max_episode_steps must be a whole number from 1"),
+        ("repeat_action_probability=1", "repeat_action_probability must be a number from 0 to below 1, got 1"),
+        (
+            "repeat_action_probability=often",
+            "repeat_action_probability must be a number from 0 to below 1, got 'often'",
+        ),
+    ],
+)
+def test_wrong_arguments_of_gymnax_are_refused(arguments: str, named: str) -> None:
+    with pytest.raises(FloppyError, match=named):
+        make_task(f"gymnax/CartPole-v1?{arguments}")
+
+
 # --- names ---
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from floppy.studies.rollback import Rollback as Rollback
     from floppy.studies.search import Search as Search
     from floppy.studies.transfer import Transfer as Transfer
+    from floppy.studies.warm_start import WarmStart as WarmStart
 
 _HOMES = {"Row": "base", "Study": "base"} | dict.fromkeys(
     ("draw_study", "read_rows", "read_study", "run_study"), "folder"

@@ -93,6 +93,11 @@ STUDIES = Studies(
         "families": Shipped(
             "families", "Families", "Scores datasets with networks of other kinds than they were distilled for."
         ),
+        "warm-start": Shipped(
+            "warm_start",
+            "WarmStart",
+            "Lets plain PPO begin with clones of a dataset and with fresh networks, and compares what both take.",
+        ),
         "ensemble": Shipped(
             "ensemble",
             "Ensemble",

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from floppy.errors import FloppyError, shown
@@ -83,6 +83,16 @@ def join(name: str, arguments: Mapping[str, Value]) -> str:
     if not arguments:
         return name
     return f"{name}?" + "&".join(f"{key}={_spelt(arguments[key])}" for key in sorted(arguments))
+
+
+def with_arguments(rest: str, pairs: Sequence[str]) -> str:
+    """The name with arguments `key=value`, those that it has already included.
+
+    Raises:
+      FloppyError: for what is no argument, or one that is given twice.
+    """
+    identifier, _, given = rest.partition("?")
+    return join(identifier, parse([*(given.split("&") if given else ()), *pairs]))
 
 
 def _spelt(value: Value) -> str:

@@ -6,11 +6,11 @@ Gymnasium is optional: all that needs it stands in `gymnasium_environments.py`.
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from floppy.spaces import Continuous, Discrete
-from floppy.tasks.arguments import join, parse, split
+from floppy.tasks.arguments import join, split
+from floppy.tasks.arguments import with_arguments as with_arguments
 from floppy.tasks.lookup import import_module, import_optional, unknown_task
 from floppy.tasks.pictures import Picture, gymnasium_picture, has_fitting_names
 from floppy.tasks.untrusted import check_harmless, foreign_module, unregistered_task
@@ -166,16 +166,6 @@ def from_file(rest: str, command: str) -> str:
         raise unregistered_task(f"{FAMILY}/{rest}", command)
     check_harmless(f"{FAMILY}/{rest}", arguments)
     return rest
-
-
-def with_arguments(rest: str, pairs: Sequence[str]) -> str:
-    """The name with arguments `key=value`, those that it has already included.
-
-    Raises:
-      FloppyError: for what is no argument, or one that is given twice.
-    """
-    identifier, _, given = rest.partition("?")
-    return join(identifier, parse([*(given.split("&") if given else ()), *pairs]))
 
 
 def picture(rest: str) -> Picture | None:

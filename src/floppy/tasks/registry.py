@@ -130,7 +130,7 @@ def with_arguments(name: str, pairs: Sequence[str]) -> str:
     if prefix in FAMILIES:
         add = getattr(family_of(prefix), "with_arguments", None)
     if add is None:
-        raise FloppyError(f"Task {shown(name)} takes no arguments for its environment: gymnasium/ID does.")
+        raise FloppyError(f"Task {shown(name)} takes no arguments for its environment: gymnasium/ID and gymnax/ID do.")
     return f"{prefix}/{add(rest, pairs)}"
 
 
