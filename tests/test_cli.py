@@ -651,7 +651,10 @@ def test_without_that_hook_a_mistake_is_still_one_sentence(refuse: Refuse, monke
         ("distill cartpole --outer", "--outer needs a value"),
         ("distill cartpole --outer hades --recipe ppmo-paper", "give one of the two"),
         ("distill cartpole --recipe", "--recipe needs a value"),
-        ("distill cartpole --recipe nonsense", "ppmo, ppmo-robust, ppmo-paper, ppmo-published, taught, hades"),
+        (
+            "distill cartpole --recipe nonsense",
+            "ppmo, ppmo-robust, ppmo-any, ppmo-paper, ppmo-published, taught, hades",
+        ),
         ("distill cartpole --cloning", "--cloning needs a value"),
         ("distill cartpole --cloning Nonsense", "GradientStep, AdamSteps"),
         ("distill cartpole --cloning.loss nonsense", "mse, cross-entropy"),

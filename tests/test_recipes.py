@@ -11,6 +11,7 @@ import pytest
 from floppy.cloning import AdamSteps, FeatureSteps, GradientStep, ImplicitStep
 from floppy.cloning.base import CLONINGS
 from floppy.errors import FloppyError
+from floppy.learner.distribution import parse_distributions
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.user_networks import NETWORKS, network, register_network
 from floppy.outer import OUTER_LOOPS, PPMO, HaDES
@@ -205,6 +206,17 @@ def test_the_robust_recipe_shares_learners_equally_and_leaves_images_alone() -> 
     assert [recipe(task, "ppmo-robust").outer.learners for task in ("cartpole", "pendulum")] == [24, 6]
     with pytest.raises(FloppyError, match=r"^Recipe ppmo-robust needs flat observations.*Breakout-MinAtar has none"):
         recipe("breakout", "ppmo-robust")
+
+
+def test_the_recipe_for_any_network_shares_learners_equally() -> None:
+    for task in ("cartpole", "pendulum", "breakout"):
+        config = recipe(task, "ppmo-any")
+        learners = config.problem().learners
+        assert len(learners) == 8
+        assert len({each.activation for each in learners}) == 4
+        assert config.outer.learners % 8 == config.selection_learners % 8 == 0
+    assert parse_distributions("any") == learners
+    assert parse_distributions("lambda,any") == (*parse_distributions("lambda"), *learners)
 
 
 def test_the_papers_recipe_has_its_constants() -> None:

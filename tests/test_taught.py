@@ -217,6 +217,14 @@ def test_the_stages_of_the_taught_recipe() -> None:
         assert taught_stages(last)[1].config("t.x").held_rates == held
 
 
+def test_a_mixture_takes_as_many_fresh_networks_in_all() -> None:
+    last = recipe("breakout", "taught", distribution="any", cloning="ImplicitStep")
+    imitation = taught_stages(last)[1].config("t.x")
+    outer: Any = imitation.outer
+    assert (outer.learners, outer.updates, outer.clones, outer.environments) == (8, 13, 8, 8)
+    dataclasses.replace(imitation, outer=dataclasses.replace(outer, teacher="")).problem(awaits_files=True)
+
+
 def test_a_teacher_and_a_start_that_are_given_leave_stages_out() -> None:
     last = recipe("breakout", "taught")
     given = dataclasses.replace(last, outer=dataclasses.replace(last.outer, teacher="t.x"))  # type: ignore[type-var]

@@ -266,6 +266,21 @@ _PPMO_ROBUST: dict[str, Row] = {
     for name, learners, minibatch_size in (("vector", 24, 3072), ("cartpole", 24, 3072), ("continuous", 6, 1536))
 }
 
+# For networks of any kind: the implicit step asks the same of each of them, whatever its features are.
+_ANY: Row = {
+    "distribution": "any",
+    "outer_steps": 800,
+    "evaluate_every": 50,
+    "selection_learners": 32,
+    "selection_episodes": 4,
+    "cloning": part(ImplicitStep),
+    "initial_rate": 100.0,
+}
+_PPMO_ANY: dict[str, Row] = {
+    name: _PPMO[name] | _ANY | {"outer": _PPMO[name]["outer"].but(learners=16, minibatch_size=2048)}
+    for name in ("vector", "cartpole", "continuous", "grid")
+}
+
 # The PPMO paper's constants (section 5.1), with this library's corrections.
 _PAPERS_LOOP = part(
     PPMO,
@@ -484,6 +499,7 @@ def has_flat_observations(task: Task) -> bool:
 RECIPES: dict[str, Recipe] = {
     "ppmo": Recipe(_PPMO),
     "ppmo-robust": Recipe(_PPMO_ROBUST, "flat observations, for its networks are dense", has_flat_observations),
+    "ppmo-any": Recipe(_PPMO_ANY, "few numbers or small images to be observed"),
     "ppmo-paper": Recipe(_PPMO_PAPER),
     # The paper's constants and the published code's errors, to show the difference that they make.
     "ppmo-published": Recipe(
@@ -531,13 +547,22 @@ def _teacher(last: DistillConfig, steps: int) -> DistillConfig:
 
 def _imitation(last: DistillConfig, teacher: str, steps: int) -> DistillConfig:
     outer: Any = last.outer
+    imitation = Imitation(teacher=teacher, normalise_observations=outer.normalise_observations)
+    if (members := len(parse_distributions(last.distribution))) > 1:  # as many fresh networks and steps in all
+        imitation = dataclasses.replace(
+            imitation,
+            learners=members,
+            updates=math.ceil(imitation.updates / members),
+            clones=members,
+            environments=math.ceil(imitation.clones * imitation.environments / members),
+        )
     held = IMITATION_HOLDS.get(_row_name(make_task(last.task)), ())
     return dataclasses.replace(
         last,
         outer_steps=steps,
         evaluate_every=math.ceil(steps / IMITATION_EVALUATIONS),
         held_rates=tuple(rate for rate in last.cloning.rates if rate in held),
-        outer=Imitation(teacher=teacher, normalise_observations=outer.normalise_observations),
+        outer=imitation,
     )
 
 

@@ -28,6 +28,15 @@ NAMED_DISTRIBUTIONS = {
 for _name, _each in NAMED_DISTRIBUTIONS.items():
     NETWORKS.register(_name, _each)
 
+MIXTURES = {
+    "any": tuple(
+        f"{form}:activation={activation}:initialiser=orthogonal+orthogonal1+xavier+lecun"
+        for activation in ("tanh", "relu", "gelu", "silu")
+        for form in ("width=32..256:depth=1..4", "width=128:depth=1..4:norm=layer:residual=yes")
+    )
+}
+"""Several distributions under one name, for datasets that are to teach networks of any kind."""
+
 NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
 """The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""
 
@@ -84,8 +93,8 @@ def describe_distribution(distribution: Learners) -> str:
 
 
 def parse_distributions(text: str) -> tuple[Learners, ...]:
-    """Several distributions, joined by commas; see `parse_distribution`."""
-    return tuple(parse_distribution(part) for part in text.split(","))
+    """Several distributions, joined by commas; see `parse_distribution`. `any` stands for those of `MIXTURES`."""
+    return tuple(parse_distribution(each) for part in text.split(",") for each in MIXTURES.get(part, (part,)))
 
 
 def as_learners(distribution: Any) -> Learners:
