@@ -159,7 +159,7 @@ def test_every_study_is_in_the_list_and_says_what_it_does() -> None:
         assert kind.name == name
         assert STUDIES.summary(name) == (kind.__doc__ or "").partition("\n")[0]
     modules = {path.stem for path in Path(inspect.getfile(STUDIES["cost"])).parent.glob("*.py")}
-    shared = {"__init__", "base", "figure", "folder", "registry", "runs", "explain_figure"}
+    shared = {"__init__", "base", "figure", "folder", "registry", "runs", "explain_figure", "rankings", "equal_size"}
     assert {place.module for place in STUDIES.shipped.values()} == modules - shared
 
 
