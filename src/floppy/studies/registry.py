@@ -93,6 +93,12 @@ STUDIES = Studies(
         "families": Shipped(
             "families", "Families", "Scores datasets with networks of other kinds than they were distilled for."
         ),
+        "forgetting": Shipped(
+            "forgetting",
+            "Forgetting",
+            "Scores networks that learn tasks one after the other, each from its dataset alone or with all earlier "
+            "ones.",
+        ),
         "ensemble": Shipped(
             "ensemble",
             "Ensemble",
