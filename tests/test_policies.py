@@ -102,7 +102,7 @@ def test_a_learner_is_what_its_key_makes_of_it_however_many_there_are() -> None:
     for count in (5, 6):
         assert len(found[count]) == count
         for index, own in enumerate(jax.random.split(key, count)):
-            alone = _clone_many(lesson.cloning, lesson.network(), (), lesson.distilled, own[None])
+            alone = _clone_many(lesson.cloning, lesson.network(), ((),), lesson.distilled, own[None])
             jax.tree.map(
                 lambda leaf, wanted, i=index: np.testing.assert_allclose(leaf[i], wanted[0], rtol=1e-5, atol=1e-6),
                 found[count].weights,

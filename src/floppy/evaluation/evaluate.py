@@ -280,19 +280,25 @@ def evaluate_policies(
     whole_number("policies", len(policies), most=MAX_LEARNERS)
     episodes, seed = None if episodes is None else _episodes(episodes), as_seed(seed)
     known = task_of_policies(policies, task)
-    own = policies.for_task(known.task_id)
+    episodes = default_episodes(known) if episodes is None else episodes
+    returns = returns_of_policies(policies, known, episodes=episodes, seed=seed, greedy=greedy, ensemble=ensemble)
+    return score_returns(returns, known.max_return, seed, complaint=POLICIES_DIVERGED)
+
+
+def returns_of_policies(
+    policies: Policies, task: Task, *, episodes: int, seed: int, greedy: bool = False, ensemble: bool = False
+) -> np.ndarray:
+    """Returns `[L, episodes]` of policies that play a task, of an ensemble `[1, episodes]`; see `evaluate_policies`."""
+    own = policies.for_task(task.task_id)
     network, weights = own.network, own.weights
     if ensemble or own.is_ensemble:
         whole_number("policies of an ensemble", len(own), most=MAX_MEMBERS)
         network, weights = EnsembleNetwork(network), assemble(weights, len(own))
-    given = GivenPlay(
-        known, network, default_episodes(known) if episodes is None else episodes, greedy, own.per_evaluation_stats
-    )
+    given = GivenPlay(task, network, episodes, greedy, own.per_evaluation_stats)
     key = named_key(jax.random.key(seed), "evaluate policies")
-    with open_arena(known) as arena:
+    with open_arena(task) as arena:
         play = _compiled_given if arena.is_pure else _play_given
-        returns = play(given, arena, replicate(weights), replicate(own.statistics), replicate(key))
-    return score_returns(np.asarray(returns), known.max_return, seed, complaint=POLICIES_DIVERGED)
+        return np.asarray(play(given, arena, replicate(weights), replicate(own.statistics), replicate(key)))
 
 
 def task_of_policies(policies: Policies, task: str) -> Task:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from floppy.studies.folder import read_rows as read_rows
     from floppy.studies.folder import read_study as read_study
     from floppy.studies.folder import run_study as run_study
+    from floppy.studies.forgetting import Forgetting as Forgetting
     from floppy.studies.minimum_size import MinimumSize as MinimumSize
     from floppy.studies.multitask import Multitask as Multitask
     from floppy.studies.rollback import Rollback as Rollback

@@ -98,6 +98,12 @@ STUDIES = Studies(
             "WarmStart",
             "Lets plain PPO begin with clones of a dataset and with fresh networks, and compares what both take.",
         ),
+        "forgetting": Shipped(
+            "forgetting",
+            "Forgetting",
+            "Scores networks that learn tasks one after the other, each from its dataset alone or with all earlier "
+            "ones.",
+        ),
         "ensemble": Shipped(
             "ensemble",
             "Ensemble",

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, overload
 
 import jax
@@ -25,7 +25,7 @@ from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
 from floppy.tasks.registry import make_task
 from floppy.tasks.untrusted import task_of_file
-from floppy.teach.codec import unpack
+from floppy.teach.codec import Lesson, unpack
 
 MAX_LEARNERS = 1_000_000
 
@@ -506,20 +506,49 @@ def train(
     lesson = unpack(dataset)
     if task:
         lesson.task(task)
-    network = lesson.network(None if distribution is None else as_learners(distribution))
+    drawn = None if distribution is None else as_learners(distribution)
     key, seed = _key_of(key)
-    keys = jax.random.split(key, learners)
-    weights = _clone_many(lesson.cloning, network, lesson.blocks, lesson.distilled, _padded(keys))
-    policies = Policies(
+    policies = _trained(lesson, (lesson.blocks,), lesson.network(drawn), key, learners)
+    policies = dataclasses.replace(policies, origin=Origin(_origin(dataset), seed))
+    return policies.for_task(task) if task and lesson.blocks else policies
+
+
+def train_in_stages(
+    dataset: DistilledDataset, key: jax.Array, stages: Sequence[Sequence[str]], *, learners: int = 1
+) -> Policies:
+    """Trains fresh policies on tasks of a merged dataset in stages, each with the weights that the last one ended with.
+
+    Args:
+      dataset: a merged one.
+      key: PRNG key, consumed as by `train`.
+      stages: of each stage the tasks that are learnt together in it, by their full ids.
+      learners: `L`, how many policies.
+
+    Returns:
+      The policies after the last stage; a single stage of all tasks gives those of `train`.
+
+    Raises:
+      KeyError: for a task that the dataset is not merged of.
+    """
+    lesson = unpack(dataset)
+    blocks = {block.task: block for block in lesson.blocks}
+    learnt = tuple(tuple(blocks[task] for task in tasks) for tasks in stages)
+    return _trained(lesson, learnt, lesson.network(), key, learners)
+
+
+def _trained(
+    lesson: Lesson, stages: tuple[tuple[Block, ...], ...], network: Network[Any], key: jax.Array, learners: int
+) -> Policies:
+    """Fresh policies of a network, trained in stages, of no origin."""
+    weights = _clone_many(lesson.cloning, network, stages, lesson.distilled, _padded(jax.random.split(key, learners)))
+    return Policies(
         network,
         weights if len(weights.log_std) == learners else _first(learners, weights),
         lesson.statistics,
         lesson.per_evaluation_stats,
-        dataset.card.task,
+        lesson.dataset.card.task,
         lesson.blocks,
-        origin=Origin(_origin(dataset), seed),
     )
-    return policies.for_task(task) if task and lesson.blocks else policies
 
 
 def _key_of(key: Any) -> tuple[jax.Array, int | None]:
@@ -557,10 +586,17 @@ def _first(count: int, weights: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _clone_many(
-    cloning: Cloning, network: Network[Any], blocks: tuple[Block, ...], distilled: Distilled, keys: jax.Array
+    cloning: Cloning,
+    network: Network[Any],
+    stages: tuple[tuple[Block, ...], ...],
+    distilled: Distilled,
+    keys: jax.Array,
 ) -> Any:
     def one(key: jax.Array) -> Any:
-        return clone(cloning, network, distilled, network.init(key), blocks=blocks)
+        weights = network.init(key)
+        for blocks in stages:
+            weights = clone(cloning, network, distilled, weights, blocks=blocks)
+        return weights
 
     return map_clones(cloning, one, keys)
 
