@@ -54,6 +54,8 @@ CHECKS = {
 """Learners and episodes of a check by the task's profile: what seconds on two cores allow."""
 SLOW_CHECK = (10, 2)
 """The most where Python steps the environments."""
+MERGED = ("brax", "cartpole")
+"""Studies of merged datasets whose datasets are in the zoo."""
 QUICK = (6, 2)
 """The most for `--quick`."""
 QUICK_LEARNERS = {"atari": 3}
@@ -238,12 +240,12 @@ def env_steps_of(run: Run, row: Row, dataset: DistilledDataset) -> int | None:
 
 def found_merged(tasks: Tasks) -> Iterator[Found]:
     """The merged datasets of the studies of one policy for several tasks, with their scores there."""
-    for study in sorted(RESULTS.glob("studies/multitask-*")):
+    for name in MERGED:
+        study = RESULTS / "studies" / f"merging-{name}"
         asked = json.loads((study / STUDY_NAME).read_text())
         with (study / ROWS_NAME).open(newline="") as file:
             rows = list(csv.DictReader(file))
         sources = [ROOT / path for path in asked["datasets"]]
-        name = study.name.partition("-")[2]
         words = ["floppy", "merge", *asked["datasets"], "--out", f"merged-{name}.safetensors"]
         dataset = merged(FOLDER / f"merged-{name}.safetensors", sources, shlex.join(words))
         yield Found(
