@@ -66,8 +66,7 @@ def distill_page(page: Page, only: str) -> None:
 def distill(run: Run) -> None:
     folder, words = ROOT / run.out, run.words(run.out)
     resumed = folder.exists()
-    for command in () if resumed else run.first:
-        floppy(shlex.split(command))
+    prepare(run)
     print(run.typed, flush=True)
     result = answer_of([*words, "--resume"] if resumed else words)
     if resumed:
@@ -75,6 +74,15 @@ def distill(run: Run) -> None:
     (folder / "result.json").write_text(json.dumps(result))
     (ROOT / run.dataset).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "dataset.safetensors", ROOT / run.dataset)
+
+
+def prepare(run: Run) -> None:
+    """Makes, or goes on with, what a run needs and is not there yet."""
+    for command in run.first:
+        words = shlex.split(command)
+        out = ROOT / words[words.index("--out") + 1]
+        if not (out if out.suffix else out / "dataset.safetensors").exists():
+            floppy([*words, "--resume"] if out.exists() else words)
 
 
 # Stage evaluate.
@@ -107,8 +115,7 @@ def measure(run: Run) -> None:
     if (folder / STUDY_NAME).exists():
         floppy([*run.words(run.out), "--resume"])
     else:
-        for command in run.first:
-            floppy(shlex.split(command))
+        prepare(run)
         floppy(run.words(run.out))
     kept_study(run).mkdir(parents=True, exist_ok=True)
     for name in (STUDY_NAME, ROWS_NAME):

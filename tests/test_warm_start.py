@@ -59,11 +59,24 @@ def test_steps_to_scores_by_hand() -> None:
     assert [entry["warm_reached"] for entry in summary["to_reach"]] == [2, 2, 2, 1, 1]
 
 
-def test_cold_runs_that_diverge_leave_nothing_to_reach() -> None:
-    rows = [each | {"score": -math.inf} if each["start"] == "cold" else each for each in ROWS]
-    summary = WarmStart(Path("a")).summary(rows)["a"]
-    assert (summary["scores"]["cold_end"], summary["to_reach"]) == (None, [])
-    WarmStart(Path("a")).draw(rows, Figure())
+def test_scores_to_be_reached_go_by_the_better_end() -> None:
+    better = [each | {"score": 2 * each["score"]} if each["start"] == "warm" else each for each in ROWS]
+    diverged = [each | {"score": -math.inf} if each["start"] == "cold" else each for each in ROWS]
+    for rows, end, cold in ((better, 100.0, 50.0), (diverged, 50.0, None)):
+        summary = WarmStart(Path("a")).summary(rows)["a"]
+        assert summary["scores"]["cold_end"] == cold
+        assert summary["to_reach"][-1] == {"share": 1.0, "score": end} | {
+            "cold_steps": None,
+            "cold_reached": 0,
+            "warm_steps": None,
+            "warm_reached": 1,
+        }
+        WarmStart(Path("a")).draw(rows, Figure())
+
+
+def test_runs_that_are_no_better_than_random_actions_reach_nothing() -> None:
+    rows = [each | {"score": 5.0} if each["start"] != "random actions" else each for each in ROWS]
+    assert WarmStart(Path("a")).summary(rows)["a"]["to_reach"] == []
 
 
 def test_runs_begin_with_clones_or_fresh_networks_and_differ_in_nothing_else(file: Path) -> None:

@@ -266,10 +266,11 @@ _PPMO_ROBUST: dict[str, Row] = {
     for name, learners, minibatch_size in (("vector", 24, 3072), ("cartpole", 24, 3072), ("continuous", 6, 1536))
 }
 
-# For networks of any kind: the implicit step asks the same of each of them, whatever its features are.
+# For networks of any kind: the implicit step asks the same of each of them, whatever its features are, and these are
+# only alike where observations are: of small ones ReLU's are small, tanh's nearly linear.
 _ANY: Row = {
     "distribution": "any",
-    "outer_steps": 800,
+    "outer_steps": 400,
     "evaluate_every": 50,
     "selection_learners": 32,
     "selection_episodes": 4,
@@ -277,7 +278,9 @@ _ANY: Row = {
     "initial_rate": 100.0,
 }
 _PPMO_ANY: dict[str, Row] = {
-    name: _PPMO[name] | _ANY | {"outer": _PPMO[name]["outer"].but(learners=16, minibatch_size=2048)}
+    name: _PPMO[name]
+    | _ANY
+    | {"outer": _PPMO[name]["outer"].but(learners=16, minibatch_size=2048, normalise_observations=True)}
     for name in ("vector", "cartpole", "continuous", "grid")
 }
 

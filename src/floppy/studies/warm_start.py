@@ -34,7 +34,7 @@ RANDOM = "random actions"
 """What scores are measured from."""
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
-"""Scores to be reached: these shares of the way from random actions to the end of the cold runs."""
+"""Scores to be reached: these shares of the way from random actions to the better end."""
 
 EVALUATIONS = 20
 """Along each run."""
@@ -108,8 +108,8 @@ class WarmStart:
         """By task the scores of both kinds of start, and the environment steps to several scores.
 
         Of the runs that reach a score the steps are those of the first evaluation that is there, and the median over
-        all runs counts; it is null where less than half of them come so far. The scores to be reached are shares of the
-        way from random actions to the mean end of the cold runs.
+        all runs counts; it is null where no more than half of them come so far. The scores to be reached are shares of
+        the way from random actions to the mean end of the cold runs or of the warm ones, whichever is better.
         """
         return {str(task): self._task_summary(of_task) for task, of_task in by(rows, "task").items()}
 
@@ -131,7 +131,8 @@ class WarmStart:
                     f"C{number}",
                     label=f"{start} start",
                 )
-            axes.set(title=label_of(str(task)), xlabel="environment steps", ylabel=unit_of(of_task))
+            axes.set(xlabel="environment steps", ylabel=unit_of(of_task))
+            axes.set_title(label_of(str(task)), fontsize="small")
             axes.legend(fontsize="small")
 
     def _learners(self, lesson: Lesson) -> Any:
@@ -189,10 +190,9 @@ class WarmStart:
         for start, of_start in ends.items():
             scores[f"{start}_end"] = finite(of_start.mean())
             scores[f"{start}_interval"] = interval_where_finite(mean_interval, of_start)
-        if COLD not in ends or not np.isfinite(ends[COLD]).all():
-            return {"scores": scores, "to_reach": []}
-        span = ends[COLD].mean() - random
-        return {"scores": scores, "to_reach": [_to_reach(runs, share, random + share * span) for share in SHARES]}
+        span = max((each.mean() for each in ends.values()), default=-math.inf) - random
+        shares = SHARES if span > 0 else ()
+        return {"scores": scores, "to_reach": [_to_reach(runs, share, random + share * span) for share in shares]}
 
 
 def _to_reach(runs: dict[str, list[list[Row]]], share: float, score: float) -> Row:
