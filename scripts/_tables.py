@@ -331,7 +331,7 @@ def section(run: Run, place: Path, results: Path) -> str:
     settings = ", ".join(
         f"{name.replace('_', ' ')} {text(value)}"
         for name, value in asked.items()
-        if name not in ("study", "command", "dataset", "datasets") and value not in ("", None, [])
+        if name not in ("study", "command", "dataset", "datasets", "files") and value not in ("", None, [])
     )
     commands = "\n".join([*(f"floppy {command}" for command in run.first), run.typed])
     parts = [f"### {run.name}", figure, *summary_tables(summary), f"Measured with {settings}.", links]

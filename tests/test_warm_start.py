@@ -37,14 +37,16 @@ ROWS = [
 
 
 def test_steps_to_scores_by_hand() -> None:
-    summary = WarmStart(Path("a")).summary(ROWS)["a"]
-    assert summary["scores"] == {
+    summary = WarmStart(Path("a")).summary(ROWS)
+    (scores,) = summary["scores"]
+    assert scores == {
+        "task": "a",
         "random": 10.0,
         "clones": 30.0,
         "cold_end": 50.0,
         "cold_interval": [50.0, 50.0],
         "warm_end": 50.0,
-        "warm_interval": summary["scores"]["warm_interval"],
+        "warm_interval": scores["warm_interval"],
     }
     steps = {
         entry["share"]: (entry["score"], entry["cold_steps"], entry["warm_steps"]) for entry in summary["to_reach"]
@@ -63,9 +65,9 @@ def test_scores_to_be_reached_go_by_the_better_end() -> None:
     better = [each | {"score": 2 * each["score"]} if each["start"] == "warm" else each for each in ROWS]
     diverged = [each | {"score": -math.inf} if each["start"] == "cold" else each for each in ROWS]
     for rows, end, cold in ((better, 100.0, 50.0), (diverged, 50.0, None)):
-        summary = WarmStart(Path("a")).summary(rows)["a"]
-        assert summary["scores"]["cold_end"] == cold
-        assert summary["to_reach"][-1] == {"share": 1.0, "score": end} | {
+        summary = WarmStart(Path("a")).summary(rows)
+        assert summary["scores"][0]["cold_end"] == cold
+        assert summary["to_reach"][-1] == {"task": "a", "share": 1.0, "score": end} | {
             "cold_steps": None,
             "cold_reached": 0,
             "warm_steps": None,
@@ -76,7 +78,7 @@ def test_scores_to_be_reached_go_by_the_better_end() -> None:
 
 def test_runs_that_are_no_better_than_random_actions_reach_nothing() -> None:
     rows = [each | {"score": 5.0} if each["start"] != "random actions" else each for each in ROWS]
-    assert WarmStart(Path("a")).summary(rows)["a"]["to_reach"] == []
+    assert WarmStart(Path("a")).summary(rows)["to_reach"] == []
 
 
 def test_runs_begin_with_clones_or_fresh_networks_and_differ_in_nothing_else(file: Path) -> None:

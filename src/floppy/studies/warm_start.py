@@ -105,13 +105,18 @@ class WarmStart:
         return [{"env_steps": steps, "score": score} | unit for steps, score in points]
 
     def summary(self, rows: list[Row]) -> Row:
-        """By task the scores of both kinds of start, and the environment steps to several scores.
+        """The scores of both kinds of start on every task, and the environment steps to several scores.
 
         Of the runs that reach a score the steps are those of the first evaluation that is there, and the median over
         all runs counts; it is null where no more than half of them come so far. The scores to be reached are shares of
         the way from random actions to the mean end of the cold runs or of the warm ones, whichever is better.
         """
-        return {str(task): self._task_summary(of_task) for task, of_task in by(rows, "task").items()}
+        scores, to_reach = [], []
+        for task, of_task in by(rows, "task").items():
+            summed_up, steps = _task_summary(of_task)
+            scores.append({"task": task} | summed_up)
+            to_reach += [{"task": task} | each for each in steps]
+        return {"scores": scores, "to_reach": to_reach}
 
     def draw(self, rows: list[Row], figure: "Figure") -> None:
         """Mean return over environment steps, a panel per task; thinner each of the runs."""
@@ -176,23 +181,23 @@ class WarmStart:
         ).values()
         return score.mean
 
-    def _task_summary(self, rows: list[Row]) -> Row:
-        runs = {
-            start: list(by(of_start, "seed").values())
-            for start, of_start in by(rows, "start").items()
-            if start != RANDOM
-        }
-        (random,) = [row["score"] for row in rows if row["start"] == RANDOM]
-        ends = {start: np.array([run[-1]["score"] for run in of_start], float) for start, of_start in runs.items()}
-        scores: Row = {"random": random}
-        if WARM in runs:
-            scores["clones"] = finite(np.mean([run[0]["score"] for run in runs[WARM]]))
-        for start, of_start in ends.items():
-            scores[f"{start}_end"] = finite(of_start.mean())
-            scores[f"{start}_interval"] = interval_where_finite(mean_interval, of_start)
-        span = max((each.mean() for each in ends.values()), default=-math.inf) - random
-        shares = SHARES if span > 0 else ()
-        return {"scores": scores, "to_reach": [_to_reach(runs, share, random + share * span) for share in shares]}
+
+def _task_summary(rows: list[Row]) -> tuple[Row, list[Row]]:
+    """Scores of a task, and an entry for each score that is to be reached."""
+    runs = {
+        start: list(by(of_start, "seed").values()) for start, of_start in by(rows, "start").items() if start != RANDOM
+    }
+    (random,) = [row["score"] for row in rows if row["start"] == RANDOM]
+    ends = {start: np.array([run[-1]["score"] for run in of_start], float) for start, of_start in runs.items()}
+    scores: Row = {"random": random}
+    if WARM in runs:
+        scores["clones"] = finite(np.mean([run[0]["score"] for run in runs[WARM]]))
+    for start, of_start in ends.items():
+        scores[f"{start}_end"] = finite(of_start.mean())
+        scores[f"{start}_interval"] = interval_where_finite(mean_interval, of_start)
+    span = max((each.mean() for each in ends.values()), default=-math.inf) - random
+    shares = SHARES if span > 0 else ()
+    return scores, [_to_reach(runs, share, random + share * span) for share in shares]
 
 
 def _to_reach(runs: dict[str, list[list[Row]]], share: float, score: float) -> Row:
