@@ -81,7 +81,7 @@ def prepare(run: Run) -> None:
     for command in run.first:
         words = shlex.split(command)
         out = ROOT / words[words.index("--out") + 1]
-        if not (out if out.suffix else out / "dataset.safetensors").exists():
+        if not (out if out.suffix == ".safetensors" else out / "dataset.safetensors").exists():
             floppy([*words, "--resume"] if out.exists() else words)
 
 

@@ -14,6 +14,7 @@ from floppy.cloning import FeatureSteps, GradientStep, ImplicitStep
 from floppy.cloning.base import Cloning, Distilled, clone
 from floppy.errors import FloppyError
 from floppy.learner.activations import layer_norm
+from floppy.learner.cnn import CONVOLUTIONS
 from floppy.learner.distribution import describe_distribution, learners_of, parse_distribution
 from floppy.learner.mlp import LearnerDistribution
 from floppy.spaces import Discrete
@@ -92,6 +93,41 @@ def test_texts_and_cards_hold_them(text: str) -> None:
     learners = parse_distribution(text)
     assert parse_distribution(describe_distribution(learners)) == learners
     assert learners_of(json.loads(json.dumps(learners.as_entry()))) == learners
+
+
+def test_a_taper_is_kept_as_its_text_says_it() -> None:
+    learners = LearnerDistribution(depth=(3, 3), taper=1 / 3)
+    assert learners.taper == 0.333333333
+    assert parse_distribution(str(learners)) == learners
+
+
+def test_layers_trained_for_others_mean_something_else() -> None:
+    learners = parse_distribution("width=8:depth=3:norm=layer")
+    assert learners.shares_layers_with(parse_distribution("width=8:depth=2:norm=layer"))
+    for other in ("width=8:depth=3", "width=8:depth=3:norm=layer:residual=yes", "width=8:depth=3:norm=layer:taper=0.5"):
+        assert not learners.shares_layers_with(parse_distribution(other))
+
+
+def test_the_first_hidden_layer_behind_a_convolution_adds_to_nothing() -> None:
+    learners = parse_distribution("network=minatar-cnn:width=6:depth=2:norm=layer:residual=yes:initialiser=xavier1")
+    network = learners.bind((10, 10, 4), Discrete(2))
+    weights = jax.jit(network.init)(jax.random.key(0))
+    images = np.random.default_rng(2).uniform(size=(3, 10, 10, 4)).astype(np.float32)
+    convolution, *dense, last = weights.layers
+    flat = CONVOLUTIONS["minatar-cnn"][0].apply(convolution, images, jnp.tanh).reshape(3, -1)
+    first = jnp.tanh(layer_norm(flat @ dense[0]["kernel"]))  # fresh biases are 0
+    second = first + jnp.tanh(layer_norm(first @ dense[1]["kernel"]))
+    expected = second @ last["kernel"]
+    np.testing.assert_allclose(network.apply(weights, images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_of_random_depth_is_written_and_read() -> None:
+    network = parse_distribution("width=6:depth=1..3:residual=yes:initialiser=xavier1").bind((3,), Discrete(2))
+    for seed in range(4):
+        weights = jax.jit(network.init)(jax.random.key(seed))
+        read = network.from_tensors(network.to_tensors(weights), np.zeros(0, np.float32))
+        outputs = [network.apply(each, OBSERVATIONS) for each in (weights, read)]
+        np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-6)
 
 
 def test_a_card_without_them_is_as_before() -> None:

@@ -32,10 +32,16 @@ def test_everybody_ranks_the_same_ones() -> None:
 
 
 def test_designs_are_sensible() -> None:
-    learners = [parse_distribution(f"width=8:depth={shape[0]}:taper={shape[1]}{rest}") for shape, rest in designs()]
+    learners = [parse_distribution(f"width=16:depth={shape[0]}:taper={shape[1]}{rest}") for shape, rest in designs()]
     # Of one layer 4 x 2 x 4 kinds, of each other depth three tapers and residual connections.
     assert len(set(learners)) == len(learners) == 32 * (1 + 3 * 4)
     assert not any(each.residual or each.taper != 1 for each in learners if each.depth[0] == 1)
+
+
+def test_no_layer_of_one_unit_is_normalised() -> None:
+    space = [parse_distribution(each) for each in equal_size_space(count, 100, 100)]
+    assert any(min(each.widths) == 1 for each in space)
+    assert all(min(each.widths) > 1 for each in space if each.norm != "none")
 
 
 def test_a_width_checked_by_hand() -> None:

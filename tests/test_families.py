@@ -9,7 +9,6 @@ import pytest
 from matplotlib.figure import Figure
 from probes import hand_dataset
 
-import floppy
 from floppy.dataset import save
 from floppy.errors import FloppyError
 from floppy.learner.distribution import parse_distribution
@@ -25,7 +24,7 @@ def dataset_for(path: Path, *learners: str) -> Path:
 
 
 def row(family: str, score: float, learner: int = 0) -> dict[str, Any]:
-    return {"dataset": "a", "family": family, "included": False, "learner": learner, "score": score}
+    return {"dataset": "a", "family": family, "on_card": False, "learner": learner, "score": score}
 
 
 def test_a_family_that_the_dataset_is_for_plays_as_its_own(tmp_path: Path) -> None:
@@ -34,9 +33,9 @@ def test_a_family_that_the_dataset_is_for_plays_as_its_own(tmp_path: Path) -> No
     scores = {family: [each["score"] for each in rows if each["family"] == family] for family in (TINY, "own")}
     assert scores[TINY] == scores["own"]
     assert len(scores["own"]) == 3
-    assert {each["family"]: each["included"] for each in rows} == {
+    assert {each["family"]: each["on_card"] for each in rows} == {
         "random actions": False,
-        "own": False,
+        "own": True,
         TINY: True,
         "width=8:depth=1": False,
     }
@@ -46,10 +45,11 @@ def test_a_family_that_the_dataset_is_for_plays_as_its_own(tmp_path: Path) -> No
 def test_a_mixture_shares_its_learners(tmp_path: Path) -> None:
     file = dataset_for(tmp_path / "a.safetensors", TINY, "width=8:depth=1")
     study = Families((file,), families=(TINY,), learners=4, episodes=1)
-    own = study.measure({"dataset": str(file), "family": "own"}, tmp_path)
-    assert len(own) == 4
-    (mean,) = floppy.evaluate(floppy.load(file), distributions="card", learners=2, episodes=1).values()
-    assert np.isfinite(mean.mean)
+    own, first = (study.measure({"dataset": str(file), "family": family}, tmp_path) for family in ("own", TINY))
+    half = dataclasses.replace(study, learners=2).measure({"dataset": str(file), "family": TINY}, tmp_path)
+    scores = [[row["score"] for row in rows] for rows in (own, first, half)]
+    assert list(map(len, scores)) == [4, 4, 2]
+    assert scores[0][:2] == scores[2]
 
 
 def test_shares_by_hand() -> None:

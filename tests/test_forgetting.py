@@ -78,10 +78,15 @@ def test_a_stage_begins_where_the_one_before_ended(cloning: Cloning) -> None:
         weights = floppy.cloning.clone(cloning, network, lesson.distilled, weights, blocks=blocks)
     (policy,) = train_in_stages(merged, key, [[SECOND], [FIRST, SECOND]])
     assert_same(policy.weights, weights)
+    (alone,) = train_in_stages(merged, key, [[SECOND], [FIRST]])
+    differ = jax.tree.map(lambda one, other: not np.allclose(one, other), alone.weights, policy.weights)
+    assert any(jax.tree.leaves(differ)) or isinstance(cloning, ImplicitStep)
 
 
 def test_a_task_that_the_dataset_is_not_merged_of_cannot_be_learnt() -> None:
-    with pytest.raises(KeyError, match="ndcartpole/3"):
+    with pytest.raises(FloppyError, match="of ndcartpole/1 alone, stages take several tasks: give a merged one"):
+        train_in_stages(dataset_of(1), jax.random.key(0), [[FIRST]])
+    with pytest.raises(FloppyError, match="not of ndcartpole/3: give a task that it has"):
         train_in_stages(floppy.merge([dataset_of(1), dataset_of(2)]), jax.random.key(0), [[FIRST], ["ndcartpole/3"]])
 
 
@@ -156,12 +161,13 @@ def table(changes: dict[tuple[str, int], dict[str, list[float]]] | None = None) 
 def test_forgetting_by_hand() -> None:
     study = Forgetting((Path("a"), Path("b")))
     summary = study.summary(table())
-    assert summary["tasks"] == {"a": {"random": 10.0, "own": 20.0}, "b": {"random": 10.0, "own": 20.0}}
-    first = {"stage": 1, "learnt": 1.0, "earlier": None}
-    assert summary["stages"] == {
-        ALONE: [first, {"stage": 2, "learnt": 1.0, "earlier": 0.25}],
-        REPLAY: [first, {"stage": 2, "learnt": 0.75, "earlier": 1.0}],
-    }
+    assert summary["tasks"] == [{"task": task, "random": 10.0, "own": 20.0} for task in ("a", "b")]
+    assert [tuple(stage.values()) for stage in summary["stages"]] == [
+        (ALONE, 1, 1.0, None),
+        (REPLAY, 1, 1.0, None),
+        (ALONE, 2, 1.0, 0.25),
+        (REPLAY, 2, 0.75, 1.0),
+    ]
     # By Student's t of one degree of freedom: 12.706 standard errors of half the difference of two.
     alone, replay, together = (summary["end"][way] for way in (ALONE, REPLAY, TOGETHER))
     assert (alone["mean"], alone["forgetting"]) == (0.625, 0.75)
@@ -202,7 +208,7 @@ def test_a_table_that_is_not_complete_is_summed_up() -> None:
     study, rows = Forgetting((Path("a"), Path("b"))), table()
     begun = [row for row in rows if row["stage"] < 2]
     summary = study.summary(begun)
-    assert (len(summary["stages"][ALONE]), summary["end"]) == (1, {})
+    assert (len(summary["stages"]), summary["end"]) == (2, {})
     study.draw(begun, Figure())
     with pytest.raises(KeyError, match=OWN):
         study.summary(rows[:2])

@@ -321,6 +321,7 @@ def test_several_distributions_are_joined_by_commas():
         ("taper=0", "taper must be above 0"),
         ("taper=3", "at most 2, got 3"),
         ("norm=layer:width=8..16", "give one width, not a range"),
+        ("norm=layer:width=8:depth=4:taper=0.5", "norm=layer needs hidden layers of 2 units or more, got 1"),
         ("taper=0.5:depth=1..2", "give one width and one depth, not ranges"),
         ("taper=0.5:residual=yes", "leave out the taper"),
         ("taper=2:depth=12", "at most 100,000 units, got 131,072: give a smaller taper"),

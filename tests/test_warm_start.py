@@ -108,7 +108,7 @@ def test_it_runs_and_keeps_its_table(file: Path, tmp_path: Path) -> None:
     [
         ({"seeds": ()}, "seeds must have at least one value, got none"),
         ({"tasks": ("ndcartpole/2",)}, "it is for ndcartpole/1, not for ndcartpole/2"),
-        ({"distribution": "width=4..8"}, "encoder"),
+        ({"distribution": "width=4..8"}, "not width=4..8:.*: give --distribution with one width and depth"),
         ({"env_steps": 0}, "env_steps must be at least 1"),
     ],
 )

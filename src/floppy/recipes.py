@@ -555,7 +555,7 @@ def _imitation(last: DistillConfig, teacher: str, steps: int) -> DistillConfig:
         imitation = dataclasses.replace(
             imitation,
             learners=members,
-            updates=math.ceil(imitation.updates / members),
+            updates=math.ceil(imitation.learners * imitation.updates / members),
             clones=members,
             environments=math.ceil(imitation.clones * imitation.environments / members),
         )

@@ -16,7 +16,7 @@ from floppy.errors import FloppyError
 from floppy.evaluation.score import CLONES_DIVERGED, POLICIES_DIVERGED, RANDOM_DIVERGED, Score, score_returns
 from floppy.fields import as_seed, whole_number
 from floppy.keys import named_key
-from floppy.learner.distribution import MIXTURES, NAMED_DISTRIBUTIONS, as_learners, describe_distribution
+from floppy.learner.distribution import NAMED_DISTRIBUTIONS, as_learners, describe_distribution, members_of
 from floppy.learner.ensemble import MAX_MEMBERS, EnsembleNetwork, assemble
 from floppy.learner.network import Learners, Network
 from floppy.parallel import replicate
@@ -149,8 +149,8 @@ def evaluate(
     Args:
       dataset: what is evaluated.
       distributions: of learners, as text joined by commas or one by one, see `parse_distribution`, or as objects;
-        `card` stands for the first one on the dataset's card, `all` for the six named ones, `any` for a mixture of
-        eight kinds.
+        `card` stands for the first one on the dataset's card, `all` for the six named ones, `any` for the eight
+        of that mixture, one by one.
       learners: `L`, per distribution.
       episodes: per learner; by default 100, or all test images.
       seed: of initial weights, environments and actions. The stream is never used in distillation.
@@ -209,7 +209,7 @@ def _named(distributions: str | Learners | Iterable[str | Learners]) -> list[tup
     found: list[tuple[str, str | Learners]] = []
     for each in distributions:
         if isinstance(each, str):
-            found += [(name, name) for name in (NAMED_DISTRIBUTIONS if each == ALL else MIXTURES.get(each, (each,)))]
+            found += [(name, name) for name in (NAMED_DISTRIBUTIONS if each == ALL else members_of(each))]
         else:
             learners = as_learners(each)
             found.append((describe_distribution(learners), learners))

@@ -64,6 +64,11 @@ def parse_distribution(text: str) -> Learners:
     check_kind("distribution", text, str, "text, such as lambda or width=32..256:depth=2")
     if text in NETWORKS:
         return NETWORKS[text]
+    if text in MIXTURES:
+        raise FloppyError(
+            f"Learner distribution {text} is a mixture of {len(MIXTURES[text])}, here one is needed: give one of them, "
+            f"such as {MIXTURES[text][0]}."
+        )
     fields: dict[str, Any] = {}
     for pair in text.split(":"):
         key, _, value = pair.partition("=")
@@ -82,9 +87,14 @@ def parse_distribution(text: str) -> Learners:
         else:
             raise FloppyError(
                 f"Learner distribution {text!r} is unknown: give one of {', '.join(NETWORKS)}, "
-                "or pairs such as width=32..256:depth=2:initialiser=xavier:activation=tanh:init_seed=7."
+                "or pairs such as width=64:depth=2:initialiser=xavier:activation=tanh:norm=layer:residual=yes."
             )
     return LearnerDistribution(**fields)
+
+
+def members_of(name: str) -> tuple[str, ...]:
+    """The texts of a mixture's distributions by its name; of any other text the text alone."""
+    return MIXTURES.get(name, (name,))
 
 
 def describe_distribution(distribution: Learners) -> str:
@@ -93,8 +103,8 @@ def describe_distribution(distribution: Learners) -> str:
 
 
 def parse_distributions(text: str) -> tuple[Learners, ...]:
-    """Several distributions, joined by commas; see `parse_distribution`. `any` stands for those of `MIXTURES`."""
-    return tuple(parse_distribution(each) for part in text.split(",") for each in MIXTURES.get(part, (part,)))
+    """Several distributions, joined by commas; see `parse_distribution`. A mixture's name stands for all of it."""
+    return tuple(parse_distribution(each) for part in text.split(",") for each in members_of(part))
 
 
 def as_learners(distribution: Any) -> Learners:

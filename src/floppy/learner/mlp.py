@@ -27,8 +27,11 @@ MAX_DRAWN = 10**9
 reader's memory."""
 
 
-MAX_TAPER = 2.0
-"""Of the units of a hidden layer to those of the one before."""
+MAX_TAPER, TAPER_DIGITS = 2.0, 9
+"""Of the units of a hidden layer to those of the one before: the largest, and decimals that are kept, as texts are to
+say it."""
+LEAST_NORMALISED = 2
+"""Units of a hidden layer with a norm: a single one, less its mean, is always 0."""
 
 
 class Weights(NamedTuple):
@@ -103,6 +106,7 @@ class LearnerDistribution:
         if isinstance(self.initialiser, str):
             object.__setattr__(self, "initialiser", (self.initialiser,))
         check_fields(self)
+        object.__setattr__(self, "taper", round(self.taper, TAPER_DIGITS))
         if self.depth[0] == 0 < self.depth[1]:
             raise FloppyError(f"depth must be 0 alone or a range from 1, got 0..{self.depth[1]}.")
         for name, smallest, largest in (("width", 1, MAX_UNITS), ("depth", 0, MAX_DEPTH)):
@@ -136,6 +140,11 @@ class LearnerDistribution:
         check_number("taper", self.taper, above=0, most=MAX_TAPER)
         if self.norm != "none" and self.width[0] < self.width[1]:
             raise FloppyError(f"norm={self.norm} is taken over all units of a layer: give one width, not a range.")
+        if self.norm != "none" and min(self.widths, default=LEAST_NORMALISED) < LEAST_NORMALISED:
+            raise FloppyError(
+                f"norm={self.norm} needs hidden layers of {LEAST_NORMALISED} units or more, got {min(self.widths)}: "
+                "give more width, or a larger taper."
+            )
         if self.taper == 1:
             return
         if not self.is_fixed:
@@ -200,9 +209,10 @@ class LearnerDistribution:
         return LearnerDistribution(width=(width, width), network=network or self.network, activation=self.activation)
 
     def as_entry(self) -> dict[str, Any]:
-        """The form that a dataset's card stores; of the newest fields what differs from the usual."""
+        """The form that a dataset's card stores; norm, residual and taper where they say something unusual."""
         usual = {name: getattr(LearnerDistribution, name) for name in ("norm", "residual", "taper")}
-        return {name: value for name, value in dataclasses.asdict(self).items() if usual.get(name, ()) != value}
+        entry = dataclasses.asdict(self)
+        return {name: value for name, value in entry.items() if name not in usual or value != usual[name]}
 
     def shares_layers_with(self, other: Any) -> bool:
         """Whether layers trained for the other distribution mean the same in this one's networks."""
@@ -222,7 +232,7 @@ class LearnerDistribution:
         rarer = {
             "norm": self.norm if self.norm != "none" else "",
             "residual": "yes" if self.residual else "",
-            "taper": f"{self.taper:.9f}".rstrip("0").rstrip(".") if self.taper != 1 else "",
+            "taper": f"{self.taper:.{TAPER_DIGITS}f}".rstrip("0").rstrip(".") if self.taper != 1 else "",
             "init_seed": str(self.init_seed) if self.is_single_draw else "",
         }
         pairs = fields | {name: text for name, text in rarer.items() if text}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from floppy.errors import FloppyError
-from floppy.learner.mlp import MAX_UNITS
+from floppy.learner.mlp import LEAST_NORMALISED, MAX_UNITS
 
 SEED = 0
 """Of the draw of designs, so that everybody who asks for as many weights ranks the same ones."""
@@ -52,7 +52,7 @@ def equal_size_space(count: Callable[[str], int], weights: int, number: int) -> 
 
     known = designs()
     order = [known[place] for place in np.random.default_rng(SEED).permutation(len(known))]
-    found = [f"{_form(width(shape), shape)}{rest}" for shape, rest in order if width(shape)]
+    found = [f"{_form(width(shape), shape)}{rest}" for shape, rest in order if _is_sound(width(shape), shape, rest)]
     if len(found) < number:
         raise FloppyError(
             f"Only {len(found)} designs come within {TOLERANCE:.0%} of {weights:,} weights, got architectures "
@@ -87,6 +87,13 @@ def nearest_width(count: Callable[[int], int], weights: int, most: int) -> int:
 def _form(width: int, shape: Shape) -> str:
     depth, taper = shape
     return f"width={width}:depth={depth}" + (f":taper={taper}" if taper != 1 else "")
+
+
+def _is_sound(width: int, shape: Shape, rest: str) -> bool:
+    """Whether there is such a width, with layers that can be normalised where they are."""
+    depth, taper = shape
+    narrowest = round(width * min(1, taper) ** (depth - 1))
+    return width > 0 and (":norm=" not in rest or narrowest >= LEAST_NORMALISED)
 
 
 def _norm(norm: str) -> str:

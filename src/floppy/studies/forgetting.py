@@ -91,25 +91,28 @@ class Forgetting:
         """What is learnt and forgotten, in shares: 0 for random actions, 1 for learners of the task's own dataset.
 
         Returns:
-          `tasks`: the mean scores that are 0 and 1. `stages`: by way and stage the mean share of the task `learnt` in
+          `tasks`: the mean scores that are 0 and 1. `stages`: by stage and way the mean share of the task `learnt` in
           it, and that of all `earlier` ones. `end`: by way the `mean` share over all tasks after the last stage, and
           `forgetting`, what the shares of earlier tasks have lost since their own stages, on average; with 95%
           intervals over learners. Shares are null where learners diverged, or where a task's own dataset is no better
           than random actions.
         """
         means, shares = _means(rows), _shares(rows)
-        tasks = {task: {"random": means[RANDOM, task], "own": means[OWN, task]} for task in by(rows, "task")}
-        stages: Row = {ALONE: [], REPLAY: []}
+        tasks = [{"task": task, "random": means[RANDOM, task], "own": means[OWN, task]} for task in by(rows, "task")]
+        stages: list[Row] = []
         end: Row = {}
         for (way, stage), of_stage in shares.items():
             *earlier, learnt = of_stage.values()
             if way != TOGETHER:
                 before = finite(np.mean(earlier)) if earlier else None
-                stages[way].append({"stage": stage, "learnt": finite(learnt.mean()), "earlier": before})
+                stages.append({"way": way, "stage": stage, "learnt": finite(learnt.mean()), "earlier": before})
             if stage == len(tasks):
                 end[way] = self._spread("mean", "interval", list(of_stage.values()))
             if stage == len(tasks) and way != TOGETHER:
-                lost = [shares[way, own][task] - of_stage[task] for own, task in enumerate(list(tasks)[:-1], 1)]
+                lost = [
+                    shares[way, own][task] - of_stage[task]
+                    for own, task in enumerate([each["task"] for each in tasks[:-1]], 1)
+                ]
                 end[way] |= self._spread("forgetting", "forgetting_interval", lost)
         return {"tasks": tasks, "stages": stages, "end": end}
 

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from floppy.dataset import load
 from floppy.errors import MAX_COUNT, FloppyError
-from floppy.evaluation.evaluate import evaluate, evaluate_random
+from floppy.evaluation.evaluate import evaluate_policies, evaluate_random
 from floppy.evaluation.score import mean_interval
 from floppy.fields import bounded, check_fields
 from floppy.figure import label_of
@@ -22,7 +22,7 @@ from floppy.studies.runs import BudgetedRun, configure_method, try_run
 from floppy.tasks.base import score_unit
 from floppy.tasks.registry import make_task
 from floppy.teach.codec import Lesson, unpack
-from floppy.teach.policies import MAX_LEARNERS
+from floppy.teach.policies import MAX_LEARNERS, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,18 +77,23 @@ class WarmStart:
         lesson = unpack(load(self.dataset))
         if lesson.dataset.card.is_plain_policy:
             raise FloppyError(f"{self.dataset} is a whole policy, from which nothing is cloned: give one of examples.")
-        check_offers(lesson.network(self._learners(lesson)), (LAYERS,), "Plain PPO")
+        learners = self._learners(lesson)
+        check_offers(lesson.network(learners), (LAYERS,), "Plain PPO")
+        if not learners.is_fixed:
+            raise FloppyError(
+                f"Plain PPO trains one network, not {learners}: give --distribution with one width and depth."
+            )
         tasks = self.tasks or (lesson.task().task_id,)
         for task in tasks:
             for start in STARTS:
                 self._run_of(task, start, self.seeds[0])
         starts = [{"start": start, "seed": seed} for start in STARTS for seed in self.seeds]
-        return [{"task": task} | cell for task in tasks for cell in ({"start": RANDOM, "seed": 0}, *starts)]
+        return [{"task": task} | cell for task in tasks for cell in ({"start": RANDOM, "seed": self.seeds[0]}, *starts)]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
         """A row per evaluation of a run: the environment steps till then, and the mean return.
 
-        The first one of a warm run is that of fresh clones, before any step; of random actions there is one row. A run
+        The first one of a warm run is that of its clone, before any step; of random actions there is one row. A run
         that diverged has a last row with the score -inf.
         """
         task = make_task(cell["task"])
@@ -99,7 +104,7 @@ class WarmStart:
         ended = try_run(self._run_of(cell["task"], cell["start"], cell["seed"]), folder)
         points = [(point.env_steps, point.score) for point in ended.points]
         if cell["start"] == WARM:
-            points.insert(0, (0, self._score_of_clones(task.task_id, cell["seed"])))
+            points.insert(0, (0, self._score_at_start(task.task_id, cell["seed"])))
         if ended.dataset is None:
             points.append((ended.env_steps, -math.inf))
         return [{"env_steps": steps, "score": score} | unit for steps, score in points]
@@ -144,7 +149,10 @@ class WarmStart:
         return as_learners(self.distribution) if self.distribution else lesson.learners[0]
 
     def _run_of(self, task: str, start: str, seed: int) -> BudgetedRun:
-        """Plain PPO, evaluated as often and by as many episodes whatever it begins with."""
+        """Plain PPO as its recipe has it; a warm run keeps the normaliser and the units of actions of its dataset.
+
+        All runs are evaluated as often and by as many episodes.
+        """
         lesson = unpack(load(self.dataset))
         learners = self._learners(lesson)
         distribution = describe_distribution(learners)
@@ -173,13 +181,11 @@ class WarmStart:
         config.problem()
         return BudgetedRun(config)
 
-    def _score_of_clones(self, task: str, seed: int) -> float:
+    def _score_at_start(self, task: str, seed: int) -> float:
+        """That of the clone which a run of the seed begins with."""
         dataset = load(self.dataset)
-        learners = self._learners(unpack(dataset))
-        (score,) = evaluate(
-            dataset, distributions=learners, learners=self.episodes, episodes=1, seed=seed, task=task
-        ).values()
-        return score.mean
+        policies = train(dataset, seed, distribution=self._learners(unpack(dataset)))
+        return evaluate_policies(policies, task=task, episodes=self.episodes, seed=seed).mean
 
 
 def _task_summary(rows: list[Row]) -> tuple[Row, list[Row]]:

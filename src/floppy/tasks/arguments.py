@@ -12,7 +12,7 @@ Value = int | float | bool | str | None
 LONGEST = 200
 """Characters of a text."""
 TIME_LIMIT = "max_episode_steps"
-"""The argument of `gymnasium.make` that limits an episode's length."""
+"""The argument that limits an episode's length, of `gymnasium.make` and of gymnax's environments."""
 TAKEN = ("id", "disable_env_checker", "vectorization_mode", "vector_kwargs")
 """Arguments of `gymnasium.make` that are floppy's own."""
 PYTHON = {"True": True, "False": False, "None": None}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from floppy.errors import FloppyError, one_line, shown
+from floppy.errors import FloppyError, check_number, one_line, shown
 from floppy.keys import named_key
 from floppy.spaces import Continuous, Discrete
 from floppy.tasks.arguments import TIME_LIMIT, join, split
@@ -44,6 +44,8 @@ def _gymnax() -> Any:
 
 OWN_TIME_LIMIT = "max_steps_in_episode"
 """What gymnax calls the argument `max_episode_steps`."""
+MOST = 2**31 - 1
+"""No number of an argument is larger: environments count in int32."""
 REPEAT = "repeat_action_probability"
 """The argument of sticky actions: how probable it is that a step takes the action before it once more (Machado et al.,
 2018); an episode begins with action 0."""
@@ -79,7 +81,7 @@ def make_environment(name: str) -> Made:
     gymnax = _gymnax()
     name, arguments = split(name)
     repeat = arguments.pop(REPEAT, 0.0)
-    if not isinstance(repeat, int | float) or not 0 <= repeat < 1:
+    if isinstance(repeat, bool) or not isinstance(repeat, int | float) or not 0 <= repeat < 1:
         raise FloppyError(f"{REPEAT} must be a number from 0 to below 1, got {shown(repeat)}.")
     # Gymnax describes its spaces by JAX arrays: made within a compiled function they would have no values.
     with jax.ensure_compile_time_eval():
@@ -106,6 +108,7 @@ def _with_arguments(name: str, parameters: Any, arguments: Mapping[str, Any]) ->
         if type(value) is not known[key] and not (known[key] is float and type(value) is int):
             what = {bool: "true or false", int: "a whole number", float: "a number"}[known[key]]
             raise FloppyError(f"{key} of gymnax/{name} must be {what}, got {shown(value)}.")
+        check_number(f"{key} of gymnax/{name}", value, least=-MOST, most=MOST)
     return parameters.replace(**{fields[key]: known[key](value) for key, value in arguments.items()})
 
 

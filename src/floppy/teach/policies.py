@@ -528,11 +528,13 @@ def train_in_stages(
       The policies after the last stage; a single stage of all tasks gives those of `train`.
 
     Raises:
-      KeyError: for a task that the dataset is not merged of.
+      FloppyError: for a dataset that is not merged, or a task that it is not merged of.
     """
     lesson = unpack(dataset)
-    blocks = {block.task: block for block in lesson.blocks}
-    learnt = tuple(tuple(blocks[task] for task in tasks) for tasks in stages)
+    found = [[lesson.block(task) for task in tasks] for tasks in stages]
+    learnt = tuple(tuple(block for block in blocks if block is not None) for blocks in found)
+    if not lesson.blocks:
+        raise FloppyError(f"The dataset is of {dataset.card.task} alone, stages take several tasks: give a merged one.")
     return _trained(lesson, learnt, lesson.network(), key, learners)
 
 
