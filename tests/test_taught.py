@@ -334,7 +334,7 @@ def test_stages_stay_where_no_new_ones_can_begin(why: str, tmp_path: Path, monke
     ("options", "words"),
     [
         ("--budget 10steps", "critic_warm_up must be less than the 10 outer steps, got 20"),
-        ("--distribution lambda,xavier,ortho1", "8 learners cannot be shared equally by 3"),
+        ("--distribution lambda,xavier,ortho1", "8 learners per outer step cannot be shared equally by 3"),
     ],
 )
 def test_all_stages_are_checked_before_the_first_one(

@@ -77,14 +77,6 @@ class LearnerDistribution:
     """Drawn uniformly from these: orthogonal, orthogonal1, xavier, xavier1, lecun."""
     activation: str = "tanh"
     """tanh, relu, gelu (its tanh approximation), silu or elu."""
-    norm: str = "none"
-    """none, or layer: every hidden layer is normalised over its units before its activation, with no scale and shift of
-    its own (LayerNorm; Ba et al., 2016)."""
-    residual: bool = False
-    """Whether hidden layers behind the first one add to what they read, in place of replacing it (He et al., 2016)."""
-    taper: float = 1.0
-    """Units of each hidden layer as a multiple of those of the one before, rounded: below 1 layers narrow towards the
-    output, above 1 they widen."""
     network: str = "mlp"
     """mlp, or minatar-cnn: one convolution (16 channels, 3 x 3) before the hidden layers (Young and Tian, 2019, whose
     network has one hidden layer of width 128 behind it), or nature-cnn: three of them (32 channels 8 x 8 at stride 4,
@@ -97,6 +89,14 @@ class LearnerDistribution:
     init_seed: int = bounded(-1, least=-1, most=2**32 - 1)
     """-1 for a new draw every time; any other number is the seed of one fixed draw, the only policy of this
     distribution (HaDES-F; HaDES paper, section 4)."""
+    norm: str = "none"
+    """none, or layer: every hidden layer is normalised over its units before its activation, with no scale and shift of
+    its own (LayerNorm; Ba et al., 2016)."""
+    residual: bool = False
+    """Whether hidden layers behind the first one add to what they read, in place of replacing it (He et al., 2016)."""
+    taper: float = 1.0
+    """Units of each hidden layer as a multiple of those of the one before, rounded: below 1 layers narrow towards the
+    output, above 1 they widen."""
 
     def __post_init__(self) -> None:
         """Validates the fields; a number stands for a range of one, a name for a tuple of one."""
