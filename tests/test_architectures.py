@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import floppy
 from floppy.cloning import FeatureSteps, GradientStep, ImplicitStep
 from floppy.cloning.base import Cloning, Distilled, clone
 from floppy.errors import FloppyError
@@ -17,6 +16,7 @@ from floppy.learner.activations import layer_norm
 from floppy.learner.cnn import CONVOLUTIONS
 from floppy.learner.distribution import describe_distribution, learners_of, parse_distribution
 from floppy.learner.mlp import LearnerDistribution
+from floppy.learner.network import PLAIN_LAYERS, check_offers
 from floppy.spaces import Discrete
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -136,11 +136,9 @@ def test_a_card_without_them_is_as_before() -> None:
 
 
 def test_other_libraries_refuse_them() -> None:
-    quick = {"outer_steps": 1, "selection_learners": 2, "score_learners": 2, "score_episodes": 1}
-    config = floppy.recipe("cartpole", distribution="width=8:norm=layer", **quick)
-    policy = floppy.train(floppy.distill(config, progress=False).dataset, 0)[0]
+    network, _ = drawn("width=8:norm=layer")
     with pytest.raises(
         FloppyError,
         match=r"ONNX needs a network that is a plain stack of floppy's own layers .*norm=layer.*: choose a built-in",
     ):
-        policy.plain("ONNX")
+        check_offers(network, (PLAIN_LAYERS,), "ONNX")
