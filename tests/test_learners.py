@@ -320,6 +320,7 @@ def test_several_distributions_are_joined_by_commas():
         ("taper=-1", "'taper=-1'"),
         ("taper=0", "taper must be above 0"),
         ("taper=3", "at most 2, got 3"),
+        ("any", "Learner distribution any is a mixture of 8, here one is needed: give one of them, such as width="),
         ("norm=layer:width=8..16", "give one width, not a range"),
         ("norm=layer:width=8:depth=4:taper=0.5", "norm=layer needs hidden layers of 2 units or more, got 1"),
         ("taper=0.5:depth=1..2", "give one width and one depth, not ranges"),

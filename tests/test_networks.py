@@ -274,6 +274,7 @@ def test_what_is_no_network() -> None:
     for name in ("", "a,b", "a=b", 3):
         assert "must be text without commas and =" in refusal(lambda name=name: floppy.register_network(name, Plain()))
     assert "registered already" in refusal(lambda: floppy.register_network("lambda", Plain()))
+    assert "cannot be called any, which is a mixture" in refusal(lambda: floppy.register_network("any", Plain()))
 
 
 def test_state_and_dropout_in_flax_linen() -> None:

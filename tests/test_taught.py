@@ -104,6 +104,33 @@ def test_plain_ppo_begins_with_a_clone_of_the_runs_seed(tmp_path: Path) -> None:
     assert not np.array_equal(begun.encoder[0]["kernel"], other.init_distilled(KEY).encoder[0]["kernel"])
 
 
+def test_a_clones_deviations_and_normaliser_are_kept_while_the_critic_warms_up(tmp_path: Path) -> None:
+    task, text = make_task("gymnax/Pendulum-v1"), "width=4:depth=1:initialiser=xavier"
+    card = {"task": task.task_id, "actions": task.actions.in_units.as_entry(), "format": UNITS_FORMAT}
+    before = dataset_of(
+        card | {"normaliser": "frozen"},
+        sizes=(3, 1),
+        log_std=np.full(1, -0.5),
+        obs_mean=np.full(3, 0.25),
+        obs_var=np.full(3, 4.0),
+    )
+    save(before, tmp_path / "before.safetensors")
+    config = ppo_baseline(task.task_id, distribution=text, start=str(tmp_path / "before.safetensors"))
+    outer = dataclasses.replace(SMALL, normalise_observations=True, critic_warm_up=2, rate=0.1)
+    config = dataclasses.replace(config, outer=outer, frozen_normaliser=True, outer_steps=4, seed=2)
+    problem, (policy,) = config.problem(), train(before, 2, distribution=text)
+    state, step = outer.init(problem, KEY), jax.jit(outer.step, static_argnums=0)
+    for number in range(3):
+        held = outer.distilled(state)
+        np.testing.assert_array_equal(held.encoder[0]["kernel"], policy.weights.layers[0]["kernel"])
+        np.testing.assert_array_equal(held.log_std, policy.weights.log_std)
+        state, _ = step(problem, state, jax.random.fold_in(KEY, number))
+    assert np.any(outer.distilled(state).encoder[0]["kernel"] != held.encoder[0]["kernel"])
+    assert policy.weights.log_std[0] < -0.01
+    statistics: Any = outer.statistics(state)
+    np.testing.assert_allclose((statistics.mean, statistics.var), ([0.25] * 3, [4.0] * 3))
+
+
 def test_a_clone_that_is_not_finite_is_no_start(tmp_path: Path) -> None:
     save(dataset_of(inner_rate=3e38), tmp_path / "before.safetensors")
     config = ppo_baseline("cartpole", distribution="width=4:depth=1", start=str(tmp_path / "before.safetensors"))

@@ -8,7 +8,7 @@ from floppy.errors import FloppyError, check_kind, shown
 from floppy.fields import decode
 from floppy.learner.mlp import LearnerDistribution
 from floppy.learner.network import Learners
-from floppy.learner.user_networks import MODULE_KIND, NETWORKS
+from floppy.learner.user_networks import MIXTURES, MODULE_KIND, NETWORKS
 
 RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 """`64` or `32..256`"""
@@ -27,15 +27,6 @@ NAMED_DISTRIBUTIONS = {
 
 for _name, _each in NAMED_DISTRIBUTIONS.items():
     NETWORKS.register(_name, _each)
-
-MIXTURES = {
-    "any": tuple(
-        f"{form}:activation={activation}:initialiser=orthogonal+orthogonal1+xavier+lecun"
-        for activation in ("tanh", "relu", "gelu", "silu")
-        for form in ("width=32..256:depth=1..4", "width=128:depth=1..4:norm=layer:residual=yes")
-    )
-}
-"""Several distributions under one name, for datasets that are to teach networks of any kind."""
 
 NATURE_DISTRIBUTION = "network=nature-cnn:width=512:depth=1:activation=relu"
 """The learners for Atari in the PPMO paper (section 6; Mnih et al., 2015)."""

@@ -227,6 +227,15 @@ def _adapted(module: Any, observation_shape: tuple[int, ...], outputs: int) -> A
 NETWORKS: Registry[Learners] = Registry("network")
 """Networks beside the built-in ones by the names that distributions, configurations and cards use."""
 
+MIXTURES = {
+    "any": tuple(
+        f"{form}:activation={activation}:initialiser=orthogonal+orthogonal1+xavier+lecun"
+        for activation in ("tanh", "relu", "gelu", "silu")
+        for form in ("width=32..256:depth=1..4", "width=128:depth=1..4:norm=layer:residual=yes")
+    )
+}
+"""Several distributions under one name, for datasets that are to teach networks of any kind."""
+
 
 def network(module: Any, name: str = "") -> ModuleLearners:
     """A network of your own as a distribution of fresh policies, accepted in place of any distribution.
@@ -271,10 +280,12 @@ def register_network(name: str, module: Any) -> ModuleLearners:
       The distribution.
 
     Raises:
-      FloppyError: if the name is that of another network or distribution, or the module no network.
+      FloppyError: if the name is that of another network, distribution or mixture, or the module no network.
     """
     if not isinstance(name, str) or not name or "," in name or "=" in name:
         raise FloppyError(f"The name of a network must be text without commas and =, got {shown(name)}.")
+    if name in MIXTURES:
+        raise FloppyError(f"A network cannot be called {name}, which is a mixture of several: choose another name.")
     learners = network(module, name)
     NETWORKS.register(name, learners)
     return learners
