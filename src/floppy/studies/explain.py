@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tyro.conf import Positional
 
-from floppy.dataset import DistilledDataset, load
+from floppy.dataset import DistilledDataset
 from floppy.errors import DivergedError, FloppyError, must_be_one_of
 from floppy.evaluation.evaluate import evaluation_of
 from floppy.evaluation.score import CLONES_DIVERGED, mean_interval
@@ -27,6 +27,7 @@ from floppy.play.arena import statistics_of_batch
 from floppy.play.normalise import RunningStatistics, mean_and_deviation, normalise
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
 from floppy.studies.explain_figure import draw_rows
+from floppy.studies.runs import lesson_of_examples
 from floppy.tasks.base import few_episodes, picture_of, score_unit
 from floppy.teach.changes import Part, feature_name, parts_of, with_part_flipped, with_part_shifted, without_example
 from floppy.teach.codec import Lesson, unpack
@@ -155,11 +156,7 @@ class Explain:
 
     def _checked(self) -> Lesson:
         """The dataset, of which everything can be measured."""
-        lesson = unpack(load(self.dataset))
-        if lesson.dataset.card.is_plain_policy:
-            raise FloppyError(
-                f"{self.dataset} is a whole policy, from which nothing is cloned: give a dataset with examples."
-            )
+        lesson = lesson_of_examples(self.dataset)
         lesson.task()
         lesson.network(self._drawn())
         shape = lesson.dataset.observation_shape

@@ -9,7 +9,6 @@ import numpy as np
 from tyro.conf import Positional
 
 from floppy.dataset import load
-from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate_random, evaluation_of
 from floppy.evaluation.score import bootstrap_interval
 from floppy.fields import bounded, check_fields
@@ -18,7 +17,7 @@ from floppy.learner.distribution import describe_distribution, parse_distributio
 from floppy.learner.network import Learners
 from floppy.play import open_arena
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
-from floppy.studies.runs import dataset_label
+from floppy.studies.runs import dataset_label, lesson_of_examples
 from floppy.tasks.base import score_unit
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
@@ -72,10 +71,7 @@ class Families:
           FloppyError: for a dataset that cannot be read, is a whole policy, or does not fit a family.
         """
         for path in self.datasets:
-            dataset = load(path)
-            if dataset.card.is_plain_policy:
-                raise FloppyError(f"{path} is a whole policy, from which nothing is cloned: give one of examples.")
-            lesson = unpack(dataset)
+            lesson = lesson_of_examples(path)
             lesson.task()
             for family in self.families:
                 lesson.network(parse_distribution(family))

@@ -109,10 +109,8 @@ class Forgetting:
             if stage == len(tasks):
                 end[way] = self._spread("mean", "interval", list(of_stage.values()))
             if stage == len(tasks) and way != TOGETHER:
-                lost = [
-                    shares[way, own][task] - of_stage[task]
-                    for own, task in enumerate([each["task"] for each in tasks[:-1]], 1)
-                ]
+                names = [each["task"] for each in tasks[:-1]]
+                lost = [shares[way, own][name] - of_stage[name] for own, name in enumerate(names, 1)]
                 end[way] |= self._spread("forgetting", "forgetting_interval", lost)
         return {"tasks": tasks, "stages": stages, "end": end}
 

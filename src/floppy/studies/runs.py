@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from floppy.dataset.file import DistilledDataset
-from floppy.errors import DivergedError, must_be_one_of
+from floppy.dataset.file import DistilledDataset, load
+from floppy.errors import DivergedError, FloppyError, must_be_one_of
 from floppy.figure import label_of
 from floppy.recipes import (
     ONE_RUN,
@@ -22,6 +22,7 @@ from floppy.recipes import (
 from floppy.run.config import DistillConfig
 from floppy.run.folder import CONFIG_NAME, DATASET_NAME, read_metrics
 from floppy.run.loop import distill
+from floppy.teach.codec import Lesson, unpack
 
 BASELINES = {"ppo": ppo_baseline, "neuroevolution": neuroevolution_baseline}
 HADES_F = "hades-f"
@@ -194,6 +195,18 @@ def timed_points(log: Sequence[dict[str, Any]]) -> tuple[list[Point], float]:
         if line.get("selection_score") is not None
     ]
     return points, float(compilation.sum())
+
+
+def lesson_of_examples(path: Path) -> Lesson:
+    """The live parts of a file's dataset, from whose examples policies can be cloned.
+
+    Raises:
+      FloppyError: for a file that cannot be read, or holds a whole policy.
+    """
+    dataset = load(path)
+    if dataset.card.is_plain_policy:
+        raise FloppyError(f"{path} is a whole policy, from which nothing is cloned: give a dataset with examples.")
+    return unpack(dataset)
 
 
 def dataset_label(path: str) -> str:

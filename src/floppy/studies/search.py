@@ -42,7 +42,7 @@ from floppy.studies.rankings import (
     partial,
     reliability,
 )
-from floppy.studies.runs import BudgetedRun, configure_method, try_run
+from floppy.studies.runs import BudgetedRun, configure_method, lesson_of_examples, try_run
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
 
@@ -131,15 +131,12 @@ class Search:
         Raises:
           FloppyError: for a dataset or a file of architectures that cannot be used.
         """
-        dataset = load(self.dataset)
-        if dataset.card.is_plain_policy:
-            raise FloppyError(f"{self.dataset} is a whole policy, from which nothing is cloned: give one of examples.")
-        lesson = unpack(dataset)
+        lesson = lesson_of_examples(self.dataset)
         lesson.task()
         space = self._space(lesson)
         for architecture in space:
             count_weights(lesson.network(parse_distribution(architecture)))  # refuses a network that does not fit
-            self._ppo(dataset, architecture, self.seeds[0], PPO)
+            self._ppo(lesson.dataset, architecture, self.seeds[0], PPO)
         trained = self._sample(space)
         return [
             {"way": way, "architecture": architecture, "seed": seed}

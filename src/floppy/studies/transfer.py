@@ -19,7 +19,7 @@ from floppy.learner.initialisers import FLAX_ORTHOGONAL
 from floppy.learner.network import Learners
 from floppy.play import open_arena
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, scores_of, unit_of
-from floppy.studies.runs import dataset_label
+from floppy.studies.runs import dataset_label, lesson_of_examples
 from floppy.tasks.base import score_unit
 from floppy.teach.codec import Lesson, unpack
 from floppy.teach.policies import MAX_LEARNERS
@@ -65,7 +65,7 @@ class Transfer:
           FloppyError: for a dataset that cannot be read or that nothing can be varied of, and a width it does not fit.
         """
         for path in self.datasets:
-            self._check(path, unpack(load(path)))
+            self._check(path, lesson_of_examples(path))
         return [{"dataset": str(path), "width": width} for path in self.datasets for width in self.widths]
 
     def measure(self, cell: Row, folder: Path) -> list[Row]:
@@ -127,8 +127,6 @@ class Transfer:
     def _check(self, path: Path, lesson: Lesson) -> None:
         """Refuses what cannot be measured."""
         cloning = lesson.cloning
-        if lesson.dataset.card.is_plain_policy:
-            raise FloppyError(f"{path} is a whole policy, from which nothing is cloned: give a dataset with examples.")
         if cloning.is_annealed:
             raise FloppyError(
                 f"{path} asks for rates that are annealed over its own {cloning.steps} steps, a study of transfer for "

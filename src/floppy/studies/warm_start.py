@@ -18,7 +18,7 @@ from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.network import LAYERS, check_offers
 from floppy.recipes import steps_of_baseline
 from floppy.studies.base import UNIT, Row, by, check_some, column, finite, interval_where_finite, unit_of
-from floppy.studies.runs import BudgetedRun, configure_method, try_run
+from floppy.studies.runs import BudgetedRun, configure_method, lesson_of_examples, try_run
 from floppy.tasks.base import score_unit
 from floppy.tasks.registry import make_task
 from floppy.teach.codec import Lesson, unpack
@@ -74,9 +74,7 @@ class WarmStart:
           FloppyError: for a dataset that cannot be read or that nothing is cloned from, and tasks or networks that do
             not fit it.
         """
-        lesson = unpack(load(self.dataset))
-        if lesson.dataset.card.is_plain_policy:
-            raise FloppyError(f"{self.dataset} is a whole policy, from which nothing is cloned: give one of examples.")
+        lesson = lesson_of_examples(self.dataset)
         learners = self._learners(lesson)
         check_offers(lesson.network(learners), (LAYERS,), "Plain PPO")
         if not learners.is_fixed:

@@ -174,9 +174,11 @@ class GymnaxTask:
         made = make_environment(self.name)
         with lenient_broadcasting():
             observation, state = made.environment.reset_env(key, made.parameters)
-        state, shape = strong_types(state), () if isinstance(self.actions, Discrete) else (self.actions.size,)
-        dtype = jnp.int32 if isinstance(self.actions, Discrete) else jnp.float32
-        return Sticky(state, jnp.zeros(shape, dtype)) if made.repeat else state, self._observation(observation)
+        state = strong_types(state)
+        if made.repeat:
+            none = jnp.array(0, jnp.int32) if isinstance(made.actions, Discrete) else jnp.zeros(made.actions.size)
+            state = Sticky(state, none)
+        return state, self._observation(observation)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
         """Takes one action, without resetting at the end of the episode."""
