@@ -96,8 +96,9 @@ CARTPOLE_SETS = {
     "lambda": "Distilled for Λ, k_min examples",
     "errors": "The same with the published code's errors (`--published-errors`)",
     "below": "Fewer than k_min examples, distilled for Λ",
-    "robust": "Distilled for random widths, depths and initialisers",
-    "steps": "The same with eight gradient steps in place of one",
+    "robust": "Distilled for random widths, depths and initialisers (two steps, see above)",
+    "gradient": "The same with one gradient step",
+    "steps": "The same with eight gradient steps",
 }
 
 

@@ -21,7 +21,7 @@ import floppy
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE, PAGE = ROOT / "docs/results/sklearn.csv", ROOT / "docs/exports.md"
-DATASETS = {"2 examples": "lambda-1d-k2", "512 examples": "robust-1d-k512"}
+DATASETS = {"2 examples": "lambda-1d-k2", "512 examples": "gradient-1d-k512"}
 TASK, EPISODES = "CartPole-v1", 10
 ESTIMATORS: dict[str, Any] = {
     "`DummyRegressor()`": DummyRegressor(),

@@ -44,25 +44,28 @@ def started(task: Any, count: int = 2, *, training: bool = True) -> HostEnvironm
 
 
 @pytest.mark.parametrize(
-    ("name", "task_id", "actions", "sticky"),
+    ("name", "task_id", "actions", "settings"),
     [
-        ("ale/breakout", "ale/breakout", 4, False),
-        ("pong", "ale/pong", 6, False),
-        ("ms-pacman", "ale/ms_pacman", 9, False),
-        ("ale/centipede/sticky", "ale/centipede/sticky", 18, True),
+        ("ale/breakout", "ale/breakout", 4, (False, False)),
+        ("pong", "ale/pong", 6, (False, False)),
+        ("ms-pacman", "ale/ms_pacman", 9, (False, False)),
+        ("ale/centipede/sticky", "ale/centipede/sticky", 18, (True, False)),
+        ("ale/centipede/raw", "ale/centipede/raw", 18, (False, True)),
+        ("ale/pong/sticky/raw", "ale/pong/sticky/raw", 6, (True, True)),
     ],
 )
-def test_a_game_is_a_task(name: str, task_id: str, actions: int, sticky: bool) -> None:
+def test_a_game_is_a_task(name: str, task_id: str, actions: int, settings: tuple[bool, bool]) -> None:
     task: Any = make_task(name)
     assert isinstance(task, HostTask)
     assert not isinstance(task, JaxTask)
-    assert (task.task_id, task.actions, task.sticky) == (task_id, Discrete(actions), sticky)
+    assert (task.task_id, task.actions, (task.sticky, task.raw)) == (task_id, Discrete(actions), settings)
+    assert task.card_task == task_id.removesuffix("/raw")
     assert task.observation_shape == (84, 84, 4)
     assert observes_bytes(task)
     assert task.max_steps == 27_000
     assert task.max_return is None
     assert task == make_task(task_id)
-    assert task_id.removesuffix("/sticky") in list_tasks()
+    assert f"ale/{task.game}" in list_tasks()
 
 
 @pytest.mark.parametrize(
@@ -91,13 +94,14 @@ def test_a_lost_life_ends_an_episode_in_training_only() -> None:
 
 
 def test_scores_are_raw_and_of_whole_games() -> None:
-    """A centipede's parts are worth 10 points and more; in training each is worth 1."""
+    """A centipede's parts are worth 10 points and more; in training each is worth 1, if it is not raw."""
     task = make_task("ale/centipede")
     score = evaluate_random(task, episodes=2, seed=1)
     assert score.mean > 200
-    row = started(task, 4)
-    rewards = np.stack([row.step(np.full(4, 1)).rewards for _ in range(100)])
-    assert rewards.max() == 1.0
+    for name, is_best in (("ale/centipede", lambda best: best == 1.0), ("ale/centipede/raw", lambda best: best >= 10)):
+        row = started(make_task(name), 4)
+        rewards = np.stack([row.step(np.full(4, 1)).rewards for _ in range(100)])
+        assert is_best(rewards.max())
 
 
 @pytest.mark.thorough

@@ -260,7 +260,37 @@ def test_feature_steps_by_hand():
     assert float(output["bias"][0]) == pytest.approx(-2 / 27)
 
 
-def numpy_feature_steps(setting: Setting, steps: int) -> dict[str, np.ndarray]:
+def test_unit_steps_by_hand():
+    # As above with output weights of 3/4 and a target of 1/2: the unit is 2, the output 3/2, dL/d output = 2, and dL/d
+    # unit = 3/2. The kernel's gradient is 3, the bias's 3/2, their norm 3/2 · √5: steps of 2/√5 and 1/√5 at rates of 1.
+    network = LayeredNetwork(LearnerDistribution((1, 1), (1, 1), activation="relu"), (1,), Discrete(1))
+    layers = tuple({"kernel": jnp.full((1, 1), size), "bias": jnp.zeros(1)} for size in (1.0, 0.75))
+    fresh = Weights(layers, (jnp.zeros(()),) * 2, NO_STD)
+    distilled = Distilled(jnp.full((1, 1), 2.0), jnp.full((1, 1), 0.5), NO_STD, jnp.array([1.0, 1.0, 0.0]), ())
+    hidden, output = clone(FeatureSteps(unit_steps=True), network, distilled, fresh).layers
+    assert float(hidden["kernel"][0, 0]) == pytest.approx(1 - 2 / 5**0.5)
+    assert float(hidden["bias"][0]) == pytest.approx(-1 / 5**0.5)
+    assert (float(output["kernel"][0, 0]), float(output["bias"][0])) == (0.75, 0.0)
+
+
+def test_unit_steps_do_not_ask_for_the_size_of_the_output_layer():
+    setting = make_setting(DISCRETE, depth=2)
+    distilled = setting.distilled._replace(inner_rate=jnp.array([0.8, 0.3, 0.0]))
+    *hidden, last = setting.fresh.layers
+
+    def first_kernel(size: float) -> jax.Array:
+        # Targets that are missed by as much again: the gradient has the output layer's size.
+        small = setting.fresh._replace(layers=(*hidden, {"kernel": size * last["kernel"], "bias": last["bias"]}))
+        missed = setting.network.apply(small, distilled.observations) + 1.0
+        cloning = FeatureSteps(unit_steps=True)
+        return clone(cloning, setting.network, distilled._replace(targets=missed), small).layers[0]["kernel"]
+
+    moved = first_kernel(1.0) - setting.fresh.layers[0]["kernel"]
+    assert jnp.abs(moved).max() > 1e-2
+    np.testing.assert_allclose(first_kernel(1e-3), first_kernel(1.0), atol=1e-4)
+
+
+def numpy_feature_steps(setting: Setting, steps: int, unit_steps: bool) -> dict[str, np.ndarray]:
     """Steps of the hidden layers by manual backpropagation, then ridge regression pulled towards the fresh weights."""
     kernel_rate, bias_rate, rate = map(float, setting.distilled.inner_rate)
     expected, learnt = numpy_start(setting)
@@ -268,9 +298,10 @@ def numpy_feature_steps(setting: Setting, steps: int) -> dict[str, np.ndarray]:
     hidden = [name for name in learnt if name not in (f"kernel {last}", f"bias {last}", "log_std")]
     for _ in range(steps):
         gradients = numpy_gradients("mse", expected, setting.distilled)
+        norm = sum(float((gradients[name] ** 2).sum()) for name in hidden) ** 0.5 if unit_steps else 1.0
         for name in hidden:
             own = kernel_rate if name.startswith("kernel") else bias_rate
-            expected[name] = expected[name] - own * gradients[name]
+            expected[name] = expected[name] - own * gradients[name] / norm
     features = np.asarray(setting.distilled.observations, np.float64)
     for i in range(last):
         features = np.tanh(features @ expected[f"kernel {i}"] + expected[f"bias {i}"])
@@ -288,16 +319,19 @@ def numpy_feature_steps(setting: Setting, steps: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("unit_steps", [False, True])
 @pytest.mark.parametrize(
     ("actions", "encoder_layers", "steps"),
     [(DISCRETE, 0, 1), (CONTINUOUS, 0, 3), (CONTINUOUS, 1, 2), (DISCRETE, 2, 1)],
     ids=["discrete", "continuous", "behind-an-encoder", "readout-alone"],
 )
-def test_feature_steps_equal_a_slow_twin(actions: Discrete | Continuous, encoder_layers: int, steps: int):
+def test_feature_steps_equal_a_slow_twin(
+    actions: Discrete | Continuous, encoder_layers: int, steps: int, unit_steps: bool
+):
     setting = make_setting(actions, depth=2, encoder_layers=encoder_layers)
     setting = setting._replace(distilled=setting.distilled._replace(inner_rate=jnp.array([0.8, 0.3, 20.0])))
-    found = run_clone(FeatureSteps(steps=steps), *setting)
-    assert_same_parameters(found, numpy_feature_steps(setting, steps), 1e-4, 1e-5)
+    found = run_clone(FeatureSteps(steps=steps, unit_steps=unit_steps), *setting)
+    assert_same_parameters(found, numpy_feature_steps(setting, steps, unit_steps), 1e-4, 1e-5)
 
 
 @pytest.mark.thorough

@@ -576,30 +576,34 @@ def test_fresh_learners_leave_out_what_the_encoder_gives() -> None:
     jax.tree.map(np.testing.assert_array_equal, drawn.layers[1:], whole.layers[1:])
 
 
-def test_the_encoder_can_have_a_rate_of_its_own() -> None:
+def test_encoder_and_observations_can_have_rates_of_their_own() -> None:
     problem = make_problem(encoder_layers=1)
     start = quick_init(TINY, problem)
     start = start._replace(distilled=start.distilled._replace(inner_rate=jnp.float32(MIN_INNER_RATE)))
     gradient = jax.tree.map(jnp.ones_like, problem.parameters(start.distilled))
     samples = Samples(*(jnp.ones((4, TINY.learners)),) * 5)._replace(observations=jnp.ones((4, TINY.learners, 1)))
 
-    def moved(encoder_rate: float) -> tuple[np.ndarray, np.ndarray]:
-        outer = dataclasses.replace(TINY, encoder_rate=encoder_rate)
+    def moved(**rates: float) -> dict[str, np.ndarray]:
+        outer = dataclasses.replace(TINY, **rates)
         after = jax.jit(lambda: outer._moved(problem, start, gradient, (samples,))[0].distilled)()
         before = start.distilled
         assert after.inner_rate == np.float32(MIN_INNER_RATE)  # and no lower, whatever the gradient
-        return after.targets - before.targets, after.encoder[0]["kernel"] - before.encoder[0]["kernel"]
+        return {
+            "targets": after.targets - before.targets,
+            "observations": after.observations - before.observations,
+            "encoder": after.encoder[0]["kernel"] - before.encoder[0]["kernel"],
+        }
 
-    (targets, encoder), (same_targets, slower) = moved(0.0), moved(TINY.rate / 10)
-    np.testing.assert_allclose(same_targets, targets, rtol=1e-6)
-    np.testing.assert_allclose(slower, encoder / 10, rtol=1e-3, atol=1e-7)
-    assert np.abs(slower).max() > 1e-4
+    same, other = moved(), moved(encoder_rate=TINY.rate / 10, observation_rate=TINY.rate / 5)
+    for part, factor in {"targets": 1, "observations": 5, "encoder": 10}.items():
+        np.testing.assert_allclose(other[part], same[part] / factor, rtol=1e-3, atol=2e-7)
+        assert np.abs(other[part]).max() > 1e-4
 
 
 COUNTS = ("learners", "environments", "horizon", "epochs", "minibatch_size", "critic_width")
 POSITIVE = ("rate", "critic_rate", "clip", "max_grad_norm", "adam_eps")
 SHARES = ("discount", "gae_lambda")
-ZERO_OR_MORE = ("encoder_rate", "entropy_bonus", "target_kl", "least_std")
+ZERO_OR_MORE = ("encoder_rate", "observation_rate", "entropy_bonus", "target_kl", "least_std")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ RECIPES = {
     ),
     "implicit": ({"kind": "ImplicitStep"}, {"inner_rate": 5.0}),
     "features": ({"kind": "FeatureSteps", "steps": 2}, {"inner_rate": [2.0, 0.5, 5.0]}),
+    "unit steps": ({"kind": "FeatureSteps", "steps": 2, "unit_steps": True}, {"inner_rate": [2.0, 0.5, 5.0]}),
     "features and deviations": (
         {"kind": "FeatureSteps"},
         {"actions": BOX, "log_std": [-1.0, 0.5], "inner_rate": [2.0, 0.5, 5.0]},

@@ -253,16 +253,18 @@ _PPMO: dict[str, Row] = {
 }
 
 # The same over random widths, depths and initialisers, as in the PPMO paper's Table 1; the six distributions share half
-# as many learners again equally.
+# as many learners again equally. Hidden layers move by steps of one length, whatever the gain of the output layer.
 _ROBUST: Row = {
     "distribution": ROBUST_DISTRIBUTIONS,
-    "outer_steps": 600,
+    "outer_steps": 300,
     "evaluate_every": 50,
-    "cloning": part(GradientStep),
-    "initial_rate": 1.0,
+    "cloning": part(FeatureSteps, unit_steps=True),
+    "initial_rate": (3.0, 1.0, 100.0),
 }
 _PPMO_ROBUST: dict[str, Row] = {
-    name: _PPMO[name] | _ROBUST | {"outer": _PPMO[name]["outer"].but(learners=learners, minibatch_size=minibatch_size)}
+    name: _PPMO[name]
+    | _ROBUST
+    | {"outer": _PPMO[name]["outer"].but(learners=learners, minibatch_size=minibatch_size, normalise_observations=True)}
     for name, learners, minibatch_size in (("vector", 24, 3072), ("cartpole", 24, 3072), ("continuous", 6, 1536))
 }
 

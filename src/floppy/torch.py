@@ -12,7 +12,7 @@ import numpy as np
 
 from floppy.cloning.adam import AdamSteps
 from floppy.cloning.base import Cloning
-from floppy.cloning.feature import FeatureSteps
+from floppy.cloning.feature import LEAST_NORM, FeatureSteps
 from floppy.cloning.gradient import GradientStep
 from floppy.cloning.implicit import ImplicitStep
 from floppy.dataset.file import DistilledDataset
@@ -312,11 +312,13 @@ def _take_feature_steps(cloning: FeatureSteps, learner: _Learner) -> None:
     layer, _ = _output_layer(learner)
     held = {id(weight) for weight in (*layer.parameters(), learner.log_std)}
     for _ in range(cloning.steps):
-        gradients = learner.gradients(cloning.loss)
+        pairs = zip(learner.parameters(), learner.gradients(cloning.loss), strict=True)
+        hidden = [(weight, gradient) for weight, gradient in pairs if id(weight) not in held]
+        norm = nn.utils.get_total_norm([gradient for _, gradient in hidden]).clamp(min=LEAST_NORM)
         with torch.no_grad():
-            for weight, gradient in zip(learner.parameters(), gradients, strict=True):
-                if id(weight) not in held:
-                    weight -= (kernel_rate if weight.ndim > 1 else bias_rate) * gradient
+            for weight, gradient in hidden:
+                rate = kernel_rate if weight.ndim > 1 else bias_rate
+                weight -= rate * gradient / (norm if cloning.unit_steps else 1.0)
     _take_implicit_step(ImplicitStep(), learner._replace(rates=(readout_rate,)))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+import optax
 
 from floppy.cloning.base import MAX_STEPS, CloningDefaults, Term, register_cloning, step_rates, total_loss
 from floppy.cloning.gradient import scan_in_blocks
@@ -13,6 +15,9 @@ from floppy.cloning.losses import LOSSES
 from floppy.errors import FloppyError
 from floppy.fields import bounded, check_fields
 from floppy.learner.network import FEATURES
+
+LEAST_NORM = 1e-8
+"""That gradients are divided by: those of a network without hidden layers are 0."""
 
 
 @register_cloning
@@ -32,6 +37,9 @@ class FeatureSteps(CloningDefaults):
     """mse alone: of the others the implicit step has no closed form."""
     steps: int = bounded(1, least=1, most=MAX_STEPS)
     """Gradient steps of the hidden layers, each on the full batch."""
+    unit_steps: bool = False
+    """Whether the gradient of all hidden layers together is first divided by its norm (normalised gradient descent;
+    Hazan et al., 2015), so that one rate suits fresh output layers of any size."""
 
     def __post_init__(self) -> None:
         """Validates the fields."""
@@ -50,14 +58,21 @@ class FeatureSteps(CloningDefaults):
         rates = step_rates(self.steps, rate[:2], steps)
 
         def step(weights: Any, rates: jax.Array) -> Any:
-            moved = jax.tree.map(lambda w, g: w - rates[0 if g.ndim > 1 else 1] * g, weights, gradient(weights))
-            for term in terms:
-                readout, log_std = term.policy.readout(weights), term.policy.log_std(weights)
-                moved = term.policy.with_readout(moved, readout, log_std)
-            return moved
+            slopes = self._of_hidden_layers(terms, gradient(weights))
+            return jax.tree.map(lambda w, g: w - rates[0 if g.ndim > 1 else 1] * g, weights, slopes)
 
         moved = step(weights, rates[0]) if self.steps == 1 else scan_in_blocks(step, weights, rates)
         return implicit_steps(terms, moved, rate[2])
+
+    def _of_hidden_layers(self, terms: Sequence[Term], gradients: Any) -> Any:
+        """The gradients without those of output layers, all of them divided by their norm with `unit_steps`."""
+        for term in terms:
+            still = jax.tree.map(jnp.zeros_like, (term.policy.readout(gradients), term.policy.log_std(gradients)))
+            gradients = term.policy.with_readout(gradients, *still)
+        if not self.unit_steps:
+            return gradients
+        norm = jnp.sqrt(jnp.maximum(optax.tree.norm(gradients, squared=True), LEAST_NORM**2))
+        return jax.tree.map(lambda each: each / norm, gradients)
 
     def defaults(self) -> dict[str, Any]:
         """Large rates of hidden layers; at the output nearly the least squares."""

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 FAMILY = "ale"
-DESCRIPTION = "Atari games, ale/GAME, or ale/GAME/sticky with sticky actions; needs pip install 'floppy-rl[atari]'"
+DESCRIPTION = (
+    "Atari games, ale/GAME, with sticky actions ale/GAME/sticky, learnt by raw rewards ale/GAME/raw; "
+    "needs pip install 'floppy-rl[atari]'"
+)
 SHORT_NAMES = {"centipede": "centipede", "ms-pacman": "ms_pacman", "pong": "pong"}
-STICKY = "sticky"
+STICKY, RAW = "sticky", "raw"
+SETTINGS = {"": (), STICKY: (STICKY,), RAW: (RAW,), f"{STICKY}/{RAW}": (STICKY, RAW)}
+"""What stands behind a game's name, and the fields that it sets."""
 FRAME_SKIP = 4
 STICKINESS = 0.25
 MAX_FRAMES = 108_000
@@ -46,8 +51,8 @@ class AtariTask:
     """A game with the usual preprocessing: 84 x 84 grey pixels, the last 4 frames, every action for 4 frames.
 
     An episode starts with up to 30 idle frames, and with FIRE where a game waits for it. In training rewards are
-    clipped to ±1 and a lost life ends an episode; scores are of whole games, to their end, and raw. Observations are
-    uint8, the last frame last.
+    clipped to ±1 (but for `raw`) and a lost life ends an episode; scores are of whole games, to their end, and raw.
+    Observations are uint8, the last frame last.
 
     Raises:
       FloppyError: when built without ale-py installed.
@@ -59,6 +64,8 @@ class AtariTask:
     sticky: bool = False
     """Whether every action is replaced by the one before it with probability 0.25 (Machado et al., 2018); without
     this it is the setting of Gym's NoFrameskip-v4, which the PPMO paper uses."""
+    raw: bool = False
+    """Whether rewards are the game's own in training too, as where a few large ones make the score."""
 
     def __post_init__(self) -> None:
         """Checks that ale-py is installed."""
@@ -66,7 +73,12 @@ class AtariTask:
 
     @property
     def task_id(self) -> str:
-        """`ale/GAME` or `ale/GAME/sticky`."""
+        """`ale/GAME`, with `/sticky` and `/raw` behind it where they are set."""
+        return self.card_task + (f"/{RAW}" if self.raw else "")
+
+    @property
+    def card_task(self) -> str:
+        """Without `/raw`: scores are raw in any case."""
         return f"{FAMILY}/{self.game}" + (f"/{STICKY}" if self.sticky else "")
 
     @property
@@ -113,19 +125,19 @@ class AtariTask:
         """Makes `count` copies; see `HostTask`. No copy rests."""
         options: dict[str, Any] = {"max_num_frames_per_episode": MAX_FRAMES, "frameskip": FRAME_SKIP}
         options["repeat_action_probability"] = STICKINESS if self.sticky else 0.0
-        vector: VectorEnv = _games().Games(self.game, count, training=training, **options)
+        clips = training and not self.raw
+        vector: VectorEnv = _games().Games(self.game, count, training=training, reward_clipping=clips, **options)
         return vector
 
 
 def make(rest: str) -> AtariTask:
     """The task `ale/rest`."""
     known = _games().names()
-    game, slash, setting = rest.partition("/")
-    if game not in known or (slash and setting != STICKY):
-        raise unknown_task(
-            f"{FAMILY}/{rest}", [f"{FAMILY}/{name}{end}" for name in known for end in ("", f"/{STICKY}")]
-        )
-    return AtariTask(game, sticky=bool(slash))
+    ids = {f"{game}/{setting}".rstrip("/"): (game, fields) for game in known for setting, fields in SETTINGS.items()}
+    if rest not in ids:
+        raise unknown_task(f"{FAMILY}/{rest}", [f"{FAMILY}/{each}" for each in ids])
+    game, fields = ids[rest]
+    return AtariTask(game, **dict.fromkeys(fields, True))
 
 
 def picture(rest: str) -> Picture:

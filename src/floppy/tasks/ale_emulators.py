@@ -46,7 +46,7 @@ class Games(VectorEnv):
     """
 
     def __init__(self, game: str, count: int, *, training: bool, **options: Any) -> None:
-        self.vector: Any = _emulators(game, count, reward_clipping=training, **options)
+        self.vector: Any = _emulators(game, count, **options)
         self.training, self.num_envs = training, count
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         frames, *pixels = self.vector.single_observation_space.shape

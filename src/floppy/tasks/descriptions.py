@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 
-from floppy.tasks.base import Task
+from floppy.tasks.base import Task, card_task
 
 _HOP = "Hop forward on one leg without falling; speed earns, and every step without a fall."
 _DOUBLE = "Keep two poles, one on top of the other, upright on a cart."
@@ -55,7 +55,7 @@ def description_of(task: Task) -> str:
     own = getattr(task, "description", "")
     if isinstance(own, str) and own:
         return own
-    family, _, name = task.task_id.partition("?")[0].partition("/")
+    family, _, name = card_task(task).partition("?")[0].partition("/")
     name = re.sub(r"-v[0-9]+$", "", name.rpartition(":")[2])
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     known = _SENTENCES.get(plain.removesuffix("sticky")) or _SENTENCES.get(family.removeprefix("nd"), "")

@@ -98,6 +98,8 @@ class PPMO(OuterLoopDefaults):
     encoder_rate: float = bounded(0.0, least=0)
     """Adam's rate for the encoder's layers, where there are any, and so for all layers in plain PPO; log standard
     deviations keep that of the dataset. 0 for that of the dataset."""
+    observation_rate: float = bounded(0.0, least=0)
+    """Adam's rate for the examples' observations: the steps of an image's pixels add up. 0 for that of the dataset."""
     critic_rate: float = bounded(2e-3, above=0)
     """Adam's rate for the critic."""
     anneal: bool = True
@@ -451,9 +453,9 @@ class PPMO(OuterLoopDefaults):
             critic_gradient, state.critic_optimiser
         )
         change, optimiser = self._optimiser(problem, self.rate).update(gradient, state.optimiser)
-        if self.encoder_rate:
-            factor = self.encoder_rate / self.rate  # Adam's steps are in proportion to its rate
-            change["encoder"] = jax.tree.map(lambda step: step * factor, change["encoder"])
+        for part, rate in (("encoder", self.encoder_rate), ("observations", self.observation_rate)):
+            if rate:  # Adam's steps are in proportion to its rate
+                change[part] = optax.tree.scale(rate / self.rate, change[part])
         parameters = optax.apply_updates(problem.parameters(state.distilled), change)
         after = state._replace(
             distilled=problem.improved(parameters, state.distilled),
