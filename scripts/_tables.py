@@ -428,6 +428,9 @@ def papers_tables(found: Experiments, results: Path) -> list[str]:
         parts.append(f"### {title}\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
     lines = [line for name, cell in found.further.items() for line in papers_lines(cell, known[name])]
     parts.append(f"### Further scores (HaDES)\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
+    lines = [line for name, cell in found.of_learners.items() for line in papers_lines(cell, known[name])]
+    title = "Cart-pole, one dataset for the learners of all six columns (PPMO, Table 1)"
+    parts.append(f"### {title}\n\n{markdown_table(PAPER_HEAD, lines, narrow=True)}")
     return [papers_counts(found, results), *parts]
 
 

@@ -95,6 +95,25 @@ def test_answers_are_those_of_the_learners_that_the_score_is_about(small_list: E
     assert (further["cell"], further["mean"], further["reached"]) == ("table/d", 13, True)
 
 
+def test_one_run_answers_the_scores_of_all_learners(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = parse(LIST.replace('run = "page/c"', 'run = "page/c", others = { card = 14 }, robust = "page/a"'))
+    monkeypatch.setattr(reproduce, "experiments", lambda: found)
+    result = Reproduce(cells=True, results=tables).carry_out(never)
+    (_, _, own, _), (_, of_lambda, of_card) = result["cells"], result["further"]
+    assert (own["cell"], own["run"], own["mean"]) == ("table/b", "page/c", -9)
+    # Of the two seeds only the first one was scored by learners of lambda.
+    assert [of_lambda[key] for key in ("cell", "published", "mean", "reached")] == ["table/b-lambda", -8, 99, True]
+    assert [of_card[key] for key in ("cell", "published", "mean", "reached")] == ["table/b-card", 14, 13, False]
+    assert (result["reached"], result["count"]) == (1, 3)
+
+
+def test_every_learner_of_table_1_is_taught_by_one_dataset() -> None:
+    found = answers(experiments(), RESULTS)
+    alone = {name: found[name] for name in experiments().of_learners}
+    assert len(alone) == 5 * 2 * 6
+    assert count_reached(alone) == len(alone)
+
+
 def test_they_are_printed_in_lines(small_list: Experiments, tables: Path) -> None:
     command = Reproduce(cells=True, results=tables)
     lines = command.text(command.carry_out(never)).splitlines()

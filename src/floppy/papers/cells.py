@@ -79,6 +79,8 @@ class Answer:
 def answers(found: Experiments, tables: Path) -> dict[str, list[Answer]]:
     """By cell and further score: the answer by reward alone, then the taught one, as far as the tables have them.
 
+    Scores for learners of one distribution alone are answered by the run for all of them.
+
     Args:
       found: the list of experiments.
       tables: folder of this project's tables.
@@ -86,7 +88,8 @@ def answers(found: Experiments, tables: Path) -> dict[str, list[Answer]]:
     Raises:
       FloppyError: for a table with anything but numbers where numbers belong.
     """
-    return {cell.id: list(_answers(found, cell, tables)) for cell in (found.cells | found.further).values()}
+    cells = found.cells | found.further | found.of_learners
+    return {cell.id: list(_answers(found, cell, tables)) for cell in cells.values()}
 
 
 def _answers(found: Experiments, cell: Cell, tables: Path) -> Iterator[Answer]:

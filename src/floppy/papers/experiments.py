@@ -44,6 +44,8 @@ class Cell:
     """The run of this project that answers it, if there is one."""
     taught: str = ""
     """The run that answers it with a teacher's help, if there is one."""
+    robust: str = ""
+    """The run for learners of all these distributions, if there is one."""
 
     def as_json(self) -> dict[str, Any]:
         """What `floppy reproduce --cells` says of it."""
@@ -58,6 +60,16 @@ class Cell:
     def figures(self) -> dict[str, float]:
         """All its scores by learner distribution."""
         return {self.distribution: self.published} | self.others
+
+    def each_alone(self) -> "list[Cell]":
+        """A score for each learner distribution, if there is a run for all of them: that run answers all."""
+        figures = self.figures() if self.robust else {}
+        return [
+            dataclasses.replace(
+                self, id=f"{self.id}-{name}", distribution=name, published=figure, others={}, run=self.robust, taught=""
+            )
+            for name, figure in figures.items()
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +212,11 @@ class Experiments:
     experiments: dict[str, Experiment]
     pages: dict[str, Page]
 
+    @property
+    def of_learners(self) -> dict[str, Cell]:
+        """The scores of cells for learners of each distribution, as one run for all of them answers these."""
+        return {alone.id: alone for cell in self.cells.values() for alone in cell.each_alone()}
+
     def runs(self, run_id: str) -> list[Run]:
         """The runs of an id, one per seed."""
         page = self.pages.get(run_id.partition("/")[0])
@@ -296,7 +313,7 @@ def _check_names(*lists: list[str]) -> None:
 def _check_references(found: Experiments) -> None:
     """Whether every name in the list is one of something in it."""
     steps = [text.split() for each in found.experiments.values() for text in (*each.cpu, *each.paper)]
-    cells = found.cells | found.further
+    cells = found.cells | found.further | found.of_learners
     runs = {name for cell in cells.values() for name in (cell.run, cell.taught) if name}
     runs |= {words[1] for words in steps if words[0] == RUN}
     unknown = [run for run in runs if not found.runs(run)]

@@ -110,7 +110,7 @@ class Reproduce:
             again = run_all(evaluations(known, tables), out, self.resume, run_command)
         cells, further = (
             [row for cell in each.values() for row in cell_rows(cell, known[cell.id], tables, again)]
-            for each in (found.cells, found.further)
+            for each in (found.cells, found.further | found.of_learners)
         )
         reached = count_reached({name: known[name] for name in found.cells})
         return {"cells": cells, "further": further, "count": len(found.cells), "reached": reached}
