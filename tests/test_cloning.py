@@ -240,6 +240,35 @@ def test_a_large_implicit_step_meets_every_target_that_the_features_allow():
     np.testing.assert_allclose(setting.network.apply(found, few.observations), few.targets, atol=0.02)
 
 
+def test_an_implicit_step_and_its_gradient_are_exact_where_some_examples_have_large_features():
+    # ReLU features grow with the observation: here the largest example's are 10^4 times those of the smallest.
+    network = LayeredNetwork(LearnerDistribution((64, 64), (1, 1), activation="relu"), (4,), Discrete(3))
+    random = np.random.default_rng(0)
+    examples = random.normal(size=(16, 4)) * np.logspace(-1, 3, 16)[:, None]
+    targets, others, asked = random.normal(size=(16, 3)), random.normal(size=(5, 4)), random.normal(size=(5, 3))
+    fresh, rate = network.init(jax.random.key(0)), 1e6
+
+    @jax.jit
+    @jax.value_and_grad
+    def weighed(targets: jax.Array) -> jax.Array:
+        """What the clone says about other observations."""
+        distilled = Distilled(jnp.asarray(examples, jnp.float32), targets, NO_STD, jnp.float32(rate), ())
+        return jnp.vdot(network.apply(clone(ImplicitStep(), network, distilled, fresh), others), asked)
+
+    value, slope = weighed(jnp.asarray(targets, jnp.float32))
+    hidden, output = ({name: np.asarray(layer[name], np.float64) for name in layer} for layer in fresh.layers)
+    phi, seen = (
+        np.concatenate([np.maximum(each @ hidden["kernel"] + hidden["bias"], 0), np.ones((len(each), 1))], axis=1)
+        for each in (examples, others)
+    )
+    before, factor = np.concatenate([output["kernel"], output["bias"][None]]), 2 * rate / targets.size
+    system = np.eye(len(phi)) + factor * phi @ phi.T
+    after = before + factor * phi.T @ np.linalg.solve(system, targets - phi @ before)
+    assert float(value) == pytest.approx(np.vdot(seen @ after, asked), rel=0.02)
+    exact = factor * np.linalg.solve(system, phi @ seen.T @ asked)
+    assert np.linalg.norm(slope - exact) < 0.02 * np.linalg.norm(exact)
+
+
 def test_an_implicit_step_of_another_loss_is_refused():
     with pytest.raises(FloppyError, match="loss must be mse"):
         ImplicitStep("cross-entropy")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
 from floppy.cloning.base import CloningDefaults, Term, register_cloning
@@ -73,12 +74,15 @@ def _step(term: Term, weights: Any, rate: jax.Array) -> Any:
     factor = 2.0 * rate / term.targets.size
     gram = exact_product(features, features.T) + 1.0
     missing = term.targets - exact_product(features, output["kernel"]) - output["bias"][None]
-    # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned.
+    # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned. Divided by its
+    # diagonal (Jacobi's preconditioner) it is so no longer only because some examples have large features.
+    diagonal = 1.0 + factor * jnp.diagonal(gram)[:, None]
     residual, _ = cg(  # type: ignore[no-untyped-call]
         lambda x: x + factor * exact_product(gram, x),
         missing,
         tol=SOLVE_TOLERANCE,
         maxiter=SOLVE_STEPS * missing.shape[0],
+        M=lambda x: x / diagonal,
     )
     moved = {
         "kernel": output["kernel"] + factor * exact_product(features.T, residual),
