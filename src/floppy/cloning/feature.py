@@ -17,7 +17,7 @@ from floppy.fields import bounded, check_fields
 from floppy.learner.network import FEATURES
 
 LEAST_NORM = 1e-8
-"""That gradients are divided by: those of a network without hidden layers are 0."""
+"""The smallest number that gradients are divided by: those of a network without hidden layers are 0."""
 
 
 @register_cloning
