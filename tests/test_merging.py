@@ -221,6 +221,16 @@ def test_one_gradient_step_moves_first_and_last_layer_as_alone() -> None:
         assert np.abs(joint.layers[1]["kernel"] - alone.layers[1]["kernel"]).max() > 1e-4, "the tasks share this one"
 
 
+def test_unit_steps_of_a_task_do_not_depend_on_the_other_tasks() -> None:
+    learner, cloning = dataclasses.replace(TINY, initialiser=("xavier1",)), FeatureSteps(unit_steps=True)
+    datasets = [
+        dataset_of(task, learner, cloning, i, inner_rate=np.array([0.5, 0.5, 2.0])) for i, task in enumerate(DISCRETE)
+    ]
+    for fresh, joint, alone in cloned(datasets):
+        assert np.abs(alone.layers[0]["kernel"] - fresh.layers[0]["kernel"]).max() > 1e-2
+        assert_same(joint.layers[0]["kernel"], alone.layers[0]["kernel"])
+
+
 def test_what_adam_gives_a_task_does_not_depend_on_how_large_its_loss_is() -> None:
     cloning = AdamSteps("mse", steps=5, max_grad_norm=0.0, eps=1e-8, eps_root=0.0)
     datasets = [dataset_of(task, LINEAR, cloning, i) for i, task in enumerate(DISCRETE)]

@@ -67,7 +67,8 @@ def test_the_log_the_card_and_the_file_name_them(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     dataset = load(tmp_path / "run/dataset.safetensors")
     assert dataset.inner_rate is not None and "inner_rate" not in line
-    assert [dataset.inner_rate[1], dataset.card.cloning] == [4.0, {"kind": "FeatureSteps", "loss": "mse", "steps": 1}]
+    cloning = {"kind": "FeatureSteps", "loss": "mse", "steps": 1, "unit_steps": False}
+    assert [dataset.inner_rate[1], dataset.card.cloning] == [4.0, cloning]
     assert dataset.inner_rate[0] != RATES[0] and dataset.inner_rate[2] != RATES[2]
     assert DistillConfig.from_dict(dataset.card.algorithm["config"]) == config
     assert line["bias_rate"] == 4.0 and abs(line["kernel_rate"] - RATES[0]) < 0.1

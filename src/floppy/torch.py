@@ -314,7 +314,7 @@ def _take_feature_steps(cloning: FeatureSteps, learner: _Learner) -> None:
     for _ in range(cloning.steps):
         pairs = zip(learner.parameters(), learner.gradients(cloning.loss), strict=True)
         hidden = [(weight, gradient) for weight, gradient in pairs if id(weight) not in held]
-        norm = nn.utils.get_total_norm([gradient for _, gradient in hidden]).clamp(min=LEAST_NORM)
+        norm = max(LEAST_NORM, sum(float(gradient.square().sum()) for _, gradient in hidden) ** 0.5)
         with torch.no_grad():
             for weight, gradient in hidden:
                 rate = kernel_rate if weight.ndim > 1 else bias_rate

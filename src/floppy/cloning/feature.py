@@ -39,7 +39,7 @@ class FeatureSteps(CloningDefaults):
     """Gradient steps of the hidden layers, each on the full batch."""
     unit_steps: bool = False
     """Whether the gradient of all hidden layers together is first divided by its norm (normalised gradient descent;
-    Hazan et al., 2015), so that one rate suits fresh output layers of any size."""
+    Hazan et al., 2015), so that one rate suits fresh output layers of any size. Of several terms each is by itself."""
 
     def __post_init__(self) -> None:
         """Validates the fields."""
@@ -54,26 +54,36 @@ class FeatureSteps(CloningDefaults):
 
     def fit(self, terms: Sequence[Term], weights: Any, rate: jax.Array, steps: jax.Array | None = None) -> Any:
         """See `Cloning`; `steps` counts those of the hidden layers, and the implicit step always follows."""
-        gradient = jax.grad(total_loss(terms, LOSSES[self.loss].function))
         rates = step_rates(self.steps, rate[:2], steps)
 
         def step(weights: Any, rates: jax.Array) -> Any:
-            slopes = self._of_hidden_layers(terms, gradient(weights))
+            slopes = self._slopes(terms, weights)
             return jax.tree.map(lambda w, g: w - rates[0 if g.ndim > 1 else 1] * g, weights, slopes)
 
         moved = step(weights, rates[0]) if self.steps == 1 else scan_in_blocks(step, weights, rates)
         return implicit_steps(terms, moved, rate[2])
 
-    def _of_hidden_layers(self, terms: Sequence[Term], gradients: Any) -> Any:
-        """The gradients without those of output layers, all of them divided by their norm with `unit_steps`."""
+    def _slopes(self, terms: Sequence[Term], weights: Any) -> Any:
+        """The gradient of the hidden layers; with `unit_steps` each term's is divided by its own norm."""
+        if not self.unit_steps:
+            return self._of_hidden_layers(terms, weights)
+        units = [_unit(self._of_hidden_layers([term], weights), term.weight) for term in terms]
+        return jax.tree.map(lambda *each: sum(each), *units)
+
+    def _of_hidden_layers(self, terms: Sequence[Term], weights: Any) -> Any:
+        """The gradient, with zeros for output layers and deviations."""
+        gradients = jax.grad(total_loss(terms, LOSSES[self.loss].function))(weights)
         for term in terms:
             still = jax.tree.map(jnp.zeros_like, (term.policy.readout(gradients), term.policy.log_std(gradients)))
             gradients = term.policy.with_readout(gradients, *still)
-        if not self.unit_steps:
-            return gradients
-        norm = jnp.sqrt(jnp.maximum(optax.tree.norm(gradients, squared=True), LEAST_NORM**2))
-        return jax.tree.map(lambda each: each / norm, gradients)
+        return gradients
 
     def defaults(self) -> dict[str, Any]:
         """Large rates of hidden layers; at the output nearly the least squares."""
         return {"cloning": self, "initial_rate": (1000.0, 1000.0, 100.0)}
+
+
+def _unit(gradients: Any, length: float) -> Any:
+    """Gradients of a length, all of them together."""
+    norm = jnp.sqrt(jnp.maximum(optax.tree.norm(gradients, squared=True), LEAST_NORM**2))
+    return jax.tree.map(lambda each: length * each / norm, gradients)

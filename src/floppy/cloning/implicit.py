@@ -74,8 +74,8 @@ def _step(term: Term, weights: Any, rate: jax.Array) -> Any:
     factor = 2.0 * rate / term.targets.size
     gram = exact_product(features, features.T) + 1.0
     missing = term.targets - exact_product(features, output["kernel"]) - output["bias"][None]
-    # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned. Divided by its
-    # diagonal (Jacobi's preconditioner) it is so no longer only because some examples have large features.
+    # Without LAPACK, as everything here; at full precision, for the system may be ill-conditioned; divided by its
+    # diagonal (Jacobi's preconditioner), so that large features of some examples alone do not make it so.
     diagonal = 1.0 + factor * jnp.diagonal(gram)[:, None]
     residual, _ = cg(  # type: ignore[no-untyped-call]
         lambda x: x + factor * exact_product(gram, x),
