@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.cloning.base import MAX_STEPS, CloningDefaults, Term, register_cloning, step_rates, total_loss
+from floppy.cloning.base import (
+    MAX_STEPS,
+    CloningDefaults,
+    Term,
+    norm_of_at_least,
+    register_cloning,
+    step_rates,
+    total_loss,
+)
 from floppy.cloning.gradient import scan_in_blocks
 from floppy.cloning.losses import LOSSES
 from floppy.fields import bounded, check_fields, one_of
@@ -66,7 +74,7 @@ def _clip_by_norm(most: float) -> optax.GradientTransformation:
     """As `optax.clip_by_global_norm`, which however has a NaN derivative where the gradient is exactly 0."""
 
     def clip(gradient: Any, _: Any) -> Any:
-        scale = most / jnp.sqrt(jnp.maximum(optax.tree.norm(gradient, squared=True), most**2))
+        scale = most / norm_of_at_least(most, gradient)
         return jax.tree.map(lambda g: g * scale, gradient)
 
     return optax.stateless(clip)

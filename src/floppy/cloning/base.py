@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from floppy.cloning.merged import Block, BlockPolicy
 from floppy.errors import FloppyError, page, shown
@@ -332,6 +333,16 @@ def total_loss(terms: Sequence[Term], function: Callable[..., jax.Array]) -> Cal
         return total
 
     return loss
+
+
+def norm_of_at_least(least: float, gradients: Any) -> jax.Array:
+    """The norm of gradients together, or `least` where that is larger; unlike the norm's, its derivative has no NaN.
+
+    Args:
+      least: above 0.
+      gradients: any pytree of float arrays.
+    """
+    return jnp.sqrt(jnp.maximum(optax.tree.norm(gradients, squared=True), least**2))
 
 
 def map_clones(cloning: Cloning, function: Callable[[Any], Any], xs: Any) -> Any:

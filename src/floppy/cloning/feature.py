@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from floppy.cloning.base import MAX_STEPS, CloningDefaults, Term, register_cloning, step_rates, total_loss
+from floppy.cloning.base import (
+    MAX_STEPS,
+    CloningDefaults,
+    Term,
+    norm_of_at_least,
+    register_cloning,
+    step_rates,
+    total_loss,
+)
 from floppy.cloning.gradient import scan_in_blocks
 from floppy.cloning.implicit import implicit_steps
 from floppy.cloning.losses import LOSSES
@@ -67,7 +75,10 @@ class FeatureSteps(CloningDefaults):
         """The gradient of the hidden layers; with `unit_steps` each term's is divided by its own norm."""
         if not self.unit_steps:
             return self._of_hidden_layers(terms, weights)
-        units = [_unit(self._of_hidden_layers([term], weights), term.weight) for term in terms]
+        units = []
+        for term in terms:
+            slopes = self._of_hidden_layers([term], weights)
+            units.append(optax.tree.scale(term.weight / norm_of_at_least(LEAST_NORM, slopes), slopes))
         return jax.tree.map(lambda *each: sum(each), *units)
 
     def _of_hidden_layers(self, terms: Sequence[Term], weights: Any) -> Any:
@@ -81,9 +92,3 @@ class FeatureSteps(CloningDefaults):
     def defaults(self) -> dict[str, Any]:
         """Large rates of hidden layers; at the output nearly the least squares."""
         return {"cloning": self, "initial_rate": (1000.0, 1000.0, 100.0)}
-
-
-def _unit(gradients: Any, length: float) -> Any:
-    """Gradients of a length, all of them together."""
-    norm = jnp.sqrt(jnp.maximum(optax.tree.norm(gradients, squared=True), LEAST_NORM**2))
-    return jax.tree.map(lambda each: length * each / norm, gradients)

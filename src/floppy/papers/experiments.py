@@ -313,8 +313,8 @@ def _check_names(*lists: list[str]) -> None:
 def _check_references(found: Experiments) -> None:
     """Whether every name in the list is one of something in it."""
     steps = [text.split() for each in found.experiments.values() for text in (*each.cpu, *each.paper)]
-    cells = found.cells | found.further | found.of_learners
-    runs = {name for cell in cells.values() for name in (cell.run, cell.taught) if name}
+    cells = found.cells | found.further
+    runs = {name for cell in cells.values() for name in (cell.run, cell.taught, cell.robust) if name}
     runs |= {words[1] for words in steps if words[0] == RUN}
     unknown = [run for run in runs if not found.runs(run)]
     unknown += [run.cell for page in found.pages.values() for run in page.runs if run.cell not in ("", *found.cells)]
