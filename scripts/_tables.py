@@ -28,7 +28,7 @@ COLUMNS = {
         "distillation_seed outer_steps command",
         "hades": f"set task examples width own_draw {SCORE} seed ci_low ci_high published distillation_seed "
         "outer_steps env_steps seconds command",
-        "ppmo": f"task examples encoder_layers method {SCORE} seed ci_low ci_high random published "
+        "ppmo": f"task examples encoder_layers method {SCORE} worst seed ci_low ci_high random published "
         "distillation_seed outer_steps env_steps seconds command",
         "classic": f"task examples method {SCORE} seed ci_low ci_high random published distillation_seed outer_steps "
         "env_steps seconds command",
@@ -68,6 +68,11 @@ def spread(mean: float, sd: float) -> str:
 
 def mean_sd(row: Row) -> str:
     return spread(float(row["mean"]), float(row["sd"]))
+
+
+def worst(row: Row) -> str:
+    """The mean return of the worst network; of one network, or of a row that has none yet, nothing."""
+    return f"{float(row['worst']):.1f}" if row.get("worst") and int(row["learners"]) > 1 else "–"
 
 
 def published(row: Row) -> str:
@@ -171,6 +176,7 @@ PPMO: Columns = {
     "encoder": "encoder_layers",
     "seed": "distillation_seed",
     "mean return": mean_sd,
+    "worst network": worst,
     "random": lambda row: f"{float(row['random']):.1f}",
     "published": published,
     "env steps": millions,
@@ -210,7 +216,7 @@ def ppmo_summary(rows: Rows) -> str:
 
 # Classic control.
 
-CLASSIC: Columns = {name: cell for name, cell in PPMO.items() if name not in ("encoder", "published")}
+CLASSIC: Columns = {name: cell for name, cell in PPMO.items() if name not in ("encoder", "worst network", "published")}
 
 
 def classic_tables(page: Page, rows: Rows, results: Path) -> list[str]:

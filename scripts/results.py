@@ -17,7 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def evaluate_page(page: Page, only: str) -> None:
     known = page.rows(RESULTS)
     rows: list[Row] = []
     for run in page.runs:
-        earlier = [row for row in known if run.owns(row)]  # what was not asked for stays
+        earlier = [of_columns(page, row) for row in known if run.owns(row)]  # what was not asked for stays
         rows += result_rows(page, run, only, earlier) or earlier
     write_rows(rows, RESULTS / f"{page.name}.csv")
     if page.name in CURVES:
@@ -139,7 +139,12 @@ def result_rows(page: Page, run: Run, only: str, earlier: list[dict[str, str]]) 
     took = what_it_took(run, dataset, earlier)
     rows = [facts(page, run, dataset, *score) | took for score in scores]
     print(run.name, [round(row["mean"], 1) for row in rows], file=sys.stderr, flush=True)
-    return [{name: row[name] for name in COLUMNS[page.tables]} for row in rows]
+    return [of_columns(page, row) for row in rows]
+
+
+def of_columns(page: Page, row: Mapping[str, Any]) -> Row:
+    """What a row says of the columns that a page's CSV has today; nothing where it was written before there was one."""
+    return {name: row.get(name, "") for name in COLUMNS[page.tables]}
 
 
 def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:

@@ -45,7 +45,7 @@ def test_constant_returns() -> None:
 def test_two_valued_returns() -> None:
     score = score_returns(np.array([[0.0, 2.0], [9.0, 11.0]]), None, seed=0)
     # Learners' means are 1 and 10; Student's t of one degree of freedom is 12.706.
-    assert score.mean == 5.5
+    assert (score.mean, score.worst) == (5.5, 1.0)
     assert score.sd == pytest.approx(9 / math.sqrt(2))
     assert score.ci95 == pytest.approx((5.5 - 12.706 * 4.5, 5.5 + 12.706 * 4.5), abs=0.01)
     assert score.max_share is None
@@ -129,11 +129,12 @@ def test_what_an_evaluation_says() -> None:
     scores = evaluate(dataset_for_small_learners(), **QUICKLY, seed=4)
     assert list(scores) == ["card"]
     entry = json.loads(json.dumps(scores["card"].as_dict(), allow_nan=False))
-    assert set(entry) == {"mean", "sd", "ci95", "learners", "episodes", "max_share", "diverged", "seed"}
+    assert set(entry) == {"mean", "sd", "worst", "ci95", "learners", "episodes", "max_share", "diverged", "seed"}
     assert (entry["learners"], entry["episodes"], entry["seed"]) == (3, 2, 4)
     assert 8 <= entry["mean"] <= 500
     low, high = entry["ci95"]
     assert low <= entry["mean"] <= high
+    assert 8 <= entry["worst"] <= entry["mean"]
     assert 0.0 <= entry["max_share"] <= 1.0
 
 

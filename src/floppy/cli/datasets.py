@@ -240,7 +240,7 @@ class Evaluate(Command):
 
 def _evaluated(task: str, score: Json) -> str:
     """A score with all that an evaluation knows of it."""
-    interval = "" if score["learners"] == 1 else f", {interval_text(score)}"
+    interval = "" if score["learners"] == 1 else f", {interval_text(score)}, the worst learner {score['worst']:.1f}"
     share = score["max_share"]
     perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
     failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""

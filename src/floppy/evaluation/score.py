@@ -27,6 +27,8 @@ class Score:
     """Mean undiscounted episode return."""
     sd: float
     """Sample standard deviation over learners of a learner's mean return; 0 for one learner."""
+    worst: float
+    """Mean return of the learner that has the lowest one."""
     ci95: tuple[float, float]
     """95% confidence interval of the mean; over learners, or over one learner's episodes. See `mean_interval`."""
     learners: int
@@ -65,6 +67,7 @@ def score_returns(
     return Score(
         mean=mean,
         sd=float(means.std(ddof=1)) if learners > 1 else 0.0,
+        worst=float(means.min()),
         ci95=(low, high if max_return is None else max(mean, min(high, max_return))),
         learners=learners,
         episodes=episodes,
