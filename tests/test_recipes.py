@@ -369,8 +369,11 @@ def test_a_network_of_ones_own_needs_a_name(monkeypatch: pytest.MonkeyPatch) -> 
     config = recipe("cartpole", distribution=learners)
     assert config.distribution == "my-linear"
     assert config.problem().learners == (learners,)
-    assert type(recipe("gymnax/CartPole-v1", distribution=learners).cloning) is GradientStep, "it has no features"
-    assert type(recipe("gymnax/CartPole-v1", distribution="width=8").cloning) is FeatureSteps
+    for name in ("ppmo", "ppmo-robust"):
+        alone = recipe("gymnax/CartPole-v1", name, distribution=learners)
+        assert type(alone.cloning) is GradientStep, "it has no features"
+        assert_valid(alone)
+        assert type(recipe("gymnax/CartPole-v1", name, distribution="width=8").cloning) is FeatureSteps
 
 
 def test_one_learner_plays_the_episodes_of_all() -> None:

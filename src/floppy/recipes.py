@@ -142,8 +142,13 @@ def if_small(small: Any, usual: Any) -> Callable[[Wanted], Any]:
     return lambda wanted: small if wanted.profile.is_small else usual
 
 
+def if_features(moved: Any, usual: Any) -> Callable[[Wanted], Any]:
+    """One value for learners whose hidden layers `FeatureSteps` can move, another for all others."""
+    return lambda wanted: moved if wanted.has_features else usual
+
+
 def if_features_learn(moved: Any, usual: Any) -> Callable[[Wanted], Any]:
-    """One value for tasks of few numbers whose learners have hidden layers that can move, another for all others."""
+    """One value for tasks of few numbers and learners whose hidden layers can move, another for all others."""
     return lambda wanted: moved if wanted.profile.is_small and wanted.has_features else usual
 
 
@@ -259,8 +264,8 @@ _ROBUST: Row = {
     "distribution": ROBUST_DISTRIBUTIONS,
     "outer_steps": 300,
     "evaluate_every": 50,
-    "cloning": part(FeatureSteps, unit_steps=True),
-    "initial_rate": (3.0, 1.0, 100.0),
+    "cloning": if_features(part(FeatureSteps, unit_steps=True), part(GradientStep)),
+    "initial_rate": if_features((3.0, 1.0, 100.0), 1.0),
 }
 _PPMO_ROBUST: dict[str, Row] = {
     name: _PPMO[name]
