@@ -14,11 +14,11 @@ from probes import SMALL, hand_policies, task_refusal
 from floppy.errors import FloppyError
 from floppy.evaluation.evaluate import evaluate_random
 from floppy.learner.mlp import LayeredNetwork
-from floppy.play import open_arena
+from floppy.play import host, open_arena
 from floppy.play.acting import NetworkPolicy
-from floppy.play.arena import Trajectory
+from floppy.play.arena import Played, Trajectory
 from floppy.play.device import ON_DEVICE
-from floppy.play.host import HostArena, HostEnvironments, _seeds, collect, play, random_observations
+from floppy.play.host import HostArena, HostEnvironments, _decide, _seeds, collect, play, random_observations
 from floppy.play.normalise import RunningStatistics, init_statistics
 from floppy.tasks import Continuous, Discrete, FaultyEnvironmentError, HostTask, JaxTask, list_tasks, make_task
 from floppy.tasks.registry import FAMILIES, register
@@ -260,6 +260,30 @@ def test_episodes_equal_a_plain_loop() -> None:
     np.testing.assert_array_equal(played.returns, wanted)
     np.testing.assert_array_equal(played.steps, wanted)
     assert len(np.unique(wanted)) > 3, "the episodes are too much alike to tell anything"
+
+
+@pytest.mark.parametrize("own_statistics", [False, True])
+def test_learners_who_are_done_are_no_longer_computed(monkeypatch: pytest.MonkeyPatch, *, own_statistics: bool) -> None:
+    task: Any = make_task("gymnasium/CartPole-v1")
+    network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
+    weights = jax.vmap(network.init)(jax.random.split(KEY, 8))
+    seats: list[int] = []
+
+    def decide(*given: Any) -> Any:
+        seats.append(given[4].shape[0])
+        return _decide(*given)
+
+    def played() -> Played:
+        options: Any = {"statistics": init_statistics((4,)), "per_evaluation_stats": own_statistics}
+        return HostArena().play_episodes(task, network, weights, jax.random.split(KEY, 4), episodes=2, **options)
+
+    plain = played()
+    monkeypatch.setattr(host, "PICTURE", 1)
+    monkeypatch.setattr(host, "_decide", decide)
+    fewer = played()
+    assert seats == sorted(seats, reverse=True)
+    assert {8, 4, 2} <= set(seats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), fewer, plain)
 
 
 @pytest.mark.parametrize("width", [1, 4, 7])

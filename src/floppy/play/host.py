@@ -39,6 +39,10 @@ MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
 
 
+PICTURE = 4096
+"""Numbers in an observation from which on policies cost so much that they are compiled anew for fewer learners."""
+
+
 class Step(NamedTuple):
     """One step of `n` environments."""
 
@@ -229,16 +233,16 @@ def play(
         with_moments=statistics is not None,
         per_evaluation_stats=per_evaluation_stats,
     )
+    seats = _Seats(shape, weights, keys, stats)
     returns, steps = np.zeros((row.count, share)), np.zeros((row.count, share), np.int32)
     done = np.zeros(row.count, int)  # episodes
     for time in range(limit):
         alive = done < share
         if not alive.any():
             break
-        observations = row.observations.reshape(*shape, *row.observations.shape[1:])
-        actions, stats = _decide(
-            policy, weights, keys, np.int32(time), observations, alive.reshape(shape), statistics, stats
-        )
+        if math.prod(row.task.observation_shape) >= PICTURE:
+            seats.close_idle(alive)
+        actions = seats.decide(policy, np.int32(time), row.observations, alive, statistics)
         taken, diverged = _without_nan(row.task, actions)
         step = row.step(taken)
         playing = np.flatnonzero(alive)
@@ -246,7 +250,55 @@ def play(
         steps[playing, done[playing]] += 1
         done += alive & (step.terminated | step.truncated)
     by_learner = [jnp.asarray(x.reshape(shape[0], -1)[:, :episodes]) for x in (returns.astype(np.float32), steps)]
-    return Played(by_learner[0], by_learner[1], stats.moments)
+    return Played(by_learner[0], by_learner[1], seats.all_stats().moments)
+
+
+class _Seats:
+    """The learners `[l]` of `L` whose policies are computed: all at first, fewer once half have played their share."""
+
+    def __init__(self, shape: tuple[int, int], weights: Any, keys: jax.Array, stats: ObservationStats) -> None:
+        self.shape = shape
+        self.taken = np.arange(shape[0])
+        """`[l]`: which learners."""
+        self.of_all = self.of_taken = (weights, jnp.tile(keys, shape[0] // keys.shape[0]))
+        """Weights and keys, leaves `[L, ...]` and `[l, ...]`."""
+        self.stats, self._stats_of_all = stats, stats
+        self._actions: np.ndarray | None = None
+
+    def close_idle(self, alive: np.ndarray) -> None:
+        """Halves the seats as long as half of them are idle, given which environments `[L · E]` count."""
+        plays = np.any(alive.reshape(self.shape), axis=1)
+        seats = len(self.taken)
+        while 2 * plays.sum() <= seats:
+            seats //= 2
+        if seats == len(self.taken):
+            return
+        self._stats_of_all = self.all_stats()
+        self.taken = self.taken[np.argsort(~plays[self.taken], kind="stable")[:seats]]
+        self.of_taken, self.stats = jax.tree.map(lambda leaf: leaf[self.taken], (self.of_all, self._stats_of_all))
+
+    def decide(
+        self,
+        policy: Actor,
+        time: np.int32,
+        observations: np.ndarray,
+        alive: np.ndarray,
+        statistics: RunningStatistics | None,
+    ) -> np.ndarray:
+        """Actions `[L, E, ...]` for observations `[L · E, *obs]`; without a seat the last one again."""
+        seen, counts = (x.reshape(*self.shape, *x.shape[1:])[self.taken] for x in (observations, alive))
+        actions, self.stats = _decide(policy, *self.of_taken, time, seen, counts, statistics, self.stats)
+        if self._actions is None:
+            self._actions = np.array(actions)
+        self._actions[self.taken] = actions
+        return self._actions
+
+    def all_stats(self) -> ObservationStats:
+        """The statistics of all learners, leaves `[L, ...]`."""
+        stats: ObservationStats = jax.tree.map(
+            lambda every, some: every.at[self.taken].set(some), self._stats_of_all, self.stats
+        )
+        return stats
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -263,7 +315,7 @@ def _decide(
     return decide(policy, weights, step_keys(keys, time), observations, alive, statistics, stats)
 
 
-def _without_nan(task: HostTask, actions: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+def _without_nan(task: HostTask, actions: jax.Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Actions `[L · E, ...]` that an environment may be given, and `[L · E]` whether another one was meant, a NaN."""
     return task.actions.without_nan(np.asarray(actions).reshape(-1, *actions.shape[2:]))
 
