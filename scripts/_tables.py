@@ -41,8 +41,8 @@ COLUMNS = {
 
 DISTRIBUTIONS = ("lambda", "ortho1", "xavier", "xavier1", "random-width", "random-depth")
 """The columns of the PPMO paper's Table 1."""
-OWN_PPMO = {"PPMO": "", "PPMO, taught": ", taught", "Taught": ", taught"}
-"""Methods of the datasets that this project made by meta-gradients, and what the README adds to their task."""
+OWN = {"PPMO": "", "PPMO, taught": ", taught", "Taught": ", taught", "HaDES": ", by evolution"}
+"""Methods of the datasets that this project made, on pages of this kind, and what their summary adds to the task."""
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]], *, narrow: bool = False) -> str:
@@ -167,7 +167,7 @@ def hades_summary(rows: Rows) -> str:
     return markdown_table(["task", "examples", "mean return", "environment steps"], lines)
 
 
-# Meta-gradients beyond cart-pole.
+# Beyond cart-pole, by suite.
 
 PPMO: Columns = {
     "task": lambda row: row["task"].partition("/")[2],
@@ -204,13 +204,13 @@ GAME_CURVES: Columns = {
 
 def ppmo_summary(rows: Rows) -> str:
     """What fresh learners reach, over all networks of all seeds of a distillation."""
-    own = [row for row in rows if row["method"] in OWN_PPMO]
+    own = [row for row in rows if row["method"] in OWN]
     lines = []
     for (task, method, *sizes), seeds in groups(own, "task", "method", "examples", "encoder_layers").items():
         means, sds, steps = (np.array([float(row[name]) for row in seeds]) for name in ("mean", "sd", "env_steps"))
         score = spread(means.mean(), np.sqrt(np.mean(sds**2) + means.var()))
         random = f"{float(seeds[0]['random']):.1f}"
-        lines.append([task + OWN_PPMO[method], *sizes, str(len(seeds)), score, random, f"{steps.mean() / 1e6:.1f} M"])
+        lines.append([task + OWN[method], *sizes, str(len(seeds)), score, random, f"{steps.mean() / 1e6:.1f} M"])
     return markdown_table(["task", "examples", "encoder", "seeds", "mean return", "random", "environment steps"], lines)
 
 

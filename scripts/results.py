@@ -143,8 +143,8 @@ def result_rows(page: Page, run: Run, only: str, earlier: list[dict[str, str]]) 
 
 
 def of_columns(page: Page, row: Mapping[str, Any]) -> Row:
-    """What a row says of the columns that a page's CSV has today; nothing where it was written before there was one."""
-    return {name: row.get(name, "") for name in COLUMNS[page.tables]}
+    """What a row says of the columns that a page's CSV has; older ones do not say which score the worst network had."""
+    return {name: row.get(name, "") if name == "worst" else row[name] for name in COLUMNS[page.tables]}
 
 
 def evaluation(path: Path, options: str, answer: Path, *, wanted: bool) -> Row | None:
@@ -253,7 +253,8 @@ def image_curve(run: Run, log: list[Row]) -> list[Row]:
 
 
 def game_curve(run: Run, log: list[Row]) -> list[Row]:
-    """How a game was learnt, in the quarters of a run."""
+    """How a game was learnt, in the quarters of a run; of evolution the fitness is the return."""
+    log = [{"episode_return": step["fitness"], "episodes": 1} | step if "fitness" in step else step for step in log]
     quarters = [log[len(log) * q // 4 : len(log) * (q + 1) // 4] for q in range(4)]
     row: Row = {"run": run.name, "env_steps": int(sum(step["env_steps"] for step in log))}
     for name in ("episode_return", "selection_score"):

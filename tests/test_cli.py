@@ -235,7 +235,7 @@ def test_evaluate_prints_a_score_per_distribution(dataset: Path, run: Run) -> No
     assert (result["task"], result["dataset"]) == ("ndcartpole/1", str(dataset))
     assert list(result["distributions"]) == ["card", "lambda"]
     for score in result["distributions"].values():
-        assert {"mean", "sd", "ci95", "learners", "episodes", "max_share"} <= score.keys()
+        assert {"mean", "sd", "worst", "ci95", "learners", "episodes", "max_share"} <= score.keys()
         assert (score["learners"], score["episodes"]) == (2, 3)
         assert score["ci95"][0] <= score["mean"] <= score["ci95"][1]
         assert 0 <= score["max_share"] <= 1
@@ -589,6 +589,15 @@ def test_a_summary_is_readable() -> None:
         "    examples  shares",
         "    1         0.5, 1, 1",
     ]
+
+
+@pytest.mark.slow
+def test_an_evaluation_names_the_worst_learner(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(dataset), "--learners", "3", "--episodes", "2", "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)["distributions"]["card"]
+    assert main(["evaluate", str(dataset), "--learners", "3", "--episodes", "2"]) == 0
+    assert f", the worst learner {score['worst']:.1f}" in capsys.readouterr().out
+    assert score["worst"] <= score["mean"]
 
 
 def test_a_baseline_of_one_policy_has_an_interval_over_episodes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,10 +263,13 @@ def test_episodes_equal_a_plain_loop() -> None:
 
 
 @pytest.mark.parametrize("own_statistics", [False, True])
-def test_learners_who_are_done_are_no_longer_computed(monkeypatch: pytest.MonkeyPatch, *, own_statistics: bool) -> None:
+@pytest.mark.parametrize(("learners", "seats_wanted"), [(8, {8, 4, 2}), (7, {7, 3, 1})])
+def test_learners_who_are_done_are_no_longer_computed(
+    monkeypatch: pytest.MonkeyPatch, learners: int, seats_wanted: set[int], *, own_statistics: bool
+) -> None:
     task: Any = make_task("gymnasium/CartPole-v1")
     network = LayeredNetwork(SMALL, task.observation_shape, task.actions)
-    weights = jax.vmap(network.init)(jax.random.split(KEY, 8))
+    weights = jax.vmap(network.init)(jax.random.split(KEY, learners))
     seats: list[int] = []
 
     def decide(*given: Any) -> Any:
@@ -275,14 +278,17 @@ def test_learners_who_are_done_are_no_longer_computed(monkeypatch: pytest.Monkey
 
     def played() -> Played:
         options: Any = {"statistics": init_statistics((4,)), "per_evaluation_stats": own_statistics}
-        return HostArena().play_episodes(task, network, weights, jax.random.split(KEY, 4), episodes=2, **options)
+        keys = jax.random.split(KEY, 4 if learners == 8 else learners)
+        return HostArena().play_episodes(task, network, weights, keys, episodes=2, **options)
 
-    plain = played()
-    monkeypatch.setattr(host, "PICTURE", 1)
     monkeypatch.setattr(host, "_decide", decide)
+    plain = played()
+    assert set(seats) == {learners}, "small observations are worth no compiling"
+    seats.clear()
+    monkeypatch.setattr(host, "LARGE_OBSERVATION", 1)
     fewer = played()
     assert seats == sorted(seats, reverse=True)
-    assert {8, 4, 2} <= set(seats)
+    assert seats_wanted <= set(seats)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), fewer, plain)
 
 

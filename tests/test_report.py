@@ -43,8 +43,8 @@ gymnasium = pytest.importorskip("gymnasium")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-SCORE = Score(480.2, 12.0, (470.5, 489.9), 32, 4, 0.5, 0, 0)
-RANDOM = Score(21.5, 0.0, (20.0, 23.0), 1, 128, 0.0, 0, 0)
+SCORE = Score(480.2, 12.0, 451.3, (470.5, 489.9), 32, 4, 0.5, 0, 0)
+RANDOM = Score(21.5, 0.0, 21.5, (20.0, 23.0), 1, 128, 0.0, 0, 0)
 EXTENT = Extent(32, 4, 0, 300.0, False)
 TINY = LearnerDistribution(width=(4, 4), depth=(1, 1), initialiser=("xavier1",))
 

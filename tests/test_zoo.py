@@ -44,7 +44,7 @@ STATED = Stated(
 
 
 def score(mean: float, sd: float = 10.0, learners: int = 20) -> Score:
-    return Score(mean, sd, (mean, mean), learners, 5, None, 0, 1000)
+    return Score(mean, sd, mean - sd, (mean, mean), learners, 5, None, 0, 1000)
 
 
 @needs_results

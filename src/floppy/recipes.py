@@ -147,11 +147,6 @@ def if_features(moved: Any, usual: Any) -> Callable[[Wanted], Any]:
     return lambda wanted: moved if wanted.has_features else usual
 
 
-def if_features_learn(moved: Any, usual: Any) -> Callable[[Wanted], Any]:
-    """One value for tasks of few numbers and learners whose hidden layers can move, another for all others."""
-    return lambda wanted: moved if wanted.profile.is_small and wanted.has_features else usual
-
-
 def unless_of_unit_size(wanted: Wanted) -> bool:
     """Whether to scale by running statistics: nobody knows in which units a user's task is."""
     return not wanted.profile.is_of_unit_size
@@ -183,8 +178,8 @@ _PPMO_IMAGES: Row = {
 # Of few numbers policies must often be bent functions, as to swing a pendulum up, which one gradient step behind a
 # small output layer hardly makes of fresh networks: there hidden layers learn as well (docs/results/classic.md).
 _SMALL_CLONING: Row = {
-    "cloning": if_features_learn(part(FeatureSteps), part(GradientStep)),
-    "initial_rate": if_features_learn((1000.0, 1000.0, 100.0), 1.0),
+    "cloning": if_small(if_features(part(FeatureSteps), part(GradientStep)), part(GradientStep)),
+    "initial_rate": if_small(if_features((1000.0, 1000.0, 100.0), 1.0), 1.0),
 }
 # The corrected PPMO with several learners per outer step, of the size that suits the task.
 _PPMO: dict[str, Row] = {
@@ -259,7 +254,7 @@ _PPMO: dict[str, Row] = {
 
 # The same over random widths, depths and initialisers, as in the PPMO paper's Table 1; the six distributions share half
 # as many learners again equally. Hidden layers move by steps of one length, whatever the gain of the output layer.
-# Measured on cart-pole alone.
+# Measured on cart-pole alone. Networks without features take gradient steps, which was not measured.
 _ROBUST: Row = {
     "distribution": ROBUST_DISTRIBUTIONS,
     "outer_steps": 300,
@@ -434,8 +429,9 @@ _IMAGES_LOOP = part(HaDES, population=64, initialisations=1, environments=1024, 
 _HADES: dict[str, Row] = {
     "vector": _HADES_DISCRETE,
     "grid": _HADES_DISCRETE,
-    # One example, whose logits are what evolution is quick to find: the noise of pixels is small against theirs. Games
-    # are played out nearly always, for the first hundreds of steps favour other policies. Measured on Centipede alone.
+    # One example, whose logits are what evolution is quick to find: the noise of pixels is small against theirs. Such a
+    # policy hardly looks at the frame. Games are played out nearly always, for the first hundreds of steps favour other
+    # policies. Measured on Centipede alone.
     "atari": {
         "examples": 1,
         "outer_steps": 48,
@@ -781,7 +777,8 @@ def neuroevolution_baseline(task: str, **changes: Any) -> DistillConfig:
     is_labelled = _row_name(make_task(task)) in DEFAULT_RECIPES
     fields = DIRECT_SEARCH | ({} if is_labelled else DIRECT_POPULATION)
     outer: Any = config.outer
-    return _plain(config, {"targets": "learned", "outer": dataclasses.replace(outer, **fields)} | changes)
+    learnt = {"targets": "learned", "frozen_normaliser": False}
+    return _plain(config, learnt | {"outer": dataclasses.replace(outer, **fields)} | changes)
 
 
 def _plain(config: DistillConfig, changes: Row) -> DistillConfig:

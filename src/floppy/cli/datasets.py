@@ -240,11 +240,11 @@ class Evaluate(Command):
 
 def _evaluated(task: str, score: Json) -> str:
     """A score with all that an evaluation knows of it."""
-    interval = "" if score["learners"] == 1 else f", {interval_text(score)}, the worst learner {score['worst']:.1f}"
+    spread = "" if score["learners"] == 1 else f", {interval_text(score)}, the worst learner {score['worst']:.1f}"
     share = score["max_share"]
     perfect = "" if share is None else f", {share:.0%} of learners always reach the maximum"
     failed = f", {score['diverged']} learners diverged" if score["diverged"] else ""
-    return f"{score_text(task, score)}{interval}{perfect}{failed}"
+    return f"{score_text(task, score)}{spread}{perfect}{failed}"
 
 
 def recipe_with(cloning: Any, kind: str, loss: str, steps: int | None) -> Cloning:

@@ -39,7 +39,7 @@ MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
 
 
-PICTURE = 4096
+LARGE_OBSERVATION = 4096
 """Numbers in an observation from which on policies cost so much that they are compiled anew for fewer learners."""
 
 
@@ -234,13 +234,14 @@ def play(
         per_evaluation_stats=per_evaluation_stats,
     )
     seats = _Seats(shape, weights, keys, stats)
+    closes = math.prod(row.task.observation_shape) >= LARGE_OBSERVATION
     returns, steps = np.zeros((row.count, share)), np.zeros((row.count, share), np.int32)
     done = np.zeros(row.count, int)  # episodes
     for time in range(limit):
         alive = done < share
         if not alive.any():
             break
-        if math.prod(row.task.observation_shape) >= PICTURE:
+        if closes:
             seats.close_idle(alive)
         actions = seats.decide(policy, np.int32(time), row.observations, alive, statistics)
         taken, diverged = _without_nan(row.task, actions)
@@ -257,25 +258,25 @@ class _Seats:
     """The learners `[l]` of `L` whose policies are computed: all at first, fewer once half have played their share."""
 
     def __init__(self, shape: tuple[int, int], weights: Any, keys: jax.Array, stats: ObservationStats) -> None:
-        self.shape = shape
-        self.taken = np.arange(shape[0])
+        self._shape = shape
+        self._taken = np.arange(shape[0])
         """`[l]`: which learners."""
-        self.of_all = self.of_taken = (weights, jnp.tile(keys, shape[0] // keys.shape[0]))
+        self._of_all = self._of_taken = (weights, jnp.tile(keys, shape[0] // keys.shape[0]))
         """Weights and keys, leaves `[L, ...]` and `[l, ...]`."""
-        self.stats, self._stats_of_all = stats, stats
+        self._stats = self._stats_of_all = stats
         self._actions: np.ndarray | None = None
 
     def close_idle(self, alive: np.ndarray) -> None:
         """Halves the seats as long as half of them are idle, given which environments `[L · E]` count."""
-        plays = np.any(alive.reshape(self.shape), axis=1)
-        seats = len(self.taken)
-        while 2 * plays.sum() <= seats:
+        plays = np.any(alive.reshape(self._shape), axis=1)
+        seats = len(self._taken)
+        while 0 < 2 * plays.sum() <= seats:
             seats //= 2
-        if seats == len(self.taken):
+        if seats == len(self._taken):
             return
         self._stats_of_all = self.all_stats()
-        self.taken = self.taken[np.argsort(~plays[self.taken], kind="stable")[:seats]]
-        self.of_taken, self.stats = jax.tree.map(lambda leaf: leaf[self.taken], (self.of_all, self._stats_of_all))
+        self._taken = self._taken[np.argsort(~plays[self._taken], kind="stable")[:seats]]
+        self._of_taken, self._stats = jax.tree.map(lambda leaf: leaf[self._taken], (self._of_all, self._stats_of_all))
 
     def decide(
         self,
@@ -286,17 +287,17 @@ class _Seats:
         statistics: RunningStatistics | None,
     ) -> np.ndarray:
         """Actions `[L, E, ...]` for observations `[L · E, *obs]`; without a seat the last one again."""
-        seen, counts = (x.reshape(*self.shape, *x.shape[1:])[self.taken] for x in (observations, alive))
-        actions, self.stats = _decide(policy, *self.of_taken, time, seen, counts, statistics, self.stats)
+        seen, counts = (x.reshape(*self._shape, *x.shape[1:])[self._taken] for x in (observations, alive))
+        actions, self._stats = _decide(policy, *self._of_taken, time, seen, counts, statistics, self._stats)
         if self._actions is None:
             self._actions = np.array(actions)
-        self._actions[self.taken] = actions
-        return self._actions
+        self._actions[self._taken] = actions
+        return self._actions.copy()  # an environment may keep what it is given
 
     def all_stats(self) -> ObservationStats:
         """The statistics of all learners, leaves `[L, ...]`."""
         stats: ObservationStats = jax.tree.map(
-            lambda every, some: every.at[self.taken].set(some), self._stats_of_all, self.stats
+            lambda every, some: every.at[self._taken].set(some), self._stats_of_all, self._stats
         )
         return stats
 
