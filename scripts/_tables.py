@@ -72,7 +72,7 @@ def mean_sd(row: Row) -> str:
 
 def worst(row: Row) -> str:
     """The mean return of the worst network; of one network, or of a row that has none yet, nothing."""
-    return f"{float(row['worst']):.1f}" if row.get("worst") and int(row["learners"]) > 1 else "–"
+    return f"{float(row['worst']):.1f}" if row["worst"] and int(row["learners"]) > 1 else "–"
 
 
 def published(row: Row) -> str:

@@ -208,7 +208,7 @@ def random_score(task: str) -> float:
 
 
 def what_it_took(run: Run, dataset: DistilledDataset, earlier: list[dict[str, str]]) -> Row:
-    """Outer and environment steps from the log of a run; seconds from its result, or from all logs.
+    """Outer and environment steps from the log of a run; seconds from its result or else its logs, if they have them.
 
     Environment steps of runs before it, a teacher's among them, count where its card knows them. Of a run whose folder
     is gone, what the table says already; of an imported dataset nothing.
@@ -218,10 +218,11 @@ def what_it_took(run: Run, dataset: DistilledDataset, earlier: list[dict[str, st
         return {name: known.get(name, "") for name in ("outer_steps", "env_steps", "seconds")}
     log, result = read_log(run), ROOT / run.out / "result.json"
     stages = [read_log_of(path) for path in sorted((ROOT / run.out).glob("*/metrics.jsonl"))]
+    ends = [each[-1] for each in (*stages, log) if each]
+    is_timed = bool(ends) and all("seconds" in end for end in ends)
+    seconds = sum(end["seconds"] for end in ends) if is_timed else ""
     if result.exists() and not stages:
         seconds = json.loads(result.read_text()).get("seconds", "")
-    else:
-        seconds = sum(each[-1]["seconds"] for each in (*stages, log) if each)
     return {
         "outer_steps": len(log),
         "env_steps": int(sum(line["env_steps"] for line in log))

@@ -38,7 +38,6 @@ from floppy.tasks.faults import as_step_timeout, environment_code, fault_of_clos
 MAX_ENVIRONMENTS = 256
 """Environments that play at a time; a MuJoCo environment takes 1 to 2 MB and 15 ms to make."""
 
-
 LARGE_OBSERVATION = 4096
 """Numbers in an observation from which on policies cost so much that they are compiled anew for fewer learners."""
 
