@@ -374,6 +374,18 @@ def test_a_policy_that_diverged_is_not_the_environments_fault() -> None:
     assert np.all(np.isnan(returns[1]))
 
 
+@pytest.mark.parametrize("bias", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["host", "device"])
+def test_a_policy_that_diverged_is_seen_where_actions_are_discrete(name: str, bias: float) -> None:
+    task = probe("Echo") if name == "host" else make_task("ndcartpole/1")
+    biases = np.zeros((2, task.actions.size))
+    biases[1, 0] = bias
+    network, weights = constant(task, *biases)
+    with open_arena(task) as arena:
+        returns = arena.play_episodes(task, network, weights, jax.random.split(KEY, 2), episodes=3).returns
+    np.testing.assert_array_equal(np.isnan(returns), [[False] * 3, [True] * 3])
+
+
 @pytest.mark.slow
 def test_random_play_takes_every_action_equally_often() -> None:
     score = evaluate_random(probe("Echo"), episodes=2000)

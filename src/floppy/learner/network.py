@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from floppy.errors import FloppyError, page
@@ -167,3 +168,9 @@ def check_offers(network: Network[Any], needs: Iterable[str], what: str) -> None
                 f"{what} needs a network that {told[ability]}, which {network} does not offer: choose a built-in "
                 f"network, or see {page('Your own network')}."
             )
+
+
+def have_diverged(weights: Any) -> jax.Array:
+    """`[L]` bool: of which networks, of weights with leaves `[L, ...]`, a weight is NaN or infinite."""
+    numbers = [leaf for leaf in jax.tree.leaves(weights) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.any(jnp.stack([~jnp.isfinite(leaf).all(axis=range(1, leaf.ndim)) for leaf in numbers]), axis=0)

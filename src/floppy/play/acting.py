@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from floppy.keys import named_key
-from floppy.learner.network import Network
+from floppy.learner.network import Network, have_diverged
 from floppy.play.normalise import (
     FILE_FLOOR,
     Moments,
@@ -134,6 +134,14 @@ def decide(
         seen = jax.vmap(normalise)(own, observations)
     actions = policy(weights, jax.vmap(partial(named_key, name="action"))(keys), seen)
     return policy.actions.clip(actions), ObservationStats(moments, own)
+
+
+def of_sound_learners(weights: Any, returns: jax.Array) -> jax.Array:
+    """Returns `[L, episodes]`, NaN of the learners that diverged.
+
+    Where actions are discrete, no task shows it: of logits that are NaN some action is the likeliest too.
+    """
+    return jnp.where(have_diverged(weights)[:, None], jnp.nan, returns)
 
 
 def split_keys(keys: jax.Array, name: str, shape: tuple[int, int]) -> jax.Array:

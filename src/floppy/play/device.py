@@ -22,6 +22,7 @@ from floppy.play.acting import (
     decide,
     explore,
     no_observations,
+    of_sound_learners,
     split_keys,
     step_keys,
 )
@@ -243,7 +244,8 @@ class DeviceArena(EpisodicArena[JaxTask]):
         """One episode per environment, every one to its own end."""
         shape = (jax.tree.leaves(weights)[0].shape[0], episodes)
         policy = NetworkPolicy(network, greedy)
-        return play(task, policy, weights, keys, shape, statistics, per_evaluation_stats, max_episode_steps)
+        played = play(task, policy, weights, keys, shape, statistics, per_evaluation_stats, max_episode_steps)
+        return played._replace(returns=of_sound_learners(weights, played.returns))
 
     def play_random(self, task: JaxTask, key: jax.Array, episodes: int) -> Played:
         """One episode per environment."""

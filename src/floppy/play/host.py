@@ -26,6 +26,7 @@ from floppy.play.acting import (
     decide,
     explore,
     no_observations,
+    of_sound_learners,
     split_keys,
     step_keys,
 )
@@ -432,7 +433,7 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
         learners = jax.tree.leaves(weights)[0].shape[0]
         # Episodes that may be cut begin together, each in an environment of its own.
         width = episodes if max_episode_steps else _width(learners, episodes)
-        return play(
+        played = play(
             self._row(task, learners * width),
             NetworkPolicy(network, greedy),
             weights,
@@ -443,6 +444,7 @@ class HostArena(ArenaInPieces, EpisodicArena[HostTask]):
             per_evaluation_stats=per_evaluation_stats,
             max_episode_steps=max_episode_steps,
         )
+        return played._replace(returns=of_sound_learners(weights, played.returns))
 
     def play_random(self, task: HostTask, key: jax.Array, episodes: int) -> Played:
         """Every environment plays its share."""

@@ -19,7 +19,7 @@ from floppy.fields import as_seed, whole_number
 from floppy.learner.distribution import as_learners, describe_distribution
 from floppy.learner.ensemble import EnsembleNetwork, assemble
 from floppy.learner.mlp import PlainLayer
-from floppy.learner.network import LAYERS, PLAIN_LAYERS, Learners, Network, check_offers
+from floppy.learner.network import LAYERS, PLAIN_LAYERS, Learners, Network, check_offers, have_diverged
 from floppy.play.normalise import RunningStatistics, mean_and_deviation, normalise, restored_statistics
 from floppy.spaces import ActionSpace
 from floppy.tasks.base import Task
@@ -291,12 +291,7 @@ class Policies(_Trained):
 
     def diverged(self) -> np.ndarray:
         """`[L]` bool: of which policies a weight is NaN or infinite."""
-        finite = [
-            jnp.isfinite(leaf).reshape(len(self), -1).all(axis=1)
-            for leaf in jax.tree.leaves(self.weights)
-            if jnp.issubdtype(leaf.dtype, jnp.inexact)
-        ]
-        return ~np.logical_and.reduce([np.asarray(each) for each in finite])
+        return np.asarray(have_diverged(self.weights))
 
     def __iter__(self) -> Iterator[Policy]:
         """One after the other."""
