@@ -351,8 +351,8 @@ def numpy_feature_steps(setting: Setting, steps: int, unit_steps: bool) -> dict[
 @pytest.mark.parametrize("unit_steps", [False, True])
 @pytest.mark.parametrize(
     ("actions", "encoder_layers", "steps"),
-    [(DISCRETE, 0, 1), (CONTINUOUS, 0, 3), (CONTINUOUS, 1, 2), (DISCRETE, 2, 1)],
-    ids=["discrete", "continuous", "behind-an-encoder", "readout-alone"],
+    [(DISCRETE, 0, 1), (CONTINUOUS, 0, 3), (CONTINUOUS, 1, 2), (DISCRETE, 2, 1), (DISCRETE, 0, 17)],
+    ids=["discrete", "continuous", "behind-an-encoder", "readout-alone", "in-blocks"],
 )
 def test_feature_steps_equal_a_slow_twin(
     actions: Discrete | Continuous, encoder_layers: int, steps: int, unit_steps: bool

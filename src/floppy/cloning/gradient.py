@@ -45,7 +45,7 @@ class GradientStep(CloningDefaults):
 
 
 def scan_in_blocks(step: Callable[[Carry, jax.Array], Carry], carry: Carry, xs: jax.Array) -> Carry:
-    """`step` for every entry of `xs [n]`, in about `√n` blocks, of which the gradient keeps the first states only.
+    """`step` for every row of `xs [n, ...]`, in about `√n` blocks, of which the gradient keeps the first states only.
 
     It recomputes a block's other states, and so holds `2√n` of them at a time in place of `n`.
     """
@@ -58,6 +58,6 @@ def scan_in_blocks(step: Callable[[Carry, jax.Array], Carry], carry: Carry, xs: 
     if whole < MIN_BLOCK:
         return some(carry, xs)
     block = jax.checkpoint(some, prevent_cse=False)  # a scan needs no such barrier
-    blocks = xs[rest:].reshape(-1, whole)
+    blocks = xs[rest:].reshape(-1, whole, *xs.shape[1:])
     carry = block(carry, xs[:rest]) if rest else carry
     return jax.lax.scan(lambda carry, xs: (block(carry, xs), None), carry, blocks)[0]
