@@ -222,7 +222,7 @@ def what_it_took(run: Run, dataset: DistilledDataset, earlier: list[dict[str, st
     is_timed = bool(ends) and all("seconds" in end for end in ends)
     seconds = sum(end["seconds"] for end in ends) if is_timed else ""
     if result.exists() and not stages:
-        seconds = json.loads(result.read_text()).get("seconds", "")
+        seconds = json.loads(result.read_text()).get("seconds", seconds)
     return {
         "outer_steps": len(log),
         "env_steps": int(sum(line["env_steps"] for line in log))

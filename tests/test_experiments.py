@@ -52,7 +52,12 @@ def test_every_command_parses() -> None:
     }
     # Numbers make no other command of one.
     for words in {tuple(re.sub(r"\d+", "0", word) for word in words): words for words in sorted(lines)}.values():
-        study = getattr(parse_command(list(words)), "study", None)
+        try:
+            study = getattr(parse_command(list(words)), "study", None)
+        except FloppyError as error:
+            if "pip install" in str(error):  # of EnvPool and Box2D, which the development install leaves out
+                continue
+            raise
         if study and not hasattr(study, "dataset") and not hasattr(study, "datasets"):  # else it wants these files
             assert study.cells(), words
 
