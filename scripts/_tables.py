@@ -1,7 +1,6 @@
 """The tables of each kind of page, of those that sum them up, and the columns of the CSVs that they are made from."""
 
 import json
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
@@ -341,7 +340,7 @@ def section(run: Run, place: Path, results: Path) -> str:
         for name, value in asked.items()
         if name not in ("study", "command", "dataset", "datasets", "files") and value not in ("", None, [])
     )
-    commands = "\n".join([*(shlex.join(["floppy", *shlex.split(command)]) for command in run.first), run.typed])
+    commands = "\n".join(run.commands)
     parts = [f"### {run.name}", figure, *summary_tables(summary), f"Measured with {settings}.", links]
     return "\n\n".join([*parts, f"```text\n{commands}\n```"])
 

@@ -292,7 +292,8 @@ def write_page(page: Page) -> None:
     rows = page.rows(RESULTS)
     parts = [path.read_text().split(MARK)[0] + MARK, *TABLES[page.tables](page, rows, RESULTS)]
     if rows and "command" in rows[0]:
-        commands = [run.typed for run in page.runs if any(run.owns(row) for row in rows)]
+        owners = [run for run in page.runs if any(run.owns(row) for row in rows)]
+        commands = dict.fromkeys(command for run in owners for command in run.commands)  # seeds share what is first
         parts.append("### Commands\n\n```text\n" + "\n".join(commands) + "\n```")
     path.write_text("\n\n".join(parts) + "\n")
 

@@ -135,6 +135,11 @@ class Run:
         """The command as it is typed."""
         return typed(self.words(self.out))
 
+    @property
+    def commands(self) -> list[str]:
+        """As they are typed, those of what the run needs first, then its own."""
+        return [*(typed(shlex.split(command)) for command in self.first), self.typed]
+
     def words(self, out: str | Path) -> list[str]:
         """The command's words, for another place to go to."""
         words = [word.format(out=out, seed=self.seed) for word in shlex.split(self.command)]
